@@ -1,0 +1,240 @@
+//! The access log: one JSON object a request, formatted on the worker, written by a thread of its own.
+//!
+//! A slow disk or a blocked pipe costs log lines, which are counted, never requests.
+
+use crate::metrics::WorkerStats;
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Bytes a worker collects before it hands them over.
+const BATCH: usize = 16 * 1024;
+/// Batches that may wait for the writer.
+const QUEUE: usize = 64;
+/// Longest value of a field that a client chooses, in bytes.
+const MAX_VALUE: usize = 1024;
+
+/// Where batches of lines go. Cheap to clone; the writer ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct AccessLogSink(SyncSender<Vec<u8>>);
+
+impl AccessLogSink {
+    /// Starts the thread that writes batches to `out`. Returns also what waits for it to end.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(mut out: impl Write + Send + 'static) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (sender, receiver) = sync_channel::<Vec<u8>>(QUEUE);
+        let write = move || {
+            for batch in receiver {
+                // A closed pipe or a full disk must not end the process; the lines are lost either way.
+                let _ = out.write_all(&batch).and_then(|()| out.flush());
+            }
+        };
+        let thread = std::thread::Builder::new().name("access-log".into()).spawn(write)?;
+        Ok((Self(sender), thread))
+    }
+}
+
+/// One worker's end of the log.
+pub(crate) struct AccessLog {
+    sink: Option<AccessLogSink>,
+    lines: RefCell<Vec<u8>>,
+    clock: Clock,
+    stats: Arc<WorkerStats>,
+}
+
+/// What a line says. Times are of the monotonic clock; text comes from the client unless said otherwise.
+pub(crate) struct Line<'a> {
+    pub(crate) client: &'a str,
+    pub(crate) request_id: &'a [u8],
+    pub(crate) method: &'a str,
+    pub(crate) scheme: &'a str,
+    pub(crate) host: &'a [u8],
+    pub(crate) path: &'a str,
+    pub(crate) protocol: &'static str,
+    pub(crate) status: u16,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    pub(crate) duration: Duration,
+    pub(crate) user_agent: &'a [u8],
+    pub(crate) referer: &'a [u8],
+    /// From the route's object.
+    pub(crate) route: Option<RouteLine<'a>>,
+    /// Why there was no answer from an upstream, or not all of one.
+    pub(crate) flag: &'static str,
+    pub(crate) attempts: u32,
+    /// Address of the last endpoint tried.
+    pub(crate) upstream: Option<std::net::SocketAddr>,
+    /// Until the head of the answer.
+    pub(crate) upstream_duration: Option<Duration>,
+}
+
+/// The part of a line that names the route.
+pub(crate) struct RouteLine<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) ingress: &'a str,
+    pub(crate) rule: &'a str,
+    pub(crate) service: &'a str,
+}
+
+impl AccessLog {
+    /// A log; without a sink it does nothing.
+    pub(crate) fn new(sink: Option<AccessLogSink>, stats: Arc<WorkerStats>) -> Self {
+        Self { sink, lines: RefCell::default(), clock: Clock::default(), stats }
+    }
+
+    /// Whether lines go anywhere.
+    pub(crate) fn is_on(&self) -> bool {
+        self.sink.is_some()
+    }
+
+    /// Adds a line.
+    pub(crate) fn write(&self, line: &Line<'_>) {
+        let mut lines = self.lines.borrow_mut();
+        format_line(&mut lines, &self.clock.now(), line);
+        if lines.len() >= BATCH {
+            let batch = std::mem::replace(&mut *lines, Vec::with_capacity(BATCH + 2048));
+            self.send(batch);
+        }
+    }
+
+    /// Hands over what has been collected.
+    pub(crate) fn flush(&self) {
+        let mut lines = self.lines.borrow_mut();
+        if !lines.is_empty() {
+            let batch = std::mem::take(&mut *lines);
+            self.send(batch);
+        }
+    }
+
+    fn send(&self, batch: Vec<u8>) {
+        let Some(sink) = &self.sink else { return };
+        if let Err(std::sync::mpsc::TrySendError::Full(batch)) = sink.0.try_send(batch) {
+            self.stats.log_dropped.add(memchr::memchr_iter(b'\n', &batch).count() as u64);
+        }
+    }
+}
+
+/// Wall-clock time as text; the date is formatted once a second.
+#[derive(Debug, Default)]
+struct Clock {
+    second: Cell<u64>,
+    text: Cell<[u8; 24]>,
+}
+
+impl Clock {
+    /// `2026-01-31T12:00:00.123Z`.
+    fn now(&self) -> [u8; 24] {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut text = self.text.get();
+        if now.as_secs() != self.second.get() || text[0] == 0 {
+            self.second.set(now.as_secs());
+            let stamp = jiff::Timestamp::from_second(now.as_secs() as i64).unwrap_or_default();
+            let date = format!("{stamp:.0}");
+            text = *b"1970-01-01T00:00:00.000Z";
+            if date.len() == 20 {
+                text[..19].copy_from_slice(&date.as_bytes()[..19]);
+            }
+        }
+        let millis = now.subsec_millis();
+        text[20] = b'0' + (millis / 100) as u8;
+        text[21] = b'0' + (millis / 10 % 10) as u8;
+        text[22] = b'0' + (millis % 10) as u8;
+        self.text.set(text);
+        text
+    }
+}
+
+fn format_line(out: &mut Vec<u8>, time: &[u8], line: &Line<'_>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    out.extend_from_slice(time);
+    out.push(b'"');
+    text(out, ",\"client\":\"", line.client.as_bytes());
+    text(out, ",\"request_id\":\"", line.request_id);
+    text(out, ",\"method\":\"", line.method.as_bytes());
+    text(out, ",\"scheme\":\"", line.scheme.as_bytes());
+    text(out, ",\"host\":\"", line.host);
+    text(out, ",\"path\":\"", line.path.as_bytes());
+    text(out, ",\"protocol\":\"", line.protocol.as_bytes());
+    number(out, ",\"status\":", line.status.into());
+    number(out, ",\"request_bytes\":", line.request_bytes);
+    number(out, ",\"response_bytes\":", line.response_bytes);
+    seconds(out, ",\"duration\":", line.duration);
+    text(out, ",\"user_agent\":\"", line.user_agent);
+    if !line.referer.is_empty() {
+        text(out, ",\"referer\":\"", line.referer);
+    }
+    if let Some(route) = &line.route {
+        text(out, ",\"namespace\":\"", route.namespace.as_bytes());
+        text(out, ",\"ingress\":\"", route.ingress.as_bytes());
+        text(out, ",\"rule\":\"", route.rule.as_bytes());
+        text(out, ",\"service\":\"", route.service.as_bytes());
+    }
+    if let Some(upstream) = line.upstream {
+        out.extend_from_slice(b",\"upstream\":\"");
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{upstream}");
+        out.push(b'"');
+        number(out, ",\"attempts\":", line.attempts.into());
+    }
+    if let Some(duration) = line.upstream_duration {
+        seconds(out, ",\"upstream_duration\":", duration);
+    }
+    if !line.flag.is_empty() {
+        text(out, ",\"flag\":\"", line.flag.as_bytes());
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Seconds with six decimals.
+fn seconds(out: &mut Vec<u8>, key: &str, value: Duration) {
+    number(out, key, value.as_secs());
+    let mut digits = *b".000000";
+    let mut micros = value.subsec_micros();
+    for digit in digits[1..].iter_mut().rev() {
+        *digit = b'0' + (micros % 10) as u8;
+        micros /= 10;
+    }
+    out.extend_from_slice(&digits);
+}
+
+/// A JSON string, whatever the bytes: control characters and what is not UTF-8 are escaped, long values are cut.
+fn text(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+    out.extend_from_slice(key.as_bytes());
+    let value = &value[..value.len().min(MAX_VALUE)];
+    let plain = |b: &u8| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\';
+    if value.iter().all(plain) {
+        out.extend_from_slice(value);
+    } else {
+        for chunk in value.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
+                    '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => escape(out, character as u8),
+                    _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+                }
+            }
+            for byte in chunk.invalid() {
+                escape(out, *byte);
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+fn escape(out: &mut Vec<u8>, byte: u8) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "\\u{byte:04x}");
+}
+
+#[cfg(test)]
+#[path = "tests/access_log.rs"]
+mod tests;

@@ -1,0 +1,79 @@
+//! The body of an answer to a client, wherever it comes from, with the record of its request.
+
+use crate::error::ProxyError;
+use crate::h1::exchange::ResponseBody;
+use crate::record::Record;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// An answer's body. Dropping it ends the record of the request.
+pub(crate) struct AnswerBody {
+    source: Source,
+    record: Box<Record>,
+}
+
+/// Where the bytes come from.
+pub(crate) enum Source {
+    /// Written by us.
+    Own(Bytes),
+    /// Streamed from an endpoint.
+    Upstream(ResponseBody),
+}
+
+impl AnswerBody {
+    pub(crate) fn new(source: Source, mut record: Box<Record>) -> Self {
+        record.outcome.complete = match &source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Upstream(body) => body.is_end_stream(),
+        };
+        if let Source::Upstream(body) = &source {
+            record.outcome.request_bytes = body.uploaded();
+        }
+        Self { source, record }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let this = &mut *self;
+        let outcome = &mut this.record.outcome;
+        match &mut this.source {
+            Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Own(bytes) => {
+                outcome.complete = true;
+                outcome.response_bytes = bytes.len() as u64;
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Source::Upstream(body) => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                outcome.request_bytes = body.uploaded();
+                outcome.response_bytes = body.received();
+                match &frame {
+                    Some(Err(error)) => outcome.failed(*error),
+                    Some(Ok(_)) => outcome.complete = body.is_end_stream(),
+                    None => outcome.complete = true,
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Upstream(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Accepts connections and speaks HTTP on them.
+
+use crate::client::{ClientConnection, ClientIo};
+use crate::proxy::proxy;
+use crate::worker::Worker;
+use futures_util::FutureExt;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use routing_table::ListenerId;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+/// Largest request head in bytes, and most header lines; beyond either is 431.
+const MAX_HEAD: usize = 32 * 1024;
+const MAX_FIELDS: usize = 100;
+
+/// Accepts until `stopped` resolves, then takes what the kernel has already accepted for us and ends.
+pub(crate) async fn accept_loop(
+    worker: Rc<Worker>,
+    id: ListenerId,
+    port: u16,
+    listener: TcpListener,
+    config: Option<Arc<rustls::ServerConfig>>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let acceptor = config.map(TlsAcceptor::from);
+    let mut backoff = Backoff::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stopped => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                backoff = Backoff::default();
+                start(&worker, &id, port, acceptor.as_ref(), stream, peer);
+            }
+            Err(error) => backoff.wait(&error).await,
+        }
+    }
+    // Closing a socket resets what waits in its queue.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        start(&worker, &id, port, acceptor.as_ref(), stream, peer);
+    }
+}
+
+/// Waits longer and longer while the process is out of file descriptors.
+#[derive(Default)]
+struct Backoff(Duration);
+
+impl Backoff {
+    async fn wait(&mut self, error: &io::Error) {
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+            return;
+        }
+        if self.0.is_zero() {
+            tracing::warn!(%error, "accept failed");
+        }
+        self.0 = (self.0 * 2).clamp(Duration::from_millis(5), Duration::from_secs(1));
+        tokio::time::sleep(self.0).await;
+    }
+}
+
+fn start(worker: &Rc<Worker>, id: &ListenerId, port: u16, acceptor: Option<&TlsAcceptor>, stream: TcpStream, peer: SocketAddr) {
+    worker.stats.accepted.add(1);
+    if worker.stats.open.get() >= worker.settings.connections_per_worker() {
+        worker.stats.shed.add(1);
+        return;
+    }
+    let _ = stream.set_nodelay(true);
+    let trusted = &worker.settings.trusted_proxies;
+    let client = ClientConnection::new(id.clone(), peer, port, acceptor.is_some(), trusted);
+    let entered = worker.enter(&client);
+    let worker = Rc::clone(worker);
+    let acceptor = acceptor.cloned();
+    tokio::task::spawn_local(async move {
+        let _entered = entered;
+        match acceptor {
+            None => http1(&worker, &client, stream).await,
+            Some(acceptor) => tls(&worker, &client, &acceptor, stream).await,
+        }
+    });
+}
+
+async fn tls(worker: &Rc<Worker>, client: &Rc<ClientConnection>, acceptor: &TlsAcceptor, stream: TcpStream) {
+    let handshake = async {
+        let _permit = worker.handshakes.acquire().await;
+        acceptor.accept(stream).await
+    };
+    match tokio::time::timeout(worker.settings.client_timeouts.handshake, handshake).await {
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => http2(worker, client, stream).await,
+        Ok(Ok(stream)) => http1(worker, client, stream).await,
+        failed => {
+            worker.stats.handshakes_failed.add(1);
+            let error = failed.map(|failed| failed.err());
+            tracing::debug!(client = client.addr_text, ?error, "TLS handshake failed");
+        }
+    }
+}
+
+async fn http1<S: AsyncRead + AsyncWrite + Unpin>(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: S) {
+    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client), worker.settings.client_timeouts, false));
+    let service = service_fn(|request| proxy(Rc::clone(worker), Rc::clone(client), request));
+    let mut builder = http1::Builder::new();
+    // Deadlines are those of ClientIo.
+    builder.header_read_timeout(None).max_headers(MAX_FIELDS).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD * 2).writev(true);
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        if !told && client.is_draining(cx) {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    });
+    ended_with(worker, client, ended.await);
+}
+
+async fn http2<S: AsyncRead + AsyncWrite + Unpin>(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: S) {
+    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client), worker.settings.client_timeouts, true));
+    let service = service_fn(|request| proxy(Rc::clone(worker), Rc::clone(client), request));
+    let mut builder = http2::Builder::new(OnThisThread);
+    builder
+        .max_concurrent_streams(100)
+        .max_header_list_size(MAX_HEAD as u32)
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(64 * 1024);
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        if !told && client.is_draining(cx) {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    });
+    ended_with(worker, client, ended.await);
+}
+
+fn ended_with(worker: &Worker, client: &ClientConnection, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        if error.is_parse() {
+            worker.stats.unreadable.add(1);
+        }
+        tracing::debug!(client = client.addr_text, %error, "connection ended");
+    }
+}
+
+/// Runs what HTTP/2 wants to run apart: on this thread, like everything else of the connection.
+#[derive(Debug, Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisThread {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,105 @@
+//! Everything that can go wrong with a request, and the one table that says what the client is told.
+
+use crate::h1::head::HeadError;
+use http::StatusCode;
+
+/// Why a request was not answered by an upstream, or not to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProxyError {
+    /// No `Host`, several, or one that is no host (RFC 9112 section 3.2).
+    #[error("bad host")]
+    BadHost,
+    /// A target that has no single reading.
+    #[error("bad request target")]
+    BadTarget,
+    /// CONNECT, TRACE, TRACK.
+    #[error("method not allowed")]
+    Method,
+    /// No route for this host and path.
+    #[error("no route")]
+    NoRoute,
+    /// The cluster has no endpoint.
+    #[error("no endpoint")]
+    NoEndpoint,
+    /// The request came through us too often (RFC 8586).
+    #[error("loop detected")]
+    Loop,
+    /// The body is larger than the route allows.
+    #[error("request body too large")]
+    BodyTooLarge,
+    /// The client went away, or its body was malformed.
+    #[error("client aborted")]
+    ClientAborted,
+    /// The client did not send its body.
+    #[error("client body timeout")]
+    ClientBodyTimeout,
+    /// No connection to the endpoint.
+    #[error("connect failed")]
+    Connect,
+    /// No connection to the endpoint in time.
+    #[error("connect timeout")]
+    ConnectTimeout,
+    /// The endpoint closed the connection before it answered.
+    #[error("upstream closed")]
+    UpstreamClosed,
+    /// The endpoint closed the connection in the middle of its answer.
+    #[error("upstream cut the response short")]
+    UpstreamCut,
+    /// What the endpoint sent is no response.
+    #[error("bad response: {0}")]
+    BadResponse(HeadError),
+    /// No answer in time.
+    #[error("first byte timeout")]
+    FirstByteTimeout,
+    /// The answer stopped in the middle.
+    #[error("idle timeout")]
+    IdleTimeout,
+}
+
+impl ProxyError {
+    /// What the client is told.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::BadHost | Self::BadTarget | Self::ClientAborted => StatusCode::BAD_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::ClientBodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::Connect | Self::UpstreamClosed | Self::UpstreamCut | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Why, in one word, for the access log and metrics.
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Self::BadHost => "bad_host",
+            Self::BadTarget => "bad_target",
+            Self::Method => "method",
+            Self::NoRoute => "no_route",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Loop => "loop",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ClientAborted => "client_aborted",
+            Self::ClientBodyTimeout => "client_body_timeout",
+            Self::Connect => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamCut => "upstream_cut",
+            Self::BadResponse(_) => "bad_response",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::IdleTimeout => "idle_timeout",
+        }
+    }
+
+    /// Whether the connection to the client must end with this answer, because its next request cannot be told from what
+    /// is left of this one.
+    pub(crate) fn closes_downstream(self) -> bool {
+        matches!(
+            self,
+            Self::BadHost | Self::BadTarget | Self::Method | Self::BodyTooLarge | Self::ClientAborted | Self::ClientBodyTimeout
+        )
+    }
+}

@@ -1,0 +1,116 @@
+//! Sends a request to a cluster: picks endpoints, connects, and tries again where that is safe.
+//!
+//! Safe means that the request was certainly not executed (nothing was sent), or that executing it twice does no harm (an
+//! idempotent method on a connection the upstream had closed, RFC 9110 section 9.2.2). Every attempt starts from the
+//! original request, so nothing compounds.
+
+use crate::error::ProxyError;
+use crate::h1::connection::Connection;
+use crate::h1::exchange::{Exchange, Failure, ResponseBody};
+use crate::h1::head::ResponseHead;
+use crate::record::{Outcome, RequestInfo};
+use crate::request_body::RequestBody;
+use crate::request_head::RequestTarget;
+use crate::upstream::Upstream;
+use crate::worker::Worker;
+use http::Method;
+use routing_table::Route;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+/// Sends a request and waits for the head of its answer.
+pub(crate) async fn forward(
+    request: &RequestInfo,
+    outcome: &mut Outcome,
+    target: &RequestTarget<'_>,
+    route: &Route,
+    upstream: &Upstream,
+    mut body: RequestBody,
+) -> Result<(ResponseHead, ResponseBody), ProxyError> {
+    let worker = &request.worker;
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    // After a stale connection the others at rest are as old, so the next attempt makes a new one.
+    let mut fresh = false;
+    let mut attempts_left = route.retry.attempts;
+    loop {
+        let addr = match (fresh, outcome.upstream) {
+            (true, Some(same)) => same,
+            _ => upstream.pick(&tried).ok_or(ProxyError::NoEndpoint)?.addr(),
+        };
+        outcome.attempts += 1;
+        outcome.upstream = Some(addr);
+        let failure = match attempt(worker, request, target, route, addr, fresh, body).await {
+            Ok((head, response_body)) => return Ok((head, response_body)),
+            Err(failure) => failure,
+        };
+        outcome.request_bytes = failure.body.received();
+        body = failure.body;
+        let safe = failure.nothing_sent || (failure.error == ProxyError::UpstreamClosed && is_idempotent(&request.parts.method));
+        if failure.stale && !fresh {
+            // The upstream closed a connection at rest, which is its right: not counted as an attempt.
+            fresh = true;
+        } else {
+            fresh = false;
+            tried.push(addr);
+            attempts_left = attempts_left.saturating_sub(1);
+        }
+        if !safe || attempts_left == 0 || !body.rewind() {
+            return Err(failure.error);
+        }
+        worker.stats.retries.add(1);
+    }
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS)
+}
+
+async fn attempt(
+    worker: &Rc<Worker>,
+    request: &RequestInfo,
+    target: &RequestTarget<'_>,
+    route: &Route,
+    addr: SocketAddr,
+    fresh: bool,
+    body: RequestBody,
+) -> Result<(ResponseHead, ResponseBody), Failure> {
+    let pooled = if fresh { None } else { worker.pool.take(addr) };
+    let connection = match pooled {
+        Some(connection) => {
+            worker.stats.upstream_reused.add(1);
+            connection
+        }
+        None => match connect(worker, route, addr).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(Failure { error, nothing_sent: true, stale: false, body }),
+        },
+    };
+    let mut head = worker.pool.head_buffer();
+    target.write(&mut head, request);
+    let exchange = Exchange::new(connection, head, body, request.parts.method.clone(), route.timeouts);
+    exchange.response(&worker.pool).await
+}
+
+async fn connect(worker: &Worker, route: &Route, addr: SocketAddr) -> Result<Connection, ProxyError> {
+    let started = Instant::now();
+    let stream = match timeout(route.timeouts.connect, TcpStream::connect(addr)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%addr, %error, "connect failed");
+            worker.stats.upstream_connect_errors.add(1);
+            return Err(ProxyError::Connect);
+        }
+        Err(_) => {
+            tracing::debug!(%addr, waited = ?started.elapsed(), "connect timed out");
+            worker.stats.upstream_connect_errors.add(1);
+            return Err(ProxyError::ConnectTimeout);
+        }
+    };
+    worker.stats.upstream_connects.add(1);
+    // Without it a small request may wait for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    Ok(Connection::new(stream, addr))
+}

@@ -1,0 +1,244 @@
+//! What an upstream is told about the client, and which of the client's fields it never sees.
+//!
+//! Fields of the connection are stripped before anything else, so `Connection: X-Forwarded-For` cannot remove ours. Fields
+//! that carry our own word are dropped from untrusted clients under any spelling that some server folds into the same name
+//! (`X_Forwarded_For`).
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+use std::fmt::Write;
+use std::net::IpAddr;
+
+/// Our name in `CDN-Loop` (RFC 8586).
+const LOOP_ID: &[u8] = b"tidegate";
+/// How often a request may pass through us.
+const MAX_HOPS: usize = 10;
+
+/// What happens to a field of the client's on its way upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Sent as it is.
+    Pass,
+    /// Belongs to the connection, or is written anew.
+    Drop,
+    /// Ours: passed or extended only when the client is trusted.
+    Ours,
+}
+
+/// Decides by name alone. Names are lower case.
+fn fate(name: &str) -> Fate {
+    match name.as_bytes().first() {
+        Some(b'c') => match name {
+            "connection" | "content-length" | "cdn-loop" | "cookie" => Fate::Drop,
+            _ => Fate::Pass,
+        },
+        Some(b'h') => match name {
+            "host" | "http2-settings" => Fate::Drop,
+            _ => Fate::Pass,
+        },
+        Some(b't') => match name {
+            "te" | "trailer" | "transfer-encoding" => Fate::Drop,
+            _ => Fate::Pass,
+        },
+        Some(b'k') if name == "keep-alive" => Fate::Drop,
+        Some(b'u') if name == "upgrade" => Fate::Drop,
+        Some(b'e') if name == "expect" => Fate::Drop,
+        Some(b'p') => match name {
+            "proxy" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" => Fate::Drop,
+            _ => Fate::Pass,
+        },
+        Some(b'f') if name == "forwarded" => Fate::Ours,
+        Some(b'x') => fate_of_x(name),
+        _ => Fate::Pass,
+    }
+}
+
+fn fate_of_x(name: &str) -> Fate {
+    match name {
+        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-scheme"
+        | "x-scheme" | "x-real-ip" | "x-request-id" | "x-original-forwarded-for" => Fate::Ours,
+        // A server that folds `_` into `-` would take these for ours.
+        _ if name.contains('_') && fate_of_x(&name.replace('_', "-")) == Fate::Ours => Fate::Drop,
+        _ => Fate::Pass,
+    }
+}
+
+/// What is known about the client of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client<'a> {
+    /// Its address, in text.
+    pub(crate) addr: &'a str,
+    /// Whether its own word about earlier hops counts.
+    pub(crate) trusted: bool,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+    /// The port it connected to.
+    pub(crate) port: u16,
+}
+
+/// Writes every field that goes upstream, as HTTP/1.1 lines. `host` is the authority as the client wrote it.
+pub(crate) fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, host: &str, client: Client<'_>, request_id: &[u8]) {
+    line(out, b"host", host.as_bytes());
+    let listed = listed_in_connection(headers);
+    for (name, value) in headers {
+        let send = match fate(name.as_str()) {
+            Fate::Pass => true,
+            Fate::Ours => client.trusted && !replaced(name),
+            Fate::Drop => false,
+        };
+        if send && (listed.is_empty() || !listed.contains(name)) {
+            line(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    cookies(out, headers);
+    // X-Forwarded-For: extended for a trusted client, else begun anew (as ingress-nginx does by default).
+    out.extend_from_slice(b"x-forwarded-for: ");
+    if client.trusted {
+        for value in headers.get_all("x-forwarded-for") {
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b", ");
+        }
+    }
+    out.extend_from_slice(client.addr.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let told = |name: &str| client.trusted && headers.contains_key(name);
+    if !told("x-real-ip") {
+        line(out, b"x-real-ip", client.addr.as_bytes());
+    }
+    if !told("x-forwarded-proto") {
+        line(out, b"x-forwarded-proto", client.scheme.as_bytes());
+    }
+    if !told("x-forwarded-host") {
+        line(out, b"x-forwarded-host", host.as_bytes());
+    }
+    if !told("x-forwarded-port") {
+        line(out, b"x-forwarded-port", itoa::Buffer::new().format(client.port).as_bytes());
+    }
+    line(out, b"x-request-id", request_id);
+    out.extend_from_slice(b"cdn-loop: ");
+    for value in headers.get_all("cdn-loop") {
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(LOOP_ID);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Ours, and written by [`write_fields`] whoever the client is.
+fn replaced(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "x-forwarded-for" | "x-request-id")
+}
+
+/// HTTP/2 may split `cookie` into crumbs; HTTP/1.1 has one line (RFC 9113 section 8.2.3).
+fn cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    let Some(first) = crumbs.next() else { return };
+    out.extend_from_slice(b"cookie: ");
+    out.extend_from_slice(first.as_bytes());
+    for crumb in crumbs {
+        out.extend_from_slice(b"; ");
+        out.extend_from_slice(crumb.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Names that `Connection` asks to strip. Those that are not the connection's to strip stay.
+fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut listed = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for option in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            if option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close") {
+                continue;
+            }
+            let Ok(name) = HeaderName::from_bytes(option) else { continue };
+            // Stripping these would change who a request is from or what it is for.
+            if !matches!(name, header::AUTHORIZATION | header::COOKIE | header::CONTENT_TYPE) {
+                listed.push(name);
+            }
+        }
+    }
+    listed
+}
+
+/// Whether a request has passed through us too often.
+pub(crate) fn is_loop(headers: &HeaderMap) -> bool {
+    let values = headers.get_all("cdn-loop").iter();
+    let hops = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    hops.filter(|hop| hop.trim_ascii() == LOOP_ID).count() >= MAX_HOPS
+}
+
+/// The id of a request: the client's own if it is trusted and its id is fit for a log, else a new one.
+pub(crate) fn request_id(headers: &HeaderMap, trusted: bool, ids: &RequestIds) -> HeaderValue {
+    const MAX: usize = 128;
+    let fit = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        !bytes.is_empty() && bytes.len() <= MAX && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    match headers.get("x-request-id").filter(|_| trusted).filter(fit) {
+        Some(value) => value.clone(),
+        None => ids.next(),
+    }
+}
+
+/// Makes request ids: 32 hexadecimal digits, a random half for the worker and a number that is never used twice by it.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    worker: u64,
+    count: std::cell::Cell<u64>,
+}
+
+impl RequestIds {
+    /// `seed` must differ between workers and starts.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { worker: mix(seed), count: std::cell::Cell::new(mix(!seed)) }
+    }
+
+    fn next(&self) -> HeaderValue {
+        // An odd step visits every number once; mixing hides the order.
+        self.count.set(self.count.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let mut text = [0u8; 32];
+        hex(&mut text[..16], self.worker);
+        hex(&mut text[16..], mix(self.count.get()));
+        // Hexadecimal digits are a valid value.
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+    }
+}
+
+/// The finaliser of SplitMix64: a bijection, so different numbers stay different.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn hex(out: &mut [u8], mut value: u64) {
+    for digit in out.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+    }
+}
+
+/// Whether an address is in one of these networks. An IPv4 address mapped into IPv6 is taken as IPv4.
+pub(crate) fn is_trusted(addr: IpAddr, networks: &[IpNet]) -> bool {
+    let addr = addr.to_canonical();
+    networks.iter().any(|network| network.contains(&addr))
+}
+
+/// An address as fields and logs show it.
+pub(crate) fn addr_text(addr: IpAddr) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{}", addr.to_canonical());
+    text
+}
+
+#[cfg(test)]
+#[path = "tests/forwarded_headers.rs"]
+mod tests;

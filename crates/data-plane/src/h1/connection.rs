@@ -1,0 +1,108 @@
+//! One connection to an endpoint: socket, read buffer, deadline.
+
+use super::deadline::Deadline;
+use bytes::BytesMut;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
+
+/// Bytes asked for in one read. A connection at rest keeps no buffer.
+const READ_SIZE: usize = 16 * 1024;
+
+/// A connection to an endpoint, used by one request at a time.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    io: TcpStream,
+    addr: SocketAddr,
+    /// Read and not yet understood.
+    pub(super) buffer: BytesMut,
+    pub(super) deadline: Deadline,
+    /// Requests it has carried, the current one included.
+    requests: u32,
+    rests_until: Instant,
+}
+
+impl Connection {
+    /// Takes a connected socket.
+    pub(crate) fn new(io: TcpStream, addr: SocketAddr) -> Self {
+        Self { io, addr, buffer: BytesMut::new(), deadline: Deadline::default(), requests: 0, rests_until: Instant::now() }
+    }
+
+    /// The endpoint it leads to.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Whether it has carried a request before the current one.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.requests > 1
+    }
+
+    /// Requests it has carried.
+    pub(crate) fn requests(&self) -> u32 {
+        self.requests
+    }
+
+    /// Counts one more request.
+    pub(crate) fn begin(&mut self) {
+        self.requests += 1;
+    }
+
+    /// Until when it may wait in the pool.
+    pub(crate) fn rests_until(&self) -> Instant {
+        self.rests_until
+    }
+
+    /// Makes it ready to wait: no deadline, and no buffer unless the upstream sent what nobody asked for.
+    pub(crate) fn rest(&mut self, until: Instant) {
+        self.deadline.clear();
+        self.rests_until = until;
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Whether it can carry a request: still open, with nothing unasked-for in it. Costs no system call unless the socket
+    /// has become readable, which for a connection at rest means that it was closed.
+    pub(crate) fn is_usable(&mut self) -> bool {
+        if !self.buffer.is_empty() {
+            return false;
+        }
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if self.io.poll_read_ready(&mut cx).is_pending() {
+            return true;
+        }
+        let mut probe = [0u8; 1];
+        matches!(self.io.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Reads some bytes behind what the buffer holds. `Ok(0)`: the upstream has closed.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() - self.buffer.len() < READ_SIZE / 4 {
+            self.buffer.reserve(READ_SIZE);
+        }
+        let count = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Writes some of these bytes.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match ready!(Pin::new(&mut self.io).poll_write(cx, bytes))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => Poll::Ready(Ok(count)),
+        }
+    }
+
+    /// Writes some of these pieces, in one system call.
+    pub(super) fn poll_write_pieces(&mut self, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, pieces))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => Poll::Ready(Ok(count)),
+        }
+    }
+}

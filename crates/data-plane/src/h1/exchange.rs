@@ -1,0 +1,445 @@
+//! One request and its response on a connection, both directions at once, on one task.
+//!
+//! While the response is read the request's body is still being sent, so an upstream may answer early. A connection is
+//! used again only when both directions reached their framed end; anything else closes it.
+
+use super::chunked::{Decoded, Decoder};
+use super::connection::Connection;
+use super::head::{self, Framing, ResponseHead};
+use crate::error::ProxyError;
+use crate::pool::Pool;
+use crate::request_body::{BodyError, RequestBody};
+use bytes::{Buf, Bytes};
+use http::Method;
+use http_body::{Body, Frame, SizeHint};
+use routing_table::Timeouts;
+use std::future::poll_fn;
+use std::io::{IoSlice, Write};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Interim responses (1xx) that are read past before the upstream is given up.
+const MAX_INTERIM: u32 = 100;
+
+/// A request being sent, before its response head has come.
+pub(crate) struct Exchange {
+    connection: Connection,
+    upload: Upload,
+    method: Method,
+    timeouts: Timeouts,
+    received_anything: bool,
+}
+
+/// An attempt that ended without a response head.
+pub(crate) struct Failure {
+    /// What happened.
+    pub(crate) error: ProxyError,
+    /// Not one byte was accepted by the socket: whatever the method, nothing was executed.
+    pub(crate) nothing_sent: bool,
+    /// It happened on a connection that had carried a request before, without any byte of an answer: most likely the
+    /// upstream closed it while it was at rest.
+    pub(crate) stale: bool,
+    /// The request's body, for another attempt.
+    pub(crate) body: RequestBody,
+}
+
+impl Exchange {
+    /// Starts to send `head` and the body. `head` is complete but for the framing field, which is added here.
+    pub(crate) fn new(mut connection: Connection, mut head: Vec<u8>, body: RequestBody, method: Method, timeouts: Timeouts) -> Self {
+        connection.begin();
+        let chunked = body.length().is_none();
+        if chunked {
+            head.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+        } else if !body.is_empty() || matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+            // RFC 9110 section 8.6: a POST without content still says so.
+            head.extend_from_slice(b"content-length: ");
+            head.extend_from_slice(itoa::Buffer::new().format(body.length().unwrap_or(0)).as_bytes());
+            head.extend_from_slice(b"\r\n\r\n");
+        } else {
+            head.extend_from_slice(b"\r\n");
+        }
+        let left = body.length().unwrap_or(u64::MAX);
+        let upload = Upload { prefix: head, at: 0, piece: Bytes::new(), suffix: b"", body, chunked, left, state: UploadState::Sending, sent: false };
+        Self { connection, upload, method, timeouts, received_anything: false }
+    }
+
+    /// Waits for the response head. The returned buffer is the head's, for reuse.
+    pub(crate) async fn response(mut self, pool: &Rc<Pool>) -> Result<(ResponseHead, ResponseBody), Failure> {
+        let start = Instant::now();
+        self.connection.deadline.set(start + self.timeouts.first_byte);
+        let mut interim = 0;
+        let outcome = loop {
+            match poll_fn(|cx| self.poll_head(cx)).await {
+                Ok(head) if head.status.is_informational() => {
+                    interim += 1;
+                    if interim > MAX_INTERIM {
+                        break Err(ProxyError::BadResponse(head::HeadError::Status));
+                    }
+                }
+                other => break other,
+            }
+        };
+        match outcome {
+            Ok(head) => {
+                let body = ResponseBody::new(self, &head, pool);
+                Ok((head, body))
+            }
+            Err(error) => Err(Failure {
+                error,
+                nothing_sent: !self.upload.sent,
+                stale: self.connection.is_reused() && !self.received_anything,
+                body: self.upload.body,
+            }),
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ProxyError>> {
+        let upload = self.upload.poll(cx, &mut self.connection);
+        match upload {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(Progress::Moved)) => {
+                self.connection.deadline.set(Instant::now() + self.timeouts.first_byte);
+            }
+            _ => {}
+        }
+        loop {
+            if !self.connection.buffer.is_empty() {
+                match head::parse(&mut self.connection.buffer, &self.method) {
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Ok(None) => {}
+                    Err(error) => return Poll::Ready(Err(ProxyError::BadResponse(error))),
+                }
+            }
+            match self.connection.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed())),
+                Poll::Ready(Ok(_)) => self.received_anything = true,
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "reading from upstream failed");
+                    return Poll::Ready(Err(self.closed()));
+                }
+                Poll::Pending if self.connection.deadline.poll(cx).is_ready() => {
+                    let waiting_for_client = self.upload.state == UploadState::WaitingForClient;
+                    let error = if waiting_for_client { ProxyError::ClientBodyTimeout } else { ProxyError::FirstByteTimeout };
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn closed(&self) -> ProxyError {
+        if self.received_anything { ProxyError::BadResponse(head::HeadError::Malformed) } else { ProxyError::UpstreamClosed }
+    }
+}
+
+/// The sending half.
+struct Upload {
+    /// Bytes to write before `piece`: the head, or a chunk's size line.
+    prefix: Vec<u8>,
+    at: usize,
+    piece: Bytes,
+    /// Bytes to write after `piece`: the CRLF of a chunk.
+    suffix: &'static [u8],
+    body: RequestBody,
+    chunked: bool,
+    /// Bytes of the declared length not yet taken from the body.
+    left: u64,
+    state: UploadState,
+    /// Whether the socket accepted anything.
+    sent: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UploadState {
+    /// There is something to write.
+    Sending,
+    /// Everything that came was written.
+    WaitingForClient,
+    /// All of the body is in `prefix` and `piece`.
+    Flushing,
+    /// All written.
+    Done,
+    /// The upstream does not take any more. It may have answered already, so this is not an error yet.
+    Refused,
+}
+
+/// Whether a poll of the upload got anywhere.
+enum Progress {
+    None,
+    Moved,
+}
+
+impl Upload {
+    fn is_done(&self) -> bool {
+        self.state == UploadState::Done
+    }
+
+    /// Sends what can be sent. `Ready(Ok(_))`: there is nothing more to do now or ever; `Pending`: it will go on.
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Poll<Result<Progress, ProxyError>> {
+        if matches!(self.state, UploadState::Done | UploadState::Refused) {
+            return Poll::Ready(Ok(Progress::None));
+        }
+        loop {
+            // Taking the first piece before the head is written lets both go out in one system call.
+            if self.piece.is_empty() && self.suffix.is_empty() && self.state != UploadState::Flushing {
+                self.poll_client(cx)?;
+            }
+            if self.at == self.prefix.len() && self.piece.is_empty() && self.suffix.is_empty() {
+                if self.state == UploadState::Flushing {
+                    self.state = UploadState::Done;
+                    return Poll::Ready(Ok(Progress::Moved));
+                }
+                return Poll::Pending;
+            }
+            let pieces = [IoSlice::new(&self.prefix[self.at..]), IoSlice::new(&self.piece), IoSlice::new(self.suffix)];
+            let written = if self.piece.is_empty() && self.suffix.is_empty() {
+                connection.poll_write(cx, &self.prefix[self.at..])
+            } else {
+                connection.poll_write_pieces(cx, &pieces)
+            };
+            match written {
+                Poll::Ready(Ok(count)) => self.advance(count),
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "writing to upstream failed");
+                    self.state = UploadState::Refused;
+                    return Poll::Ready(Ok(Progress::None));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Takes the next piece from the client, if one is there.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Result<(), ProxyError> {
+        if self.left == 0 {
+            self.state = UploadState::Flushing;
+            return Ok(());
+        }
+        match self.body.poll_piece(cx) {
+            Poll::Pending => {
+                self.state = UploadState::WaitingForClient;
+                Ok(())
+            }
+            Poll::Ready(Some(Ok(piece))) => {
+                self.state = UploadState::Sending;
+                if self.chunked {
+                    self.reclaim();
+                    // Writing to a Vec cannot fail.
+                    let _ = write!(self.prefix, "{:x}\r\n", piece.len());
+                    self.suffix = b"\r\n";
+                } else {
+                    // hyper ends a body at its declared length, so this only guards the connection against a change there.
+                    self.left = self.left.checked_sub(piece.len() as u64).ok_or(ProxyError::ClientAborted)?;
+                }
+                self.piece = piece;
+                Ok(())
+            }
+            Poll::Ready(Some(Err(BodyError::Client))) => Err(ProxyError::ClientAborted),
+            Poll::Ready(Some(Err(BodyError::TooLarge))) => Err(ProxyError::BodyTooLarge),
+            Poll::Ready(None) if self.chunked => {
+                self.reclaim();
+                self.prefix.extend_from_slice(b"0\r\n\r\n");
+                self.state = UploadState::Flushing;
+                Ok(())
+            }
+            Poll::Ready(None) => Err(ProxyError::ClientAborted),
+        }
+    }
+
+    /// Frees the part of `prefix` that was written.
+    fn reclaim(&mut self) {
+        if self.at == self.prefix.len() {
+            self.prefix.clear();
+            self.at = 0;
+        }
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.sent = true;
+        let prefix = count.min(self.prefix.len() - self.at);
+        self.at += prefix;
+        count -= prefix;
+        let piece = count.min(self.piece.len());
+        self.piece.advance(piece);
+        count -= piece;
+        self.suffix = &self.suffix[count..];
+    }
+}
+
+/// A response's body, streamed from the connection it came on. Dropped early, it closes the connection.
+pub(crate) struct ResponseBody {
+    /// Gone once both directions have ended.
+    connection: Option<Connection>,
+    upload: Option<Box<Upload>>,
+    pool: Rc<Pool>,
+    reading: Reading,
+    keep_alive: bool,
+    idle_seconds: Option<u64>,
+    idle: Duration,
+    /// Something moved since the deadline was set.
+    moved: bool,
+    received: u64,
+    uploaded: u64,
+}
+
+enum Reading {
+    Length(u64),
+    Chunked(Decoder),
+    Close,
+    Ended,
+}
+
+impl ResponseBody {
+    fn new(exchange: Exchange, head: &ResponseHead, pool: &Rc<Pool>) -> Self {
+        let reading = match head.framing {
+            Framing::Length(length) => Reading::Length(length),
+            Framing::Chunked => Reading::Chunked(Decoder::new()),
+            Framing::Close => Reading::Close,
+        };
+        let refused = exchange.upload.state == UploadState::Refused;
+        let uploaded = exchange.upload.body.received();
+        let upload = if exchange.upload.is_done() || refused {
+            pool.give_head_buffer(exchange.upload.prefix);
+            None
+        } else {
+            Some(Box::new(exchange.upload))
+        };
+        let mut this = Self {
+            connection: Some(exchange.connection),
+            upload,
+            pool: Rc::clone(pool),
+            reading,
+            keep_alive: head.keep_alive && !refused,
+            idle_seconds: head.idle_seconds,
+            idle: exchange.timeouts.idle,
+            moved: true,
+            received: 0,
+            uploaded,
+        };
+        this.end_if_read();
+        this
+    }
+
+    /// Bytes of body read so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes of the request's body that the client had sent.
+    pub(crate) fn uploaded(&self) -> u64 {
+        self.upload.as_ref().map_or(self.uploaded, |upload| upload.body.received())
+    }
+
+    /// Gives the connection back as soon as the last byte was read.
+    fn end_if_read(&mut self) {
+        let read = match &self.reading {
+            Reading::Length(left) => *left == 0,
+            Reading::Chunked(decoder) => decoder.is_done(),
+            Reading::Close | Reading::Ended => false,
+        };
+        if read {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.reading = Reading::Ended;
+        self.uploaded = self.uploaded();
+        let Some(connection) = self.connection.take() else { return };
+        if self.keep_alive && self.upload.take().is_none() && connection.buffer.is_empty() {
+            self.pool.give(connection, self.idle_seconds);
+        }
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), ProxyError> {
+        let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else { return Ok(()) };
+        match upload.poll(cx, connection) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) => {
+                self.moved = true;
+                self.keep_alive &= upload.is_done();
+                self.uploaded = upload.body.received();
+                self.upload = None;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let this = &mut *self;
+        if matches!(this.reading, Reading::Ended) {
+            return Poll::Ready(None);
+        }
+        this.poll_upload(cx)?;
+        loop {
+            let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
+            let piece = match &mut this.reading {
+                Reading::Ended => return Poll::Ready(None),
+                _ if connection.buffer.is_empty() => None,
+                Reading::Length(left) => {
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(connection.buffer.len());
+                    *left -= take as u64;
+                    Some(connection.buffer.split_to(take).freeze())
+                }
+                Reading::Chunked(decoder) => match decoder.decode(&mut connection.buffer) {
+                    Ok(Decoded::Data(piece)) => Some(piece),
+                    Ok(Decoded::NeedMore) => None,
+                    Ok(Decoded::End) => {
+                        this.end();
+                        return Poll::Ready(None);
+                    }
+                    Err(_) => return Poll::Ready(Some(Err(ProxyError::BadResponse(head::HeadError::Framing)))),
+                },
+                Reading::Close => Some(connection.buffer.split().freeze()),
+            };
+            if let Some(piece) = piece {
+                this.moved = true;
+                this.received += piece.len() as u64;
+                this.end_if_read();
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            match connection.poll_fill(cx) {
+                Poll::Ready(Ok(0)) if matches!(this.reading, Reading::Close) => {
+                    this.end();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(Some(Err(ProxyError::UpstreamCut))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "reading from upstream failed");
+                    return Poll::Ready(Some(Err(ProxyError::UpstreamCut)));
+                }
+                Poll::Pending => {
+                    if std::mem::take(&mut this.moved) {
+                        connection.deadline.set(Instant::now() + this.idle);
+                    }
+                    if connection.deadline.poll(cx).is_ready() {
+                        return Poll::Ready(Some(Err(ProxyError::IdleTimeout)));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.reading, Reading::Ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.reading {
+            Reading::Length(left) => SizeHint::with_exact(left),
+            Reading::Ended => SizeHint::with_exact(0),
+            Reading::Chunked(_) | Reading::Close => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Reads an upstream's response head and decides how its body is framed (RFC 9112 section 6.3). Pure: bytes in, head out.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
+use std::mem::MaybeUninit;
+
+/// Largest response head in bytes.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+/// Most header lines in a response head.
+pub(crate) const MAX_FIELDS: usize = 100;
+
+/// A response head as an upstream sent it, without the fields that belong to the connection.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// The end-to-end fields.
+    pub(crate) headers: HeaderMap,
+    /// How the body is framed.
+    pub(crate) framing: Framing,
+    /// Whether the connection may be used again after the body.
+    pub(crate) keep_alive: bool,
+    /// How many seconds the upstream says it keeps a connection at rest (`Keep-Alive: timeout=n`).
+    pub(crate) idle_seconds: Option<u64>,
+}
+
+/// How a message body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// After this many bytes.
+    Length(u64),
+    /// With the last chunk.
+    Chunked,
+    /// When the connection closes.
+    Close,
+}
+
+/// What is wrong with a response head. The text is for the log, never for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeadError {
+    /// Not HTTP/1.x, or a malformed line.
+    #[error("malformed response head")]
+    Malformed,
+    /// Over [`MAX_HEAD`] or [`MAX_FIELDS`].
+    #[error("response head too large")]
+    TooLarge,
+    /// Content-Length that is no number, or differs between lines, or stands beside Transfer-Encoding.
+    #[error("ambiguous response framing")]
+    Framing,
+    /// 101 that nobody asked for, or a status outside 100 to 599.
+    #[error("unexpected response status")]
+    Status,
+}
+
+/// Takes one head off the front of `buffer`. `None`: more bytes are needed. `method` is that of the request.
+///
+/// Lines must end in CRLF: a bare LF is one of the ways two readers come to see different fields.
+pub(crate) fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, HeadError> {
+    const START: &[u8] = b"HTTP/1.";
+    if buffer[..buffer.len().min(START.len())] != START[..buffer.len().min(START.len())] {
+        return Err(HeadError::Malformed);
+    }
+    let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") else {
+        return if buffer.len() < MAX_HEAD { Ok(None) } else { Err(HeadError::TooLarge) };
+    };
+    if end + 4 > MAX_HEAD {
+        return Err(HeadError::TooLarge);
+    }
+    let head = buffer.split_to(end + 4).freeze();
+    if memchr::memchr_iter(b'\n', &head).any(|at| head[at - 1] != b'\r') {
+        return Err(HeadError::Malformed);
+    }
+    let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut response, &head, &mut fields) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+        _ => return Err(HeadError::Malformed),
+    }
+    // httparse only completes a head that has both.
+    let (Some(code), Some(minor)) = (response.code, response.version) else { return Err(HeadError::Malformed) };
+    let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
+    if code > 599 || status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(HeadError::Status);
+    }
+    let version = if minor == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let mut fields = Fields { headers: HeaderMap::with_capacity(response.headers.len()), ..Fields::default() };
+    for field in response.headers.iter() {
+        fields.add(field.name, head.slice_ref(field.value))?;
+    }
+    let (framing, keep_alive) = fields.framing(method, status, version)?;
+    Ok(Some(ResponseHead { status, headers: fields.headers, framing, keep_alive, idle_seconds: fields.idle_seconds }))
+}
+
+/// The fields of a head, those about framing and the connection set apart.
+#[derive(Debug, Default)]
+struct Fields {
+    headers: HeaderMap,
+    length: Option<u64>,
+    transfer_encoding: Option<Bytes>,
+    close: bool,
+    keep_alive: bool,
+    idle_seconds: Option<u64>,
+    /// Names listed in `Connection`.
+    listed: Vec<HeaderName>,
+}
+
+impl Fields {
+    fn add(&mut self, name: &str, bytes: Bytes) -> Result<(), HeadError> {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeadError::Malformed)?;
+        match name {
+            header::CONTENT_LENGTH => {
+                let length = decimal(&bytes).ok_or(HeadError::Framing)?;
+                if self.length.replace(length).is_some_and(|before| before != length) {
+                    return Err(HeadError::Framing);
+                }
+            }
+            header::TRANSFER_ENCODING => {
+                if self.transfer_encoding.replace(bytes).is_some() {
+                    return Err(HeadError::Framing);
+                }
+            }
+            header::CONNECTION => {
+                for option in bytes.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        self.close = true;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        self.keep_alive = true;
+                    } else if let Ok(name) = HeaderName::from_bytes(option) {
+                        self.listed.push(name);
+                    }
+                }
+            }
+            header::UPGRADE | header::TE | header::TRAILER => {}
+            name if name == "keep-alive" => {
+                let parameter = bytes.split(|b| *b == b',').find_map(|p| p.trim_ascii().strip_prefix(b"timeout="));
+                self.idle_seconds = parameter.and_then(decimal);
+            }
+            name if name == "proxy-connection" => {}
+            name => {
+                let value = HeaderValue::from_maybe_shared(bytes).map_err(|_| HeadError::Malformed)?;
+                self.headers.append(name, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn framing(&mut self, method: &Method, status: StatusCode, version: Version) -> Result<(Framing, bool), HeadError> {
+        for name in std::mem::take(&mut self.listed) {
+            self.headers.remove(name);
+        }
+        if self.transfer_encoding.is_some() && (self.length.is_some() || version == Version::HTTP_10) {
+            return Err(HeadError::Framing);
+        }
+        let keep_alive = if version == Version::HTTP_11 { !self.close } else { self.keep_alive && !self.close };
+        let bodiless = status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || *method == Method::HEAD;
+        if let Some(length) = self.length {
+            // Kept for the client: for HEAD and 304 it is the length the body would have.
+            if status != StatusCode::NO_CONTENT && !status.is_informational() {
+                self.headers.insert(header::CONTENT_LENGTH, length.into());
+            }
+        }
+        if bodiless {
+            return Ok((Framing::Length(0), keep_alive));
+        }
+        match (&self.transfer_encoding, self.length) {
+            (Some(coding), _) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok((Framing::Chunked, keep_alive)),
+            (Some(_), _) => Err(HeadError::Framing),
+            (None, Some(length)) => Ok((Framing::Length(length), keep_alive)),
+            (None, None) => Ok((Framing::Close, false)),
+        }
+    }
+}
+
+/// Digits only: no sign, no list, no space inside.
+fn decimal(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    fn read(method: Method, bytes: &str) -> Result<Option<ResponseHead>, HeadError> {
+        parse(&mut BytesMut::from(bytes), &method)
+    }
+
+    #[track_caller]
+    fn framing(method: Method, fields: &str, expected: Result<(Framing, bool), HeadError>) {
+        let head = read(method, &format!("HTTP/1.1 {fields}\r\n\r\n"));
+        assert_eq!(head.map(|h| h.map(|h| (h.framing, h.keep_alive)).unwrap()), expected, "{fields}");
+    }
+
+    #[test]
+    fn one_rule_frames_a_body() {
+        let get = || Method::GET;
+        framing(get(), "200 OK\r\nContent-Length: 5", Ok((Framing::Length(5), true)));
+        framing(get(), "200 OK\r\nContent-Length: 5\r\nContent-Length: 5", Ok((Framing::Length(5), true)));
+        framing(get(), "200 OK\r\nTransfer-Encoding: Chunked", Ok((Framing::Chunked, true)));
+        framing(get(), "200 OK", Ok((Framing::Close, false)));
+        framing(get(), "204 No\r\nContent-Length: 5", Ok((Framing::Length(0), true)));
+        framing(get(), "304 No\r\nContent-Length: 5\r\nConnection: close", Ok((Framing::Length(0), false)));
+        framing(Method::HEAD, "200 OK\r\nContent-Length: 5", Ok((Framing::Length(0), true)));
+    }
+
+    #[test]
+    fn ambiguous_framing_is_refused() {
+        for bad in [
+            "200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
+            "200 OK\r\nTransfer-Encoding: gzip",
+            "200 OK\r\nTransfer-Encoding: chunked, chunked",
+            "200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "200 OK\r\nContent-Length: 5\r\nContent-Length: 6",
+            "200 OK\r\nContent-Length: -1",
+            "200 OK\r\nContent-Length: +1",
+            "200 OK\r\nContent-Length: 5, 5",
+            "200 OK\r\nContent-Length: 99999999999999999999",
+            "200 OK\r\nContent-Length:",
+        ] {
+            framing(Method::GET, bad, Err(HeadError::Framing));
+        }
+        let old = read(Method::GET, "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(old.map(|_| ()), Err(HeadError::Framing));
+    }
+
+    #[test]
+    fn odd_heads_are_refused() {
+        for (bytes, error) in [
+            ("HTTP/1.1 101 Switching\r\n\r\n", HeadError::Status),
+            ("HTTP/1.1 999 What\r\n\r\n", HeadError::Status),
+            ("HTTP/1.1 099 What\r\n\r\n", HeadError::Status),
+            ("HTTP/1.1 200 OK\nA: b\r\n\r\n", HeadError::Malformed),
+            ("HTTP/2.0 200 OK\r\n\r\n", HeadError::Malformed),
+            ("junk", HeadError::Malformed),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", HeadError::Malformed),
+            ("HTTP/1.1 200 OK\r\nA\0: b\r\n\r\n", HeadError::Malformed),
+        ] {
+            assert_eq!(read(Method::GET, bytes).map(|_| ()), Err(error), "{bytes:?}");
+        }
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS + 1));
+        assert_eq!(read(Method::GET, &many).map(|_| ()), Err(HeadError::TooLarge));
+        let large = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(MAX_HEAD));
+        assert_eq!(read(Method::GET, &large).map(|_| ()), Err(HeadError::TooLarge));
+    }
+
+    #[test]
+    fn fields_of_the_connection_stay_behind() {
+        let head = read(
+            Method::GET,
+            "HTTP/1.1 200 OK\r\nConnection: X-Mine, keep-alive\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nTrailer: X\r\n\
+             Upgrade: h2c\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\nrest",
+        );
+        let head = head.unwrap().unwrap();
+        let names: Vec<_> = head.headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
+        assert_eq!(names, ["set-cookie=a=1", "set-cookie=b=2", "content-length=0"]);
+        assert!(head.keep_alive);
+        assert_eq!(head.idle_seconds, Some(5));
+    }
+
+    #[test]
+    fn more_bytes_are_asked_for() {
+        assert!(read(Method::GET, "HTTP/1.1 200 OK\r\nContent-Le").unwrap().is_none());
+        assert!(read(Method::GET, "").unwrap().is_none());
+    }
+}

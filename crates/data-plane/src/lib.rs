@@ -1,0 +1,184 @@
+//! Everything a request meets: accept, TLS, HTTP, routing, upstream connections, access log, metrics.
+//!
+//! [`DataPlane::start`] starts the workers and gives out the one [`Publisher`] that puts routing tables in. Nothing here
+//! knows where tables come from.
+//!
+//! To follow a request: `worker` owns a thread, `connection` accepts and speaks HTTP, **`proxy` is a request's whole life**,
+//! `forward` tries endpoints, `h1` speaks to them, `record` writes down what happened.
+
+mod access_log;
+mod body;
+mod client;
+mod connection;
+mod error;
+mod forward;
+mod forwarded_headers;
+mod h1;
+mod listener;
+mod metrics;
+mod pool;
+mod proxy;
+mod publish;
+mod record;
+mod request_body;
+mod request_head;
+mod tls;
+mod upstream;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use access_log::AccessLogSink;
+pub use client::ClientTimeouts;
+pub use listener::BindError;
+pub use pool::PoolLimits;
+pub use publish::{PublishError, Publisher};
+pub use tls::TlsError;
+
+use ipnet::IpNet;
+use metrics::{Collected, Metrics};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Settings of the data plane that hold for its whole life.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Worker threads. Default: the number of processors this process may use.
+    pub workers: usize,
+    /// How long clients may take.
+    pub client_timeouts: ClientTimeouts,
+    /// Most client connections, over all workers; more are closed at once. Default 10,000.
+    pub connections: u64,
+    /// Most requests on one HTTP/1.1 connection. Default 10,000.
+    pub requests_per_connection: u64,
+    /// Most TLS handshakes in progress, over all workers. Default 64.
+    pub handshakes: usize,
+    /// Networks of proxies in front of us whose `X-Forwarded-*` fields are believed. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Limits of upstream connections at rest.
+    pub pool: PoolLimits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            client_timeouts: ClientTimeouts::default(),
+            connections: 10_000,
+            requests_per_connection: 10_000,
+            handshakes: 64,
+            trusted_proxies: Vec::new(),
+            pool: PoolLimits::default(),
+        }
+    }
+}
+
+impl Settings {
+    fn connections_per_worker(&self) -> u64 {
+        self.connections.div_ceil(self.workers as u64).max(1)
+    }
+}
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Still serving everything, and asking clients to go elsewhere with their next request.
+    Lameduck,
+    /// Accepting nothing new, finishing what is in progress.
+    Draining,
+    Stopped,
+}
+
+/// Why the data plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No thread could be started.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The metrics are registered already.
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct DataPlane {
+    phase: watch::Sender<Phase>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl DataPlane {
+    /// Starts the workers. They serve nothing until the [`Publisher`] has been given a table. Must be called inside a tokio
+    /// runtime no more than anything else here: workers have their own.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(
+        settings: Settings,
+        log: Option<AccessLogSink>,
+        registry: &prometheus::Registry,
+    ) -> Result<(Self, Publisher), StartError> {
+        let settings = Arc::new(Settings { workers: settings.workers.max(1), ..settings });
+        let metrics = Arc::new(Metrics::new(settings.workers));
+        registry.register(Box::new(Collected::new(Arc::clone(&metrics))?))?;
+        let current = publish::Current::default();
+        let sockets = listener::Sockets::new(settings.workers, tls::ServerTls::new(Arc::clone(&current))?);
+        let (listeners, listeners_seen) = watch::channel(sockets.set());
+        let (phase, phase_seen) = watch::channel(Phase::Serving);
+        let mut threads = Vec::with_capacity(settings.workers);
+        for index in 0..settings.workers {
+            let setup = worker::Setup {
+                index,
+                settings: Arc::clone(&settings),
+                current: Arc::clone(&current),
+                listeners: listeners_seen.clone(),
+                phase: phase_seen.clone(),
+                log: log.clone(),
+                metrics: Arc::clone(&metrics),
+                seed: random_seed(index),
+            };
+            let run = move || {
+                if let Err(error) = worker::run(setup) {
+                    tracing::error!(worker = index, %error, "worker cannot run");
+                }
+            };
+            threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
+        }
+        Ok((Self { phase, threads }, Publisher::new(current, sockets, listeners, metrics)))
+    }
+
+    /// Stops gracefully: for `lameduck` everything is still served while HTTP/1.1 clients are asked to close; then listeners
+    /// close, connections at rest close, HTTP/2 clients get GOAWAY, and requests in progress have until `drain` is over.
+    /// Returns whether all of them finished.
+    pub async fn stop(self, lameduck: Duration, drain: Duration) -> bool {
+        self.phase.send_replace(Phase::Lameduck);
+        tokio::time::sleep(lameduck).await;
+        self.phase.send_replace(Phase::Draining);
+        let deadline = tokio::time::Instant::now() + drain;
+        let mut finished = true;
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            if tokio::time::Instant::now() >= deadline {
+                finished = false;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.phase.send_replace(Phase::Stopped);
+        let join = move || self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
+        finished
+    }
+}
+
+/// From the operating system, by way of the standard library's seeded hasher.
+fn random_seed(index: usize) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(index)
+}

@@ -1,0 +1,125 @@
+//! Listening sockets: opened and closed as tables come and go, one socket per worker and listener (`SO_REUSEPORT`).
+//!
+//! The publisher opens them, so that "port in use" is an error of the update that asked for it; workers take their own.
+
+use crate::tls::{ServerTls, TlsError};
+use routing_table::{Listener, ListenerId, ListenerProtocol};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+/// Connections the kernel queues before we accept them, per socket.
+const BACKLOG: i32 = 4096;
+
+/// A listener cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr} (listener {id}): {source}")]
+pub struct BindError {
+    id: ListenerId,
+    addr: SocketAddr,
+    source: io::Error,
+}
+
+/// The sockets that should be open now. Cheap to clone.
+pub(crate) type ListenerSet = Arc<Vec<OpenListener>>;
+
+/// One open listener.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenListener {
+    pub(crate) id: ListenerId,
+    /// Its TLS settings; `None` where it speaks plain HTTP.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// As configured; port 0 here is some port in `sockets`.
+    configured: SocketAddr,
+    pub(crate) addr: SocketAddr,
+    /// One for each worker. The same `Arc` for as long as the listener stays as it is.
+    pub(crate) sockets: Arc<Vec<TcpListener>>,
+}
+
+/// Opens and closes listening sockets.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    workers: usize,
+    open: ListenerSet,
+    tls: ServerTls,
+}
+
+impl Sockets {
+    pub(crate) fn new(workers: usize, tls: ServerTls) -> Self {
+        Self { workers, open: ListenerSet::default(), tls }
+    }
+
+    /// What all TLS listeners share.
+    pub(crate) fn tls(&self) -> &ServerTls {
+        &self.tls
+    }
+
+    /// What is open.
+    pub(crate) fn set(&self) -> ListenerSet {
+        Arc::clone(&self.open)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<(ListenerId, SocketAddr)> {
+        self.open.iter().map(|open| (open.id.clone(), open.addr)).collect()
+    }
+
+    /// Opens what is new, keeps what stays, closes the rest. The first error is returned after everything was tried.
+    pub(crate) fn bind(&mut self, listeners: &[Listener]) -> Result<(), BindError> {
+        let mut result = Ok(());
+        let mut open = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
+            let kept = self.open.iter().find(|o| o.id == listener.id && o.configured == listener.addr && o.tls.is_some() == tls);
+            if let Some(kept) = kept {
+                open.push(kept.clone());
+                continue;
+            }
+            match self.open(listener, tls) {
+                Ok(listener) => {
+                    tracing::info!(listener = %listener.id, addr = %listener.addr, tls, "listening");
+                    open.push(listener);
+                }
+                Err(source) => {
+                    let error = BindError { id: listener.id.clone(), addr: listener.addr, source };
+                    tracing::error!(%error, "listener is closed");
+                    result = result.and(Err(error));
+                }
+            }
+        }
+        self.open = Arc::new(open);
+        result
+    }
+
+    fn open(&self, listener: &Listener, tls: bool) -> io::Result<OpenListener> {
+        let (id, configured) = (listener.id.clone(), listener.addr);
+        let tls = tls.then(|| self.tls.server_config(id.clone())).transpose();
+        let tls = tls.map_err(|error: TlsError| io::Error::other(error))?;
+        let (addr, sockets) = self.open_sockets(configured)?;
+        Ok(OpenListener { id, tls, configured, addr, sockets: Arc::new(sockets) })
+    }
+
+    fn open_sockets(&self, addr: SocketAddr) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+        if addr.port() != 0 {
+            // With SO_REUSEPORT alone a second process of the same user would silently share the port with us.
+            open_socket(addr, false)?;
+        }
+        let first = open_socket(addr, true)?;
+        let addr = first.local_addr()?;
+        let rest = (1..self.workers).map(|_| open_socket(addr, true));
+        let sockets = std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>()?;
+        Ok((addr, sockets))
+    }
+}
+
+fn open_socket(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    if reuse_port {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket.into())
+}

@@ -1,0 +1,375 @@
+//! All metrics of the data plane: their names, and slots that cost a request no lock and no shared cache line.
+//!
+//! Every worker has slots of its own and is their only writer, so counting is a plain load and store. They are added up when
+//! somebody asks. Labels come from objects, never from a request, and series go when their route goes.
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use routing_table::{ClusterId, RouteId};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// Statuses that are counted apart; any other is counted as `other`.
+const CODES: [u16; 39] = [
+    0, 200, 201, 202, 203, 204, 206, 207, 300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 412,
+    413, 414, 415, 416, 421, 422, 429, 431, 499, 500, 501, 502, 503, 504,
+];
+
+/// Upper bounds of the duration buckets, in seconds; those of ingress-nginx.
+const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const BUCKET_MICROS: [u64; 11] =
+    [5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// Adds; only the worker that owns the slot may call it.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Subtracts; only the worker that owns the slot may call it.
+    pub(crate) fn sub(&self, n: u64) {
+        self.add(n.wrapping_neg());
+    }
+
+    /// Replaces; only the worker that owns the slot may call it.
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! worker_stats {
+    ($($(#[doc = $doc:literal])* $field:ident: $kind:ident $name:literal,)*) => {
+        /// What one worker counts apart from routes.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub(crate) struct WorkerStats {
+            $($(#[doc = $doc])* pub(crate) $field: Count,)*
+        }
+
+        fn worker_families(workers: &[Arc<WorkerStats>]) -> Vec<MetricFamily> {
+            vec![$(family($name, concat!($($doc,)*), MetricType::$kind, vec![
+                number(MetricType::$kind, vec![], workers.iter().map(|w| w.$field.get()).fold(0, u64::wrapping_add)),
+            ]),)*]
+        }
+    };
+}
+
+worker_stats! {
+    /// Client connections accepted.
+    accepted: COUNTER "tidegate_connections_accepted_total",
+    /// Client connections open now.
+    open: GAUGE "tidegate_connections_open",
+    /// Client connections closed at once because the limit was reached.
+    shed: COUNTER "tidegate_connections_shed_total",
+    /// TLS handshakes that failed or took too long.
+    handshakes_failed: COUNTER "tidegate_tls_handshakes_failed_total",
+    /// Requests that no HTTP parser could read.
+    unreadable: COUNTER "tidegate_unreadable_requests_total",
+    /// Requests in progress now.
+    requests_active: GAUGE "tidegate_requests_active",
+    /// Connections opened to endpoints.
+    upstream_connects: COUNTER "tidegate_upstream_connects_total",
+    /// Connections to endpoints that failed or took too long.
+    upstream_connect_errors: COUNTER "tidegate_upstream_connect_errors_total",
+    /// Attempts sent on a connection that was at rest.
+    upstream_reused: COUNTER "tidegate_upstream_reused_total",
+    /// Connections to endpoints at rest now.
+    upstream_idle: GAUGE "tidegate_upstream_idle",
+    /// Attempts after the first.
+    retries: COUNTER "tidegate_upstream_retries_total",
+    /// Access log lines dropped because the writer was behind.
+    log_dropped: COUNTER "tidegate_access_log_dropped_total",
+}
+
+/// What is counted for one route's object and cluster.
+#[derive(Debug)]
+pub(crate) struct RouteStats {
+    key: RouteKey,
+    workers: Vec<OnceLock<Box<RouteSlot>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct RouteKey {
+    namespace: Arc<str>,
+    ingress: Arc<str>,
+    service: Arc<str>,
+}
+
+/// The numbers of one route on one worker.
+#[derive(Debug)]
+struct RouteSlot {
+    codes: [Count; CODES.len()],
+    buckets: [Count; BUCKETS.len() + 1],
+    micros: Count,
+    request_bytes: Count,
+    response_bytes: Count,
+}
+
+impl Default for RouteSlot {
+    fn default() -> Self {
+        Self {
+            codes: std::array::from_fn(|_| Count::default()),
+            buckets: Default::default(),
+            micros: Count::default(),
+            request_bytes: Count::default(),
+            response_bytes: Count::default(),
+        }
+    }
+}
+
+impl RouteStats {
+    /// Counts one finished request; only worker `worker` may call it with its number.
+    pub(crate) fn record(&self, worker: usize, status: u16, duration: Duration, request_bytes: u64, response_bytes: u64) {
+        let Some(slot) = self.workers.get(worker) else { return };
+        let slot = slot.get_or_init(Box::default);
+        slot.codes[CODES.binary_search(&status).unwrap_or(0)].add(1);
+        let micros = duration.as_micros() as u64;
+        slot.buckets[BUCKET_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len())].add(1);
+        slot.micros.add(micros);
+        slot.request_bytes.add(request_bytes);
+        slot.response_bytes.add(response_bytes);
+    }
+
+    fn sum(&self, number: impl Fn(&RouteSlot) -> u64) -> u64 {
+        self.workers.iter().filter_map(OnceLock::get).map(|slot| number(slot)).sum()
+    }
+
+    fn is_used(&self) -> bool {
+        self.workers.iter().any(|slot| slot.get().is_some())
+    }
+
+    fn labels(&self) -> Vec<LabelPair> {
+        vec![
+            label("ingress", &self.key.ingress),
+            label("namespace", &self.key.namespace),
+            label("service", &self.key.service),
+        ]
+    }
+}
+
+/// Every slot, and the collector over them.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    workers: Vec<Arc<WorkerStats>>,
+    routes: Mutex<HashMap<RouteKey, Arc<RouteStats>>>,
+    unrouted: Arc<RouteStats>,
+    generation: AtomicU64,
+}
+
+impl Metrics {
+    /// Slots for this many workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        let key = RouteKey { namespace: "".into(), ingress: "".into(), service: "".into() };
+        Self {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            routes: Mutex::default(),
+            unrouted: Arc::new(RouteStats { key, workers: (0..workers).map(|_| OnceLock::new()).collect() }),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// The slots of one worker.
+    pub(crate) fn worker(&self, index: usize) -> Arc<WorkerStats> {
+        Arc::clone(&self.workers[index])
+    }
+
+    /// For requests that found no route.
+    pub(crate) fn unrouted(&self) -> &Arc<RouteStats> {
+        &self.unrouted
+    }
+
+    /// The slots of a route: the same for all routes of an object that forward to one cluster, and kept over tables.
+    pub(crate) fn route(&self, id: &RouteId, cluster: Option<&ClusterId>) -> Arc<RouteStats> {
+        let service = cluster.map_or_else(|| "".into(), |cluster| Arc::clone(&cluster.service));
+        let key = RouteKey { namespace: Arc::clone(&id.namespace), ingress: Arc::clone(&id.name), service };
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            let workers = self.workers.iter().map(|_| OnceLock::new()).collect();
+            Arc::new(RouteStats { key: key.clone(), workers })
+        };
+        Arc::clone(routes.entry(key.clone()).or_insert_with(new))
+    }
+
+    /// Forgets the series of routes that the published table does not have.
+    pub(crate) fn published<'a>(&self, generation: u64, wanted: impl Iterator<Item = &'a Arc<RouteStats>>) {
+        self.generation.store(generation, Ordering::Relaxed);
+        let wanted: std::collections::HashSet<*const RouteStats> = wanted.map(Arc::as_ptr).collect();
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.retain(|_, stats| wanted.contains(&Arc::as_ptr(stats)));
+    }
+
+    fn route_families(&self) -> Vec<MetricFamily> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Arc<RouteStats>> = routes.values().cloned().collect();
+        drop(routes);
+        all.push(Arc::clone(&self.unrouted));
+        all.retain(|stats| stats.is_used());
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        let (mut requests, mut durations) = (Vec::new(), Vec::new());
+        let (mut request_bytes, mut response_bytes) = (Vec::new(), Vec::new());
+        for stats in &all {
+            let mut by_code = BTreeMap::new();
+            for (position, code) in CODES.iter().enumerate() {
+                by_code.insert(code, stats.sum(|slot| slot.codes[position].get()));
+            }
+            for (code, count) in by_code.into_iter().filter(|(_, count)| *count > 0) {
+                let code = if *code == 0 { "other".to_owned() } else { code.to_string() };
+                let mut labels = stats.labels();
+                labels.insert(0, label("code", &code));
+                requests.push(number(MetricType::COUNTER, labels, count));
+            }
+            durations.push(duration_histogram(stats));
+            request_bytes.push(number(MetricType::COUNTER, stats.labels(), stats.sum(|slot| slot.request_bytes.get())));
+            response_bytes.push(number(MetricType::COUNTER, stats.labels(), stats.sum(|slot| slot.response_bytes.get())));
+        }
+        let counter = MetricType::COUNTER;
+        let named = [
+            family("tidegate_requests_total", "Requests answered; no labels but code where no route was found.", counter, requests),
+            family(
+                "tidegate_request_duration_seconds",
+                "From the first byte of a request to the last byte of its answer.",
+                MetricType::HISTOGRAM,
+                durations,
+            ),
+            family("tidegate_request_body_bytes_total", "Bytes of request bodies received.", counter, request_bytes),
+            family("tidegate_response_body_bytes_total", "Bytes of response bodies sent.", counter, response_bytes),
+        ];
+        named.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
+    }
+}
+
+fn duration_histogram(stats: &RouteStats) -> Metric {
+    let mut histogram = Histogram::default();
+    let mut total = 0;
+    let mut buckets = Vec::with_capacity(BUCKETS.len());
+    for (position, bound) in BUCKETS.iter().enumerate() {
+        total += stats.sum(|slot| slot.buckets[position].get());
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(total);
+        buckets.push(bucket);
+    }
+    total += stats.sum(|slot| slot.buckets[BUCKETS.len()].get());
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(total);
+    histogram.set_sample_sum(stats.sum(|slot| slot.micros.get()) as f64 / 1e6);
+    let mut metric = Metric::default();
+    metric.set_label(stats.labels());
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+fn number(kind: MetricType, labels: Vec<LabelPair>, value: u64) -> Metric {
+    let mut metric = Metric::default();
+    metric.set_label(labels);
+    if kind == MetricType::GAUGE {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value as f64);
+        metric.set_gauge(gauge);
+    } else {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        metric.set_counter(counter);
+    }
+    metric
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.trim().to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+/// Registers the slots with a Prometheus registry.
+pub(crate) struct Collected {
+    metrics: Arc<Metrics>,
+    /// One description is enough for the registry to tell this collector from others.
+    generation: Desc,
+}
+
+impl Collected {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> prometheus::Result<Self> {
+        let help = "How many tables have been published.".to_owned();
+        let generation = Desc::new("tidegate_table_generation".into(), help, vec![], HashMap::new())?;
+        Ok(Self { metrics, generation })
+    }
+}
+
+impl Collector for Collected {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.generation]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let generation = self.metrics.generation.load(Ordering::Relaxed);
+        let generation = number(MetricType::GAUGE, vec![], generation);
+        let mut all = vec![family(&self.generation.fq_name, &self.generation.help, MetricType::GAUGE, vec![generation])];
+        all.extend(worker_families(&self.metrics.workers));
+        all.extend(self.metrics.route_families());
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn codes_can_be_searched() {
+        assert!(CODES.is_sorted());
+    }
+
+    #[test]
+    fn series_are_summed_over_workers_and_go_with_their_route() {
+        let metrics = Arc::new(Metrics::new(2));
+        let registry = prometheus::Registry::new();
+        registry.register(Box::new(Collected::new(Arc::clone(&metrics)).unwrap())).unwrap();
+        let id = RouteId { kind: "Ingress", namespace: "shop".into(), name: "web".into(), rule: "".into() };
+        let stats = metrics.route(&id, Some(&ClusterId::new("shop", "api", 80)));
+        stats.record(0, 200, Duration::from_millis(7), 1, 10);
+        stats.record(1, 200, Duration::from_secs(20), 2, 20);
+        stats.record(1, 418, Duration::ZERO, 0, 0);
+        metrics.worker(0).accepted.add(3);
+        metrics.worker(1).accepted.add(4);
+        let text = |registry: &prometheus::Registry| {
+            prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
+        };
+        let shown = text(&registry);
+        let labels = r#"ingress="web",namespace="shop",service="api""#;
+        for line in [
+            format!(r#"tidegate_requests_total{{code="200",{labels}}} 2"#),
+            format!(r#"tidegate_requests_total{{code="other",{labels}}} 1"#),
+            format!(r#"tidegate_request_duration_seconds_bucket{{{labels},le="0.01"}} 2"#),
+            format!(r#"tidegate_request_duration_seconds_bucket{{{labels},le="+Inf"}} 3"#),
+            format!(r#"tidegate_response_body_bytes_total{{{labels}}} 30"#),
+            "tidegate_connections_accepted_total 7".to_owned(),
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+        }
+        metrics.published(1, std::iter::empty());
+        let shown = text(&registry);
+        assert!(!shown.contains("web"), "{shown}");
+        assert!(shown.contains("tidegate_table_generation 1"), "{shown}");
+    }
+}

@@ -1,0 +1,104 @@
+//! The idle connections of one worker, by endpoint: last in, first out, so that few stay in use and the rest grow old.
+//!
+//! A worker owns its pool; nothing here is shared between threads.
+
+use crate::h1::connection::Connection;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Idle connections by endpoint.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle: RefCell<foldhash::HashMap<SocketAddr, Vec<Connection>>>,
+    limits: PoolLimits,
+    /// A buffer for the next request's head, so that a request need not allocate one.
+    head: RefCell<Vec<u8>>,
+}
+
+/// Limits of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// How long a connection may rest. Default 20 s, shorter when the upstream says so.
+    pub idle: Duration,
+    /// Most connections at rest for each endpoint and worker. Default 1024.
+    pub idle_per_endpoint: usize,
+    /// Most requests on one connection. Default 10,000.
+    pub requests: u32,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(20), idle_per_endpoint: 1024, requests: 10_000 }
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub(crate) fn new(limits: PoolLimits) -> Self {
+        Self { idle: RefCell::default(), limits, head: RefCell::default() }
+    }
+
+    /// A connection to this endpoint that is ready for a request.
+    pub(crate) fn take(&self, addr: SocketAddr) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.get_mut(&addr)?;
+        while let Some(mut connection) = connections.pop() {
+            if connection.is_usable() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Takes back a connection whose response has ended. `idle_seconds` is what the upstream said of its own limit.
+    pub(crate) fn give(&self, mut connection: Connection, idle_seconds: Option<u64>) {
+        if connection.requests() >= self.limits.requests {
+            return;
+        }
+        // A second less than the upstream's own limit, so that it is us who close.
+        let theirs = idle_seconds.map(|seconds| Duration::from_secs(seconds.saturating_sub(1)));
+        let rest = theirs.map_or(self.limits.idle, |theirs| theirs.min(self.limits.idle));
+        if rest.is_zero() {
+            return;
+        }
+        connection.rest(Instant::now() + rest);
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.entry(connection.addr()).or_default();
+        if connections.len() < self.limits.idle_per_endpoint {
+            connections.push(connection);
+        }
+    }
+
+    /// Closes what has rested too long, was closed by the upstream, or leads to an endpoint that is gone.
+    pub(crate) fn sweep(&self, now: Instant, is_wanted: impl Fn(SocketAddr) -> bool) {
+        self.idle.borrow_mut().retain(|addr, connections| {
+            if is_wanted(*addr) {
+                connections.retain_mut(|connection| connection.rests_until() > now && connection.is_usable());
+            } else {
+                connections.clear();
+            }
+            !connections.is_empty()
+        });
+    }
+
+    /// How many connections rest.
+    pub(crate) fn len(&self) -> usize {
+        self.idle.borrow().values().map(Vec::len).sum()
+    }
+
+    /// An empty buffer for a request's head.
+    pub(crate) fn head_buffer(&self) -> Vec<u8> {
+        let mut buffer = self.head.take();
+        buffer.clear();
+        buffer
+    }
+
+    /// Takes a head buffer back.
+    pub(crate) fn give_head_buffer(&self, buffer: Vec<u8>) {
+        if buffer.capacity() <= 16 * 1024 && buffer.capacity() > self.head.borrow().capacity() {
+            self.head.replace(buffer);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The one swap: the controller's side puts a new table in, every request reads it lock-free.
+//!
+//! - [`Publisher`] is the only writer and cannot be cloned.
+//! - A [`Snapshot`] holds the table and everything found by its indices, so one load gives a request all it needs; there is
+//!   no second lookup that could disagree with the first.
+//! - Tables that were replaced are dropped here, by the writer, never on a worker.
+
+use crate::listener::{BindError, ListenerSet, Sockets};
+use crate::metrics::{Metrics, RouteStats};
+use crate::tls::{self, ListenerCertificates};
+use crate::upstream::Upstream;
+use arc_swap::ArcSwap;
+use routing_table::{Action, EndpointSets, ListenerId, ListenerProtocol, Route, RoutingTable, Update};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// One table with everything its indices lead to.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) table: Arc<RoutingTable>,
+    /// By [`routing_table::RouteIndex`].
+    routes: Vec<Arc<RouteTarget>>,
+    /// By [`routing_table::ClusterIndex`].
+    upstreams: Vec<Arc<Upstream>>,
+    /// By position of the listener; `None` where it has no TLS.
+    certificates: Vec<Option<Arc<ListenerCertificates>>>,
+}
+
+/// What a request needs to know once its route is found.
+#[derive(Debug)]
+pub(crate) struct RouteTarget {
+    pub(crate) route: Arc<Route>,
+    /// `None` where the route answers by itself.
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) stats: Arc<RouteStats>,
+}
+
+impl Snapshot {
+    /// The position of a listener in this table.
+    fn listener(&self, id: &ListenerId) -> Option<usize> {
+        self.table.listeners().iter().position(|listener| listener.id == *id)
+    }
+
+    /// The route for a host and path in normal form.
+    pub(crate) fn find(&self, listener: &ListenerId, host: &str, path: &str) -> Option<Arc<RouteTarget>> {
+        let index = self.table.find(self.listener(listener)?, host, path)?;
+        self.routes.get(index.get()).cloned()
+    }
+
+    /// The certificates of a listener.
+    pub(crate) fn certificates(&self, listener: &ListenerId) -> Option<&Arc<ListenerCertificates>> {
+        self.certificates.get(self.listener(listener)?)?.as_ref()
+    }
+
+    /// Every address that some cluster can send to.
+    pub(crate) fn endpoint_addresses(&self) -> HashSet<SocketAddr> {
+        let sets = self.upstreams.iter().map(|upstream| upstream.endpoints());
+        sets.flat_map(|set| set.all().iter().map(|endpoint| endpoint.addr()).collect::<Vec<_>>()).collect()
+    }
+}
+
+/// Where the current snapshot is.
+pub(crate) type Current = Arc<ArcSwap<Snapshot>>;
+
+/// Reads the current snapshot on one thread, for the price of one atomic load.
+pub(crate) struct Reader {
+    cache: RefCell<arc_swap::Cache<Current, Arc<Snapshot>>>,
+}
+
+impl Reader {
+    pub(crate) fn new(current: Current) -> Self {
+        Self { cache: RefCell::new(arc_swap::Cache::new(current)) }
+    }
+
+    /// Looks something up in the current snapshot. What is found must own itself, so that no request holds a table.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(self.cache.borrow_mut().load())
+    }
+}
+
+/// Puts tables in. There is one, and it is not `Clone`: two writers could not agree.
+pub struct Publisher {
+    current: Current,
+    upstreams: HashMap<routing_table::ClusterId, Arc<Upstream>>,
+    sockets: Sockets,
+    listeners: watch::Sender<ListenerSet>,
+    metrics: Arc<Metrics>,
+    /// Replaced snapshots that some worker may still be reading.
+    retired: Vec<Arc<Snapshot>>,
+    generation: u64,
+}
+
+/// Why an update could not be published as a whole. The rest of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A listener cannot listen; the others do.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+impl Publisher {
+    pub(crate) fn new(current: Current, sockets: Sockets, listeners: watch::Sender<ListenerSet>, metrics: Arc<Metrics>) -> Self {
+        Self { current, upstreams: HashMap::new(), sockets, listeners, metrics, retired: Vec::new(), generation: 0 }
+    }
+
+    /// Makes an update take effect for every request that starts from now on.
+    ///
+    /// # Errors
+    /// When a new listener cannot listen; everything else is published all the same.
+    pub fn apply(&mut self, update: Update) -> Result<(), PublishError> {
+        match update {
+            Update::Endpoints(sets) => {
+                self.set_endpoints(&sets);
+                Ok(())
+            }
+            Update::Table(table, sets) => self.set_table(table, &sets),
+        }
+    }
+
+    /// Where each listener listens: tells the port that port 0 became.
+    pub fn addresses(&self) -> Vec<(ListenerId, SocketAddr)> {
+        self.sockets.addresses()
+    }
+
+    fn set_endpoints(&self, sets: &EndpointSets) {
+        for (id, endpoints) in sets {
+            if let Some(upstream) = self.upstreams.get(id) {
+                upstream.set_endpoints(endpoints);
+            }
+        }
+    }
+
+    fn set_table(&mut self, table: Arc<RoutingTable>, sets: &EndpointSets) -> Result<(), PublishError> {
+        // An upstream of the table before is kept: its place in the round and what is known of its endpoints live on.
+        let upstreams: Vec<Arc<Upstream>> = table
+            .clusters()
+            .as_slice()
+            .iter()
+            .map(|cluster| match self.upstreams.get(&cluster.id) {
+                Some(upstream) => Arc::clone(upstream),
+                None => Arc::new(Upstream::new(cluster.id.clone())),
+            })
+            .collect();
+        self.upstreams = upstreams.iter().map(|upstream| (upstream.id().clone(), Arc::clone(upstream))).collect();
+        self.set_endpoints(sets);
+        let routes = table
+            .routes()
+            .iter()
+            .map(|route| {
+                let upstream = match route.action {
+                    Action::Forward(cluster) => upstreams.get(cluster.get()).cloned(),
+                    Action::Respond(_) => None,
+                };
+                let stats = self.metrics.route(&route.id, upstream.as_deref().map(Upstream::id));
+                Arc::new(RouteTarget { route: Arc::clone(route), upstream, stats })
+            })
+            .collect();
+        let previous = self.current.load_full();
+        let certificates = table
+            .listeners()
+            .iter()
+            .map(|listener| match &listener.protocol {
+                ListenerProtocol::Http => None,
+                ListenerProtocol::Https(settings) => {
+                    Some(tls::certificates(settings, previous.certificates(&listener.id), self.sockets.tls().fallback()))
+                }
+            })
+            .collect();
+        let bound = self.sockets.bind(table.listeners());
+        let snapshot = Arc::new(Snapshot { table, routes, upstreams, certificates });
+        self.current.store(Arc::clone(&snapshot));
+        self.listeners.send_replace(self.sockets.set());
+        self.generation += 1;
+        self.metrics.published(self.generation, snapshot.routes.iter().map(|target| &target.stats));
+        self.retired.push(previous);
+        // Whoever holds one of these is a worker that has not looked yet; it is dropped here next time.
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        Ok(bound?)
+    }
+}

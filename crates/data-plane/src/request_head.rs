@@ -1,0 +1,73 @@
+//! A request as it will go upstream: one normal form of host and path, decided once, used to route and to forward.
+
+use crate::error::ProxyError;
+use crate::forwarded_headers::{self, Client};
+use crate::record::RequestInfo;
+use http::header::{self, HeaderMap};
+use http::{Method, Uri, request};
+use routing_table::matcher::host::normal_host;
+use routing_table::matcher::path::normal_path;
+use std::borrow::Cow;
+
+/// Where a request wants to go, checked.
+#[derive(Debug)]
+pub(crate) struct RequestTarget<'a> {
+    /// The authority as the client wrote it, for the upstream.
+    pub(crate) authority: &'a str,
+    /// The host in normal form, for routing.
+    pub(crate) host: Cow<'a, str>,
+    /// The path in normal form, for both.
+    pub(crate) path: Cow<'a, str>,
+    query: Option<&'a str>,
+}
+
+impl<'a> RequestTarget<'a> {
+    /// Reads the target of a request.
+    ///
+    /// # Errors
+    /// Whatever has no single reading: see [`ProxyError::BadHost`], [`ProxyError::BadTarget`], [`ProxyError::Method`].
+    pub(crate) fn read(parts: &'a request::Parts) -> Result<Self, ProxyError> {
+        let method = &parts.method;
+        if *method == Method::CONNECT || *method == Method::TRACE || method.as_str() == "TRACK" {
+            return Err(ProxyError::Method);
+        }
+        let (authority, host) = authority(&parts.uri, &parts.headers)?;
+        let path = normal_path(parts.uri.path()).map_err(|_| ProxyError::BadTarget)?;
+        Ok(Self { authority, host, path, query: parts.uri.query() })
+    }
+
+    /// Writes request line and fields as HTTP/1.1, without framing and without the empty line.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, request: &RequestInfo) {
+        out.extend_from_slice(request.parts.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.path.as_bytes());
+        if let Some(query) = self.query {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        let client = &request.client;
+        let client = Client { addr: &client.addr_text, trusted: client.trusted, scheme: client.scheme, port: client.port };
+        forwarded_headers::write_fields(out, &request.parts.headers, self.authority, client, request.id.as_bytes());
+    }
+}
+
+/// The authority and its normal form. HTTP/1.1 has it in exactly one `Host` field, HTTP/2 in `:authority`; where both are
+/// there, or the target is in absolute form, they must name the same host (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<(&'a str, Cow<'a, str>), ProxyError> {
+    let mut fields = headers.get_all(header::HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (_, Some(_)) => return Err(ProxyError::BadHost),
+        (field, None) => field.map(|value| value.to_str().map_err(|_| ProxyError::BadHost)).transpose()?,
+    };
+    let target = uri.authority().map(|authority| authority.as_str());
+    let normal = |authority: &'a str| normal_host(authority).map_err(|_| ProxyError::BadHost);
+    match (target, field) {
+        (None, None) => Err(ProxyError::BadHost),
+        (Some(only), None) | (None, Some(only)) => Ok((only, normal(only)?)),
+        (Some(target), Some(field)) => {
+            let host = normal(target)?;
+            if host == normal(field)? { Ok((target, host)) } else { Err(ProxyError::BadHost) }
+        }
+    }
+}

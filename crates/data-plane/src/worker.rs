@@ -1,0 +1,223 @@
+//! One worker: a thread with its own runtime, sockets, pool, log buffer and metric slots. A request never leaves it.
+
+use crate::access_log::{AccessLog, AccessLogSink};
+use crate::client::ClientConnection;
+use crate::connection;
+use crate::forwarded_headers::RequestIds;
+use crate::listener::{ListenerSet, OpenListener};
+use crate::metrics::{Metrics, RouteStats, WorkerStats};
+use crate::pool::Pool;
+use crate::publish::{Current, Reader};
+use crate::{Phase, Settings};
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+/// How often resting connections are looked at, the log is flushed and gauges are set.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+
+/// What every request on this thread can reach.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) reader: Reader,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) log: AccessLog,
+    pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) ids: RequestIds,
+    /// Handshakes in progress are bounded, so that a flood of them cannot starve requests.
+    pub(crate) handshakes: Semaphore,
+    unrouted: Arc<RouteStats>,
+    phase: Cell<Phase>,
+    connections: RefCell<Slab<Rc<ClientConnection>>>,
+}
+
+/// What a worker is started with.
+pub(crate) struct Setup {
+    pub(crate) index: usize,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) current: Current,
+    pub(crate) listeners: watch::Receiver<ListenerSet>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) log: Option<AccessLogSink>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Random, for request ids.
+    pub(crate) seed: u64,
+}
+
+impl Worker {
+    fn new(setup: &Setup) -> Rc<Self> {
+        let stats = setup.metrics.worker(setup.index);
+        let handshakes = setup.settings.handshakes.div_ceil(setup.settings.workers).max(1);
+        Rc::new(Self {
+            index: setup.index,
+            settings: Arc::clone(&setup.settings),
+            reader: Reader::new(Arc::clone(&setup.current)),
+            pool: Rc::new(Pool::new(setup.settings.pool)),
+            log: AccessLog::new(setup.log.clone(), Arc::clone(&stats)),
+            stats,
+            ids: RequestIds::new(setup.seed),
+            handshakes: Semaphore::new(handshakes),
+            unrouted: Arc::clone(setup.metrics.unrouted()),
+            phase: Cell::new(Phase::Serving),
+            connections: RefCell::default(),
+        })
+    }
+
+    /// Where requests without a route are counted.
+    pub(crate) fn unrouted_stats(&self) -> &Arc<RouteStats> {
+        &self.unrouted
+    }
+
+    /// Whether clients should go elsewhere with their next request.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.phase.get() != Phase::Serving
+    }
+
+    /// Takes note of a connection, for as long as the returned guard lives.
+    pub(crate) fn enter(self: &Rc<Self>, client: &Rc<ClientConnection>) -> Entered {
+        let key = self.connections.borrow_mut().insert(Rc::clone(client));
+        self.stats.open.add(1);
+        if self.phase.get() == Phase::Draining {
+            client.drain();
+        }
+        Entered { worker: Rc::clone(self), key }
+    }
+
+    fn drain(&self) {
+        // Collected first: a woken task may leave at once.
+        let all: Vec<_> = self.connections.borrow().iter().map(|(_, client)| Rc::clone(client)).collect();
+        all.iter().for_each(|client| client.drain());
+    }
+
+    fn housekeeping(&self) {
+        let wanted = self.reader.read(|table| table.endpoint_addresses());
+        self.pool.sweep(Instant::now(), |addr| wanted.contains(&addr));
+        self.stats.upstream_idle.set(self.pool.len() as u64);
+        self.log.flush();
+    }
+}
+
+/// A connection that is open.
+pub(crate) struct Entered {
+    worker: Rc<Worker>,
+    key: usize,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.worker.connections.borrow_mut().remove(self.key);
+        self.worker.stats.open.sub(1);
+    }
+}
+
+/// Runs a worker until it is told to stop, or has drained.
+pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let worker = Worker::new(&setup);
+    runtime.block_on(async {
+        let mut accepting = Accepting::default();
+        let mut ticks = tokio::time::interval(HOUSEKEEPING);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let listeners = setup.listeners.borrow_and_update().clone();
+        accepting.apply(&worker, &listeners);
+        let mut sweeps = 0u32;
+        loop {
+            tokio::select! {
+                changed = setup.listeners.changed() => {
+                    if changed.is_err() {
+                        break; // The publisher is gone: the process is ending.
+                    }
+                    // Refreshes this worker's copy, so that an idle worker does not keep an old table alive.
+                    worker.reader.read(|_| ());
+                    if !worker.is_leaving() || worker.phase.get() == Phase::Lameduck {
+                        let listeners = setup.listeners.borrow_and_update().clone();
+                        accepting.apply(&worker, &listeners);
+                    }
+                }
+                changed = setup.phase.changed() => {
+                    let phase = *setup.phase.borrow_and_update();
+                    if changed.is_err() || phase == Phase::Stopped {
+                        break;
+                    }
+                    worker.phase.set(phase);
+                    if phase == Phase::Draining {
+                        accepting.stop();
+                        worker.drain();
+                    }
+                }
+                _ = ticks.tick() => {
+                    sweeps = sweeps.wrapping_add(1);
+                    if sweeps.is_multiple_of(4) {
+                        worker.housekeeping();
+                    } else {
+                        worker.log.flush();
+                    }
+                }
+            }
+            if worker.phase.get() == Phase::Draining && accepting.is_stopped() && worker.connections.borrow().is_empty() {
+                break;
+            }
+        }
+        worker.log.flush();
+    });
+    // Connections that are still open are dropped with the runtime, their records are written on the way.
+    drop(runtime);
+    worker.log.flush();
+    Ok(())
+}
+
+/// The accept loops that run, by the sockets they accept from.
+#[derive(Default)]
+struct Accepting {
+    loops: HashMap<*const Vec<TcpListener>, AcceptLoop>,
+}
+
+struct AcceptLoop {
+    /// Dropped to stop the loop.
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
+    /// Keeps the address that is the key from being used again.
+    _sockets: Arc<Vec<TcpListener>>,
+}
+
+impl Accepting {
+    /// Starts loops for listeners that are new, stops those of listeners that are gone.
+    fn apply(&mut self, worker: &Rc<Worker>, listeners: &ListenerSet) {
+        self.loops.retain(|sockets, _| listeners.iter().any(|open| Arc::as_ptr(&open.sockets) == *sockets));
+        for open in listeners.iter() {
+            let key = Arc::as_ptr(&open.sockets);
+            if self.loops.contains_key(&key) {
+                continue;
+            }
+            match start_accepting(worker, open) {
+                Ok(accept_loop) => drop(self.loops.insert(key, accept_loop)),
+                Err(error) => tracing::error!(listener = %open.id, %error, "cannot accept connections"),
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.loops.values_mut().for_each(|accept_loop| accept_loop.stop = None);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.loops.values().all(|accept_loop| accept_loop.task.is_finished())
+    }
+}
+
+fn start_accepting(worker: &Rc<Worker>, open: &OpenListener) -> io::Result<AcceptLoop> {
+    let socket = open.sockets[worker.index].try_clone()?;
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let accept = connection::accept_loop(Rc::clone(worker), open.id.clone(), open.addr.port(), socket, open.tls.clone(), stopped);
+    let task = tokio::task::spawn_local(accept);
+    Ok(AcceptLoop { stop: Some(stop), task, _sockets: Arc::clone(&open.sockets) })
+}

@@ -1,0 +1,87 @@
+//! Clusters: named groups of endpoints, and the set a table is closed over.
+
+use crate::id::ClusterId;
+use std::collections::BTreeMap;
+
+/// A named group of endpoints with one policy. Its endpoints are not part of the table: they change far more often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its name.
+    pub id: ClusterId,
+    /// What we speak to its endpoints.
+    pub protocol: UpstreamProtocol,
+    /// Who owns its endpoints.
+    pub discovery: Discovery,
+    /// How an endpoint is chosen.
+    pub balancing: Balancing,
+}
+
+/// What is spoken to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1 over plain TCP.
+    Http1,
+}
+
+/// Who owns the endpoints of a cluster: exactly one source may send updates for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    /// EndpointSlices of a Service.
+    EndpointSlices,
+    /// Written down beside the table, never updated apart from it.
+    Static,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balancing {
+    /// Each in turn, exact over all threads.
+    #[default]
+    RoundRobin,
+}
+
+/// Position of a cluster in the [`ClusterSet`] that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterIndex(u32);
+
+impl ClusterIndex {
+    /// As an index into [`ClusterSet::as_slice`].
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The clusters of one table. A route can only name a cluster by the [`ClusterIndex`] that [`ClusterSet::add`] gave out,
+/// which is what keeps the table closed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterSet {
+    clusters: Vec<Cluster>,
+    by_id: BTreeMap<ClusterId, ClusterIndex>,
+}
+
+impl ClusterSet {
+    /// Adds a cluster; one with the same id that is already there stays and its index is returned.
+    pub fn add(&mut self, cluster: Cluster) -> ClusterIndex {
+        let next = ClusterIndex(self.clusters.len() as u32);
+        let index = *self.by_id.entry(cluster.id.clone()).or_insert(next);
+        if index == next {
+            self.clusters.push(cluster);
+        }
+        index
+    }
+
+    /// All clusters, in the order of their indices.
+    pub fn as_slice(&self) -> &[Cluster] {
+        &self.clusters
+    }
+
+    /// The cluster at an index of this set.
+    pub fn get(&self, index: ClusterIndex) -> Option<&Cluster> {
+        self.clusters.get(index.get())
+    }
+
+    /// Finds a cluster by name.
+    pub fn index_of(&self, id: &ClusterId) -> Option<ClusterIndex> {
+        self.by_id.get(id).copied()
+    }
+}

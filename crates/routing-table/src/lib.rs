@@ -1,0 +1,37 @@
+//! The vocabulary of Tidegate: what a routing table is, and how a request finds its route in it.
+//!
+//! | Word | Meaning |
+//! |---|---|
+//! | listener | an address and port we accept connections on, with its protocol |
+//! | virtual host | everything served under one host name (exact, `*.wildcard`, or any) |
+//! | route | a match on the request, the policy that applies to it, and an action |
+//! | action | forward to a cluster, or answer directly |
+//! | cluster | a named group of endpoints with one balancing policy (an "upstream group") |
+//! | endpoint | one address that can serve a request |
+//! | publish | to make a new table the one that requests are routed by |
+//!
+//! A [`RoutingTable`] is immutable and closed: every cluster that a route forwards to is in it. It knows nothing of
+//! Kubernetes, sockets or threads; the crates around it convert at their edges.
+
+pub mod certificate;
+pub mod cluster;
+pub mod endpoint;
+pub mod id;
+pub mod listener;
+pub mod matcher;
+pub mod route;
+pub mod table;
+pub mod text;
+pub mod update;
+pub mod virtual_host;
+
+pub use certificate::{Certificate, SniIndex};
+pub use cluster::{Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, UpstreamProtocol};
+pub use endpoint::{Endpoint, Serving};
+pub use id::{ClusterId, ListenerId, RouteId};
+pub use listener::{Listener, ListenerProtocol, TlsSettings};
+pub use matcher::{HostMatch, PathMatch};
+pub use route::{Action, Limits, Route, RetryPolicy, Timeouts};
+pub use table::{RouteIndex, RoutingTable, TableError};
+pub use update::{EndpointSets, Update};
+pub use virtual_host::{VirtualHost, VirtualHosts};

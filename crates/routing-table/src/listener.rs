@@ -1,0 +1,39 @@
+//! Listeners: where connections are accepted and what is spoken on them.
+
+use crate::certificate::{Certificate, SniIndex};
+use crate::id::ListenerId;
+use crate::virtual_host::VirtualHosts;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// One address and port we accept connections on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name.
+    pub id: ListenerId,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What is spoken on it.
+    pub protocol: ListenerProtocol,
+    /// What it serves. Listeners that serve the same share one value.
+    pub virtual_hosts: Arc<VirtualHosts>,
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenerProtocol {
+    /// HTTP/1.1 over plain TCP.
+    Http,
+    /// HTTP/1.1 or HTTP/2 over TLS, chosen by ALPN.
+    Https(Arc<TlsSettings>),
+}
+
+/// The certificates of a TLS listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// By server name.
+    pub certificates: SniIndex,
+    /// For clients that send no server name, or one that is not in the index. `None` is a self-signed one that the data
+    /// plane generates when it starts.
+    pub default_certificate: Option<Arc<Certificate>>,
+}

@@ -1,0 +1,148 @@
+//! Virtual hosts and the index that finds a route in them.
+//!
+//! The index is built once, in [`VirtualHosts::new`], and assumes:
+//! - hosts and paths are in normal form, on both sides;
+//! - an exact host hides a wildcard, a wildcard hides "any"; a request never falls from one virtual host to another
+//!   (as in ingress-nginx, where the server block is chosen first), only to the default route;
+//! - inside a virtual host the first match in [`Route::precedence`] order wins.
+//!
+//! Look-ups cost one hash per distinct path length, however many hosts and paths there are.
+
+use crate::matcher::host::parent;
+use crate::matcher::{HostMatch, PathMatch};
+use crate::route::Route;
+use foldhash::HashMap;
+use std::sync::Arc;
+
+/// Everything served under one host name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualHost {
+    /// The host.
+    pub host: HostMatch,
+    /// Its routes. Order breaks ties between equal paths: put the older object first.
+    pub routes: Vec<Route>,
+}
+
+/// All virtual hosts of a listener, indexed.
+#[derive(Debug, Clone, Default)]
+pub struct VirtualHosts {
+    /// Sorted by host; inside a host by precedence; the default route last.
+    routes: Vec<Arc<Route>>,
+    hosts: Vec<(HostMatch, PathIndex)>,
+    exact: HashMap<Box<str>, usize>,
+    wildcard: HashMap<Box<str>, usize>,
+    any: Option<usize>,
+    default_route: Option<usize>,
+}
+
+impl PartialEq for VirtualHosts {
+    fn eq(&self, other: &Self) -> bool {
+        // The maps are made from these three.
+        self.routes == other.routes
+            && self.default_route == other.default_route
+            && self.hosts.len() == other.hosts.len()
+            && self.hosts.iter().zip(&other.hosts).all(|(a, b)| a.0 == b.0 && a.1.range == b.1.range)
+    }
+}
+
+impl Eq for VirtualHosts {}
+
+impl VirtualHosts {
+    /// Indexes virtual hosts. Several entries for one host are merged, in the order given. `default_route` answers what no
+    /// route matches.
+    pub fn new(virtual_hosts: Vec<VirtualHost>, default_route: Option<Route>) -> Self {
+        let mut merged: std::collections::BTreeMap<HostMatch, Vec<Route>> = Default::default();
+        for virtual_host in virtual_hosts {
+            merged.entry(virtual_host.host).or_default().extend(virtual_host.routes);
+        }
+        let mut this = Self::default();
+        for (host, mut routes) in merged {
+            routes.sort_by(Route::precedence);
+            let first = this.routes.len();
+            this.routes.extend(routes.into_iter().map(Arc::new));
+            let position = this.hosts.len();
+            match &host {
+                HostMatch::Exact(name) => drop(this.exact.insert(name.clone(), position)),
+                HostMatch::Wildcard(suffix) => drop(this.wildcard.insert(suffix.clone(), position)),
+                HostMatch::Any => this.any = Some(position),
+            }
+            this.hosts.push((host, PathIndex::new(&this.routes, first)));
+        }
+        if let Some(route) = default_route {
+            this.default_route = Some(this.routes.len());
+            this.routes.push(Arc::new(route));
+        }
+        this
+    }
+
+    /// All routes; positions in this slice are what [`VirtualHosts::find`] returns.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// The position of the route for a host and path, both in normal form.
+    pub fn find(&self, host: &str, path: &str) -> Option<usize> {
+        let position = self.exact.get(host).or_else(|| self.wildcard.get(parent(host)?)).copied().or(self.any);
+        position.and_then(|p| self.hosts[p].1.find(&self.routes, path)).or(self.default_route)
+    }
+
+    /// The hosts in order, each with its routes by precedence.
+    pub fn iter(&self) -> impl Iterator<Item = (&HostMatch, &[Arc<Route>])> {
+        self.hosts.iter().map(|(host, index)| (host, &self.routes[index.range.clone()]))
+    }
+
+    /// What answers a request that no route matches.
+    pub fn default_route(&self) -> Option<&Arc<Route>> {
+        self.default_route.map(|position| &self.routes[position])
+    }
+}
+
+/// The routes of one virtual host by path.
+#[derive(Debug, Clone, Default)]
+struct PathIndex {
+    /// This host's part of the routes.
+    range: std::ops::Range<usize>,
+    /// Exact paths to the position of their first route.
+    exact: HashMap<Box<str>, usize>,
+    /// The rest, by length of their key, longest first; each list in order of precedence.
+    by_length: Vec<(usize, HashMap<Box<str>, Vec<usize>>)>,
+}
+
+impl PathIndex {
+    fn new(routes: &[Arc<Route>], first: usize) -> Self {
+        let mut this = Self { range: first..routes.len(), ..Self::default() };
+        for (position, route) in routes.iter().enumerate().skip(first) {
+            let key = route.path.key();
+            if matches!(route.path, PathMatch::Exact(_)) {
+                this.exact.entry(key.into()).or_insert(position);
+                continue;
+            }
+            let group = match this.by_length.iter().position(|(length, _)| *length == key.len()) {
+                Some(group) => group,
+                None => {
+                    this.by_length.push((key.len(), HashMap::default()));
+                    this.by_length.len() - 1
+                }
+            };
+            this.by_length[group].1.entry(key.into()).or_default().push(position);
+        }
+        this.by_length.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+        this
+    }
+
+    fn find(&self, routes: &[Arc<Route>], path: &str) -> Option<usize> {
+        if !self.exact.is_empty()
+            && let Some(position) = self.exact.get(path)
+        {
+            return Some(*position);
+        }
+        for (length, group) in &self.by_length {
+            let Some(key) = path.get(..*length) else { continue };
+            let Some(positions) = group.get(key) else { continue };
+            if let Some(position) = positions.iter().find(|p| routes[**p].path.matches(path)) {
+                return Some(*position);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,63 @@
+//! What an operator decides for the whole installation; everything else comes from objects.
+
+use crate::snapshot::ObjectKey;
+use routing_table::Timeouts;
+use std::net::SocketAddr;
+
+/// Settings of the translation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where plain HTTP is served. `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Where HTTPS is served. `None`: nowhere.
+    pub https: Option<SocketAddr>,
+    /// `IngressClass.spec.controller` that is ours. Default `tidegate.dev/ingress-controller`.
+    pub controller: String,
+    /// Value of the deprecated `kubernetes.io/ingress.class` annotation that is ours, and the only class we serve when set
+    /// apart from the default. Default `tidegate`.
+    pub class: String,
+    /// Serve Ingresses that name no class even when no IngressClass of ours is the default. True for manifests from files,
+    /// false in a cluster.
+    pub serve_classless: bool,
+    /// Who may use a host name that another namespace uses.
+    pub host_ownership: HostOwnership,
+    /// Follow Services of type ExternalName. Default false (CVE-2021-32783 and its like).
+    pub external_name: bool,
+    /// Accept endpoints on loopback and link-local addresses. False in a cluster, where such an address would be one of
+    /// ours; true for manifests from files.
+    pub local_endpoints: bool,
+    /// Secret of the certificate for clients that no other certificate fits. Default: a generated one.
+    pub default_certificate: Option<ObjectKey>,
+    /// Time limits where an object says nothing.
+    pub timeouts: Timeouts,
+    /// Largest request body in bytes where an object says nothing; `None` is unlimited. Default 1 MiB, as ingress-nginx.
+    pub request_body: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            http: Some(SocketAddr::from(([0, 0, 0, 0], 8080))),
+            https: Some(SocketAddr::from(([0, 0, 0, 0], 8443))),
+            controller: "tidegate.dev/ingress-controller".into(),
+            class: "tidegate".into(),
+            serve_classless: false,
+            host_ownership: HostOwnership::default(),
+            external_name: false,
+            local_endpoints: false,
+            default_certificate: None,
+            timeouts: Timeouts::default(),
+            request_body: Some(1024 * 1024),
+        }
+    }
+}
+
+/// Who may use a host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HostOwnership {
+    /// The namespace of the oldest Ingress that names it. Others get a diagnostic (`docs/decisions/`).
+    #[default]
+    Namespace,
+    /// Everybody; only an equal host and path is a conflict, which the oldest wins. As ingress-nginx.
+    Shared,
+}

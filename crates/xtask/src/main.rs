@@ -1,0 +1,42 @@
+//! The project's automation. `cargo xtask --help` lists the tasks; each task is one module.
+
+mod bench;
+mod cluster;
+mod codegen;
+mod process;
+mod test;
+mod tidy;
+mod tools;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tidegate's automation", disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every test: unit, golden, proxy, fake API server, real cluster, chart
+    Test(test::Args),
+    /// Start, stop or enter a real control plane in its own network namespace
+    Cluster(cluster::Args),
+    /// Measure CPU per request beside nginx and HAProxy
+    Bench(bench::Args),
+    /// Check the crate graph, file sizes and generated files
+    Tidy(tidy::Args),
+    /// Write generated files: annotation docs, plain manifests
+    Codegen(codegen::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().task {
+        Task::Test(args) => test::run(args),
+        Task::Cluster(args) => cluster::run(args),
+        Task::Bench(args) => bench::run(args),
+        Task::Tidy(args) => tidy::run(args),
+        Task::Codegen(args) => codegen::run(args),
+    }
+}

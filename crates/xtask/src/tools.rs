@@ -1,0 +1,1 @@
+//! Programs the tests need that are not ours: found, or installed into the cache.
