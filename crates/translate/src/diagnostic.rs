@@ -40,3 +40,49 @@ impl fmt::Display for Diagnostic {
         write!(f, ": {} [{}]", self.message, self.reason)
     }
 }
+
+/// Collects diagnostics during one translation.
+#[derive(Debug, Default)]
+pub(crate) struct Findings(Vec<Diagnostic>);
+
+impl Findings {
+    /// Notes a finding. The message is made fit for an Event: one line, no control characters, at most 512 characters.
+    pub(crate) fn add(&mut self, object: &ObjectRef, field: &str, severity: Severity, reason: &'static str, message: String) {
+        let message = printable(&message, 512);
+        self.0.push(Diagnostic { object: object.clone(), field: field.to_owned(), severity, reason, message });
+    }
+
+    /// Something is not served.
+    pub(crate) fn error(&mut self, object: &ObjectRef, field: &str, reason: &'static str, message: String) {
+        self.add(object, field, Severity::Error, reason, message);
+    }
+
+    /// Something may not be as meant.
+    pub(crate) fn warning(&mut self, object: &ObjectRef, field: &str, reason: &'static str, message: String) {
+        self.add(object, field, Severity::Warning, reason, message);
+    }
+
+    /// All of them, sorted, each once.
+    pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
+        self.0.sort();
+        self.0.dedup();
+        self.0
+    }
+}
+
+/// A text cut to so many characters, with control characters escaped.
+pub(crate) fn printable(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count >= most {
+            out.push_str("...");
+            break;
+        }
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}

@@ -1,17 +1,32 @@
 //! Pure: turns everything watched into one routing table, the endpoints of its clusters, and what is wrong with each object.
 //!
-//! [`translate`] never fails as a whole: one bad object costs itself a diagnostic and nothing else. It does no I/O, reads no
+//! [`translate()`] never fails as a whole: one bad object costs itself a diagnostic and nothing else. It does no I/O, reads no
 //! clock and gives the same output for the same input, whatever order objects came in.
+//!
+//! `class` says which Ingresses are ours, `ingress` makes routes of them, `service` clusters and endpoints, `tls` certificates,
+//! [`annotation`] policy; `conflict` says who wins.
 
+pub mod annotation;
+pub mod certificate;
+mod class;
+mod conflict;
 pub mod diagnostic;
+mod ingress;
+pub mod manifest;
+mod service;
 pub mod settings;
 pub mod snapshot;
+mod tls;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use settings::{HostOwnership, Settings};
 pub use snapshot::{Kind, Object, ObjectKey, ObjectRef, Snapshot};
 
-use routing_table::{ClusterId, Endpoint, EndpointSets, RoutingTable};
+use conflict::HostOwners;
+use diagnostic::Findings;
+use routing_table::{
+    Action, ClusterId, ClusterSet, Endpoint, EndpointSets, Listener, ListenerId, ListenerProtocol, RoutingTable, VirtualHosts,
+};
 use std::sync::Arc;
 
 /// What a snapshot means.
@@ -28,11 +43,72 @@ pub struct Translation {
 }
 
 /// Turns a snapshot into a routing table. Never fails as a whole.
-pub fn translate(_snapshot: &Snapshot, _settings: &Settings) -> Translation {
-    todo!("the translate crate is being written")
+pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
+    let mut findings = Findings::default();
+    let ours = class::claimed(snapshot, settings, &mut findings);
+    let ours: Vec<_> = ours
+        .into_iter()
+        .map(|ingress| {
+            let uid = ingress.metadata.uid.clone().unwrap_or_default();
+            (ingress, ObjectRef { kind: Kind::Ingress, key: ObjectKey::of(&ingress.metadata), uid })
+        })
+        .collect();
+    let mut owners = HostOwners::new(settings.host_ownership);
+    let routes = ingress::routes(snapshot, settings, &ours, &mut owners, &mut findings);
+    let tls = tls::settings(snapshot, settings, &ours, &mut owners, &mut findings);
+    let endpoints = all_endpoints(snapshot, settings, &routes.clusters, &mut findings);
+    let virtual_hosts = Arc::new(VirtualHosts::new(routes.virtual_hosts, routes.default_route));
+    warn_of_empty_clusters(&virtual_hosts, &routes.clusters, &endpoints, &ours, &mut findings);
+    let mut listeners = Vec::new();
+    let listener = |name: &str, addr, protocol| {
+        Listener { id: ListenerId::new(name), addr, protocol, virtual_hosts: Arc::clone(&virtual_hosts) }
+    };
+    if let Some(addr) = settings.http {
+        listeners.push(listener("http", addr, ListenerProtocol::Http));
+    }
+    if let Some(addr) = settings.https {
+        listeners.push(listener("https", addr, ListenerProtocol::Https(Arc::new(tls))));
+    }
+    // Cannot fail but for two listeners on one address, which the operator is told at start; serve the first then.
+    let table = RoutingTable::new(listeners.clone(), routes.clusters.clone())
+        .or_else(|_| RoutingTable::new(listeners.into_iter().take(1).collect(), routes.clusters))
+        .unwrap_or_default();
+    let mut claimed: Vec<_> = ours.into_iter().map(|(_, object)| object.key).collect();
+    claimed.sort();
+    Translation { table: Arc::new(table), endpoints, diagnostics: findings.finish(), claimed }
 }
 
-/// The endpoints of one cluster: what [`translate`] would put into [`Translation::endpoints`] for it.
-pub fn endpoints(_snapshot: &Snapshot, _settings: &Settings, _cluster: &ClusterId) -> Vec<Endpoint> {
-    todo!("the translate crate is being written")
+/// The endpoints of one cluster: what [`translate()`] would put into [`Translation::endpoints`] for it.
+pub fn endpoints(snapshot: &Snapshot, settings: &Settings, cluster: &ClusterId) -> Vec<Endpoint> {
+    service::endpoints(snapshot, settings, cluster, &mut Findings::default())
+}
+
+fn all_endpoints(snapshot: &Snapshot, settings: &Settings, clusters: &ClusterSet, findings: &mut Findings) -> EndpointSets {
+    let each = clusters.as_slice().iter();
+    each.map(|cluster| (cluster.id.clone(), service::endpoints(snapshot, settings, &cluster.id, findings))).collect()
+}
+
+/// A route to a cluster without endpoints is served 503 by the data plane; its owner should know.
+fn warn_of_empty_clusters(
+    hosts: &VirtualHosts,
+    clusters: &ClusterSet,
+    endpoints: &EndpointSets,
+    ours: &[(&Arc<k8s_openapi::api::networking::v1::Ingress>, ObjectRef)],
+    findings: &mut Findings,
+) {
+    let by_key: std::collections::HashMap<(&str, &str), &ObjectRef> =
+        ours.iter().map(|(_, object)| ((object.key.namespace.as_str(), object.key.name.as_str()), object)).collect();
+    for route in hosts.routes() {
+        let Action::Forward(index) = route.action else { continue };
+        let Some(cluster) = clusters.get(index) else { continue };
+        let Some(object) = by_key.get(&(&*route.id.namespace, &*route.id.name)) else { continue };
+        if endpoints.get(&cluster.id).is_none_or(Vec::is_empty) {
+            let message = format!("Service {} has no endpoint for port {}; requests are answered 503", service_name(&cluster.id), cluster.id.port);
+            findings.warning(object, &format!("spec.{}", route.id.rule), "NoEndpoints", message);
+        }
+    }
+}
+
+fn service_name(cluster: &ClusterId) -> String {
+    format!("{}/{}", cluster.namespace, cluster.service)
 }

@@ -1,11 +1,13 @@
 //! What an operator decides for the whole installation; everything else comes from objects.
 
+use crate::certificate::CertificateCache;
 use crate::snapshot::ObjectKey;
 use routing_table::Timeouts;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Settings of the translation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Where plain HTTP is served. `None`: nowhere.
     pub http: Option<SocketAddr>,
@@ -32,6 +34,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Largest request body in bytes where an object says nothing; `None` is unlimited. Default 1 MiB, as ingress-nginx.
     pub request_body: Option<u64>,
+    /// What certificates were made of Secrets already. Cloned settings share it.
+    pub certificates: Arc<CertificateCache>,
 }
 
 impl Default for Settings {
@@ -48,6 +52,7 @@ impl Default for Settings {
             default_certificate: None,
             timeouts: Timeouts::default(),
             request_body: Some(1024 * 1024),
+            certificates: Arc::default(),
         }
     }
 }

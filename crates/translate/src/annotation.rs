@@ -1,0 +1,180 @@
+//! Annotations of ours, and those of ingress-nginx that mean the same.
+//!
+//! Each annotation is one row of [`ANNOTATIONS`], which also makes its documentation. A bad value is a diagnostic and the
+//! default stays; a key of ours that does not exist is a warning. Nothing an annotation says is ever copied into text that
+//! is parsed again.
+
+mod attempts;
+mod request_body;
+mod timeouts;
+pub mod unsupported;
+mod value;
+
+use crate::diagnostic::{Findings, printable};
+use crate::settings::Settings;
+use crate::snapshot::ObjectRef;
+use routing_table::{Limits, RetryPolicy, Timeouts};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Prefix of our own annotations.
+pub const PREFIX: &str = "tidegate.dev/";
+/// Prefix of ingress-nginx's annotations.
+pub const NGINX_PREFIX: &str = "nginx.ingress.kubernetes.io/";
+/// Longest value that is looked at, in bytes.
+const MAX_VALUE: usize = 4096;
+
+/// What the annotations of an Ingress come to.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) timeouts: Timeouts,
+    pub(crate) limits: Limits,
+    pub(crate) retry: RetryPolicy,
+    /// Why its routes must answer 503: something it asks for its protection cannot be given.
+    pub(crate) closed: Option<&'static str>,
+    /// It must not serve at all: it stands beside another Ingress that does.
+    pub(crate) withdrawn: bool,
+    /// Its paths may be regular expressions, which are not supported.
+    pub(crate) regex: bool,
+}
+
+/// One annotation.
+pub struct Annotation {
+    /// Name behind [`PREFIX`].
+    pub name: &'static str,
+    /// Names behind [`NGINX_PREFIX`] that are read the same way when ours is absent.
+    pub nginx: &'static [&'static str],
+    /// What a value looks like.
+    pub value: &'static str,
+    /// What it does, with its default.
+    pub doc: &'static str,
+    /// A value that works.
+    pub example: &'static str,
+    /// Reads a value into the policy.
+    apply: fn(&mut Policy, &str) -> Result<(), String>,
+}
+
+/// Every annotation of ours.
+pub const ANNOTATIONS: &[Annotation] = &[
+    attempts::ATTEMPTS,
+    timeouts::CONNECT_TIMEOUT,
+    timeouts::FIRST_BYTE_TIMEOUT,
+    timeouts::IDLE_TIMEOUT,
+    request_body::MAX_REQUEST_BODY,
+];
+
+/// Reads the annotations of an Ingress.
+pub(crate) fn policy(annotations: Option<&BTreeMap<String, String>>, settings: &Settings, object: &ObjectRef, findings: &mut Findings) -> Policy {
+    let mut policy = Policy {
+        timeouts: settings.timeouts,
+        limits: Limits { request_body: settings.request_body },
+        retry: RetryPolicy::default(),
+        closed: None,
+        withdrawn: false,
+        regex: false,
+    };
+    let Some(all) = annotations else { return policy };
+    for annotation in ANNOTATIONS {
+        let ours = [format!("{PREFIX}{}", annotation.name)];
+        let nginx = annotation.nginx.iter().map(|name| format!("{NGINX_PREFIX}{name}"));
+        for key in ours.into_iter().chain(nginx) {
+            let Some(value) = all.get(&key) else { continue };
+            if let Err(reason) = read(annotation, &mut policy, value) {
+                let message = format!("{reason}; the default is used");
+                findings.error(object, &field(&key), "InvalidAnnotation", message);
+            }
+            if key.starts_with(PREFIX) {
+                break;
+            }
+        }
+    }
+    for key in all.keys().filter(|key| key.starts_with(PREFIX)) {
+        let name = &key[PREFIX.len()..];
+        if !ANNOTATIONS.iter().any(|annotation| annotation.name == name) {
+            let close = ANNOTATIONS.iter().map(|a| (distance(a.name, name), a.name)).min();
+            let hint = close.filter(|(distance, _)| *distance <= 3).map_or(String::new(), |(_, name)| format!("; did you mean {PREFIX}{name}?"));
+            let message = format!("{} is no annotation of Tidegate{hint}", printable(key, 128));
+            findings.warning(object, &field(key), "UnknownAnnotation", message);
+        }
+    }
+    unsupported::apply(all, &mut policy, object, findings);
+    policy
+}
+
+fn read(annotation: &Annotation, policy: &mut Policy, value: &str) -> Result<(), String> {
+    if value.len() > MAX_VALUE {
+        return Err(format!("the value has {} bytes, {MAX_VALUE} are the most", value.len()));
+    }
+    (annotation.apply)(policy, value.trim())
+        .map_err(|reason| format!("{:?} is not {}: {reason}", printable(value, 64), annotation.value))
+}
+
+fn field(key: &str) -> String {
+    format!("metadata.annotations[{}]", printable(key, 128))
+}
+
+/// Levenshtein distance, for "did you mean".
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let cost = before + usize::from(x != *y);
+            before = row[j + 1];
+            row[j + 1] = cost.min(before + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The documentation of all annotations, as `docs/annotations.md` has it.
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "# Annotations\n\nGenerated by `cargo xtask codegen` from the code that reads them; do not edit.\n\n\
+         On an Ingress. A bad value is reported on the object and the default stays.\n\n\
+         | Annotation | Value | What it does | Example | Read from ingress-nginx |\n|---|---|---|---|---|\n",
+    );
+    for annotation in ANNOTATIONS {
+        let nginx: Vec<_> = annotation.nginx.iter().map(|name| format!("`{name}`")).collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "| `{PREFIX}{}` | {} | {} | `{}` | {} |",
+            annotation.name,
+            annotation.value,
+            annotation.doc,
+            annotation.example,
+            nginx.join(", ")
+        );
+    }
+    out.push_str(&unsupported::markdown());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_examples_are_read() {
+        let mut names: Vec<_> = ANNOTATIONS.iter().map(|annotation| annotation.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ANNOTATIONS.len());
+        for annotation in ANNOTATIONS {
+            let object = ObjectRef { kind: crate::Kind::Ingress, key: crate::ObjectKey::new("a", "b"), uid: String::new() };
+            let all = BTreeMap::from([(format!("{PREFIX}{}", annotation.name), annotation.example.to_owned())]);
+            let mut findings = Findings::default();
+            policy(Some(&all), &Settings::default(), &object, &mut findings);
+            assert_eq!(findings.finish(), [], "{}", annotation.name);
+        }
+    }
+
+    #[test]
+    fn nothing_supported_is_listed_as_unsupported() {
+        for name in ANNOTATIONS.iter().flat_map(|annotation| annotation.nginx) {
+            assert!(!unsupported::is_listed(name), "{name}");
+        }
+    }
+}

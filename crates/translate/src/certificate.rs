@@ -1,0 +1,109 @@
+//! Secrets become certificates: PEM read, chain and key checked to belong together.
+//!
+//! This is the one place of the translation with a memory, and it only ever helps: parsing is not repeated while a Secret
+//! stays the same, and when a good Secret is replaced by a bad one the good certificate goes on serving.
+
+use crate::snapshot::ObjectKey;
+use k8s_openapi::api::core::v1::Secret;
+use routing_table::Certificate;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+/// Certificates by Secret.
+#[derive(Debug, Default)]
+pub struct CertificateCache {
+    entries: Mutex<HashMap<ObjectKey, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    secret: Arc<Secret>,
+    result: Result<Arc<Certificate>, String>,
+    last_good: Option<Arc<Certificate>>,
+}
+
+/// What a Secret gives.
+#[derive(Debug, Clone)]
+pub(crate) enum Loaded {
+    /// A certificate.
+    Good(Arc<Certificate>),
+    /// Something is wrong, and the Secret was good before.
+    Stale(Arc<Certificate>, String),
+    /// Something is wrong.
+    Bad(String),
+}
+
+impl CertificateCache {
+    /// The certificate of a Secret.
+    pub(crate) fn load(&self, key: &ObjectKey, secret: &Arc<Secret>) -> Loaded {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = entries.remove(key);
+        let entry = match known {
+            Some(entry) if Arc::ptr_eq(&entry.secret, secret) || entry.secret.data == secret.data && entry.secret.type_ == secret.type_ => {
+                entry
+            }
+            known => {
+                let result = read(key, secret).map(Arc::new);
+                let last_good = result.as_ref().ok().cloned().or_else(|| known.and_then(|entry| entry.last_good));
+                Entry { secret: Arc::clone(secret), result, last_good }
+            }
+        };
+        let loaded = match (&entry.result, &entry.last_good) {
+            (Ok(certificate), _) => Loaded::Good(Arc::clone(certificate)),
+            (Err(reason), Some(last)) => Loaded::Stale(Arc::clone(last), reason.clone()),
+            (Err(reason), None) => Loaded::Bad(reason.clone()),
+        };
+        entries.insert(key.clone(), entry);
+        loaded
+    }
+
+    /// Forgets Secrets that are gone.
+    pub(crate) fn keep(&self, wanted: impl Fn(&ObjectKey) -> bool) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| wanted(key));
+    }
+}
+
+/// The host names of a certificate's leaf, as `subjectAltName` writes them.
+pub(crate) fn names(certificate: &Certificate) -> Vec<String> {
+    let Some(leaf) = certificate.chain.first() else { return Vec::new() };
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Vec::new() };
+    let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
+    let dns = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(dns).collect()
+}
+
+fn read(key: &ObjectKey, secret: &Secret) -> Result<Certificate, String> {
+    let kind = secret.type_.as_deref().unwrap_or("Opaque");
+    if kind != "kubernetes.io/tls" {
+        return Err(format!("its type is {kind:?}, not kubernetes.io/tls"));
+    }
+    let data = |name: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
+        bytes.filter(|bytes| !bytes.is_empty()).ok_or_else(|| format!("it has no {name}"))
+    };
+    let (pem_chain, pem_key) = (data("tls.crt")?, data("tls.key")?);
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(pem_chain).collect::<Result<_, _>>().map_err(|error| format!("tls.crt is not PEM: {error}"))?;
+    let leaf = chain.first().ok_or("tls.crt holds no certificate")?;
+    let private = PrivateKeyDer::from_pem_slice(pem_key).map_err(|_| "tls.key holds no PEM private key".to_owned())?;
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| "the first certificate of tls.crt cannot be read".to_owned())?;
+    if let Ok(PublicKey::RSA(rsa)) = parsed.public_key().parsed()
+        && rsa.key_size() < 2048
+    {
+        return Err(format!("its RSA key has {} bits, 2048 are the least", rsa.key_size()));
+    }
+    let not_after = parsed.validity().not_after.timestamp();
+    let signer = default_provider().key_provider.load_private_key(private.clone_key());
+    let signer = signer.map_err(|_| "tls.key is of a kind that is not supported".to_owned())?;
+    CertifiedKey::new(chain.clone(), signer).keys_match().map_err(|_| "tls.key does not belong to tls.crt".to_owned())?;
+    Ok(Certificate { source: format!("Secret {key}").into(), chain, key: private, not_after })
+}

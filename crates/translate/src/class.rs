@@ -1,0 +1,53 @@
+//! Which Ingresses are ours.
+
+use crate::diagnostic::{Findings, Severity};
+use crate::settings::Settings;
+use crate::snapshot::{Kind, ObjectKey, ObjectRef, Snapshot};
+use k8s_openapi::api::networking::v1::Ingress;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The deprecated way to name a class.
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+/// On the IngressClass that Ingresses without a class belong to.
+const DEFAULT_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// The Ingresses that are ours, oldest first. Those without a creation time (in files) come first, by name.
+pub(crate) fn claimed<'a>(snapshot: &'a Snapshot, settings: &Settings, findings: &mut Findings) -> Vec<&'a Arc<Ingress>> {
+    let mut ours: BTreeSet<&str> = BTreeSet::new();
+    let mut default = settings.serve_classless;
+    for (name, class) in &snapshot.ingress_classes {
+        let spec = class.spec.as_ref();
+        if spec.and_then(|spec| spec.controller.as_deref()) != Some(&*settings.controller) {
+            continue;
+        }
+        ours.insert(name);
+        let annotations = class.metadata.annotations.as_ref();
+        default |= annotations.and_then(|all| all.get(DEFAULT_ANNOTATION)).is_some_and(|value| value == "true");
+        if spec.is_some_and(|spec| spec.parameters.is_some()) {
+            let object = ObjectRef {
+                kind: Kind::IngressClass,
+                key: ObjectKey::new("", name),
+                uid: class.metadata.uid.clone().unwrap_or_default(),
+            };
+            let message = "parameters are not used by this controller and were ignored".to_owned();
+            findings.add(&object, "spec.parameters", Severity::Warning, "UnsupportedParameters", message);
+        }
+    }
+    // Manifests from files need not bring an IngressClass.
+    if settings.serve_classless && !snapshot.ingress_classes.contains_key(&settings.class) {
+        ours.insert(&settings.class);
+    }
+    let is_ours = |ingress: &Ingress| {
+        let named = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref());
+        let annotated = ingress.metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION)).map(String::as_str);
+        match (named, annotated) {
+            (Some(name), _) => ours.contains(name),
+            (None, Some(name)) => name == settings.class || ours.contains(name),
+            (None, None) => default,
+        }
+    };
+    let mut claimed: Vec<_> = snapshot.ingresses.values().filter(|ingress| is_ours(ingress)).collect();
+    claimed.sort_by_cached_key(|ingress| (ingress.metadata.creation_timestamp.clone().map(|t| t.0), ObjectKey::of(&ingress.metadata)));
+    claimed
+}
