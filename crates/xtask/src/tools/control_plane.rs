@@ -32,10 +32,22 @@ struct Program {
 }
 
 const PROGRAMS: [Program; 4] = [
-    Program { name: "etcd", package: "go.etcd.io/etcd/server/v3" },
-    Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver" },
-    Program { name: "kube-controller-manager", package: "k8s.io/kubernetes/cmd/kube-controller-manager" },
-    Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl" },
+    Program {
+        name: "etcd",
+        package: "go.etcd.io/etcd/server/v3",
+    },
+    Program {
+        name: "kube-apiserver",
+        package: "k8s.io/kubernetes/cmd/kube-apiserver",
+    },
+    Program {
+        name: "kube-controller-manager",
+        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+    },
+    Program {
+        name: "kubectl",
+        package: "k8s.io/kubernetes/cmd/kubectl",
+    },
 ];
 
 /// The folder of the Go module that pins the versions.
@@ -49,8 +61,10 @@ pub(crate) fn available() -> Result<(), Unavailable> {
         return Ok(());
     }
     let built = pinned().and_then(|pinned| pinned.dir()).ok();
-    let missing: Vec<_> =
-        PROGRAMS.iter().filter(|p| asset(p).or_else(|| cached(built.as_deref()?, p)).is_none()).collect();
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|p| asset(p).or_else(|| cached(built.as_deref()?, p)).is_none())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -58,18 +72,21 @@ pub(crate) fn available() -> Result<(), Unavailable> {
     let names = names.join(", ");
     Err(Unavailable(match std::env::var("KUBEBUILDER_ASSETS") {
         Ok(assets) => format!("no Go on PATH, and KUBEBUILDER_ASSETS={assets} has no {names}"),
-        Err(_) => format!("no Go and no KUBEBUILDER_ASSETS: there is no {names}, and nothing to build it with"),
+        Err(_) => format!(
+            "no Go and no KUBEBUILDER_ASSETS: there is no {names}, and nothing to build it with"
+        ),
     }))
 }
 
-/// The path of every program by its name, built first where it must be (once, about ten minutes).
+/// The path of every program by its name, built first where it must be (once, some six minutes on two cores).
 pub(crate) fn find_or_build() -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     available()?;
     let pinned = pinned()?;
     let dir = pinned.dir()?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    // Two runs that start at once must not both build for ten minutes.
-    let lock = File::create(dir.join("lock")).context("cannot create the lock of the control-plane cache")?;
+    // Two runs that start at once must not both build for minutes.
+    let lock = File::create(dir.join("lock"))
+        .context("cannot create the lock of the control-plane cache")?;
     lock.lock().context("cannot lock the control-plane cache")?;
     PROGRAMS
         .iter()
@@ -84,7 +101,10 @@ pub(crate) fn find_or_build() -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
 }
 
 fn asset(program: &Program) -> Option<PathBuf> {
-    let path = Path::new(&std::env::var_os("KUBEBUILDER_ASSETS")?).join(program.name);
+    // Absolute, because the path outlives this process's working directory.
+    let path = std::path::absolute(std::env::var_os("KUBEBUILDER_ASSETS")?)
+        .ok()?
+        .join(program.name);
     path.is_file().then_some(path)
 }
 
@@ -107,27 +127,53 @@ fn pinned() -> anyhow::Result<Pinned> {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     let go_mod = read("go.mod")?;
-    let version = kubernetes_version(&go_mod)
-        .with_context(|| format!("{}/go.mod requires no k8s.io/kubernetes", module().display()))?;
+    let version = kubernetes_version(&go_mod).with_context(|| {
+        format!(
+            "{}/go.mod requires no k8s.io/kubernetes",
+            module().display()
+        )
+    })?;
     let hash = hash(&[&go_mod, &read("go.sum")?, &ldflags(version)]);
-    Ok(Pinned { version: version.to_owned(), hash })
+    Ok(Pinned {
+        version: version.to_owned(),
+        hash,
+    })
 }
 
 impl Pinned {
     fn dir(&self) -> anyhow::Result<PathBuf> {
-        Ok(process::cache()?.join("control-plane").join(format!("{}-{:016x}", self.version, self.hash)))
+        Ok(process::cache()?
+            .join("control-plane")
+            .join(format!("{}-{:016x}", self.version, self.hash)))
     }
 
     /// Builds to a temporary name and renames, so an interrupted build leaves nothing that looks whole.
     fn build(&self, program: &Program, dir: &Path) -> anyhow::Result<PathBuf> {
-        let time = if program.name == "kube-apiserver" { "about 5 min" } else { "about 1 min" };
-        eprintln!("building {} {} ({time}, once; cached in {})", program.name, self.version, dir.display());
+        let time = if program.name == "kube-apiserver" {
+            "about 5 min"
+        } else {
+            "about 1 min"
+        };
+        let (name, version) = (program.name, &self.version);
+        eprintln!(
+            "building {name} for Kubernetes {version} ({time}, once; cached in {})",
+            dir.display()
+        );
         let partial = dir.join(format!(".{}.partial", program.name));
         let done = dir.join(program.name);
         process::run(
             // `nice`, because the build takes every core and nobody waits for each of its steps.
             Command::new("nice")
-                .args(["-n", "10", "go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags"])
+                .args([
+                    "-n",
+                    "10",
+                    "go",
+                    "build",
+                    "-mod=readonly",
+                    "-trimpath",
+                    "-buildvcs=false",
+                    "-ldflags",
+                ])
                 .arg(ldflags(&self.version))
                 .arg("-o")
                 .arg(&partial)
@@ -136,7 +182,8 @@ impl Pinned {
                 .env("GOWORK", "off")
                 .current_dir(module()),
         )?;
-        fs::rename(&partial, &done).with_context(|| format!("cannot rename {}", partial.display()))?;
+        fs::rename(&partial, &done)
+            .with_context(|| format!("cannot rename {}", partial.display()))?;
         Ok(done)
     }
 }
@@ -145,23 +192,33 @@ impl Pinned {
 fn kubernetes_version(go_mod: &str) -> Option<&str> {
     go_mod.lines().find_map(|line| {
         let line = line.trim().strip_prefix("require ").unwrap_or(line.trim());
-        line.strip_prefix("k8s.io/kubernetes ")?.split_whitespace().next().filter(|v| v.starts_with('v'))
+        line.strip_prefix("k8s.io/kubernetes ")?
+            .split_whitespace()
+            .next()
+            .filter(|v| v.starts_with('v'))
     })
 }
 
 /// Without the version variables every program reports `v0.0.0-master+$Format:%H$`.
 fn ldflags(version: &str) -> String {
     let mut parts = version.trim_start_matches('v').split('.');
-    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (major, minor) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     let variable = "-X k8s.io/component-base/version";
-    format!("-s -w {variable}.gitVersion={version} {variable}.gitMajor={major} {variable}.gitMinor={minor}")
+    format!(
+        "-s -w {variable}.gitVersion={version} {variable}.gitMajor={major} {variable}.gitMinor={minor}"
+    )
 }
 
 /// FNV-1a over the parts, each ended by a zero byte. Written out because a folder's name must not change with
 /// the Rust version, which the standard hasher does not promise.
 fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -172,15 +229,25 @@ mod tests {
     fn the_version_is_that_of_the_require_line() {
         let block = "module m\n\nrequire (\n\tk8s.io/kubernetes v1.36.3\n)\n";
         assert_eq!(kubernetes_version(block), Some("v1.36.3"));
-        assert_eq!(kubernetes_version("require k8s.io/kubernetes v1.36.3 // indirect\n"), Some("v1.36.3"));
+        assert_eq!(
+            kubernetes_version("require k8s.io/kubernetes v1.36.3 // indirect\n"),
+            Some("v1.36.3")
+        );
         // Not the tool line, whose path only starts alike.
-        assert_eq!(kubernetes_version("tool k8s.io/kubernetes/cmd/kubectl\n"), None);
+        assert_eq!(
+            kubernetes_version("tool k8s.io/kubernetes/cmd/kubectl\n"),
+            None
+        );
     }
 
     #[test]
     fn the_flags_carry_the_version_in_three_parts() {
         let flags = ldflags("v1.36.3");
-        for wanted in ["version.gitVersion=v1.36.3 ", "version.gitMajor=1 ", "version.gitMinor=36"] {
+        for wanted in [
+            "version.gitVersion=v1.36.3 ",
+            "version.gitMajor=1 ",
+            "version.gitMinor=36",
+        ] {
             assert!(flags.contains(wanted), "{wanted} in {flags}");
         }
     }
@@ -196,8 +263,14 @@ mod tests {
     fn the_committed_module_pins_every_staging_module_to_the_kubernetes_patch() {
         let go_mod = fs::read_to_string(module().join("go.mod")).unwrap_or_default();
         let version = kubernetes_version(&go_mod).map(|v| v.replacen("v1.", "v0.", 1));
-        let staged: Vec<_> = go_mod.lines().filter_map(|line| line.split_once(" => ")).collect();
-        assert!(!staged.is_empty(), "no replace lines in tests/cluster/go.mod");
+        let staged: Vec<_> = go_mod
+            .lines()
+            .filter_map(|line| line.split_once(" => "))
+            .collect();
+        assert!(
+            !staged.is_empty(),
+            "no replace lines in tests/cluster/go.mod"
+        );
         for (from, to) in staged {
             assert_eq!(to.rsplit(' ').next(), version.as_deref(), "{from}");
         }

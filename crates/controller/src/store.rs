@@ -1,0 +1,274 @@
+//! The snapshot as changes are applied to it. Only fields we read count as a change.
+
+use crate::source::Change;
+use k8s_openapi::api::networking::v1::IngressLoadBalancerIngress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use translate::snapshot::service_of;
+use translate::{Kind, Object, ObjectKey, Snapshot};
+
+/// What a change made necessary.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Nothing.
+    Nothing,
+    /// Only the endpoints of this Service.
+    Endpoints(ObjectKey),
+    /// Everything.
+    Table,
+}
+
+/// Everything known.
+#[derive(Debug, Default)]
+pub struct Store {
+    snapshot: Snapshot,
+    synced: BTreeSet<Kind>,
+    /// Addresses in the status of Ingresses: for the status writer, not part of the snapshot.
+    status: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
+    /// What each Service publishes as its address, for Ingress status.
+    service_addresses: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
+}
+
+impl Store {
+    /// What is known.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Whether every kind was listed once.
+    pub fn is_synced(&self) -> bool {
+        self.synced.len() == Kind::ALL.len()
+    }
+
+    /// How many objects of each kind there are.
+    pub fn counts(&self) -> [(Kind, usize); 5] {
+        let s = &self.snapshot;
+        [
+            (Kind::Ingress, s.ingresses.len()),
+            (Kind::IngressClass, s.ingress_classes.len()),
+            (Kind::Service, s.services.len()),
+            (Kind::EndpointSlice, s.endpoint_slices.values().map(BTreeMap::len).sum()),
+            (Kind::Secret, s.secrets.len()),
+        ]
+    }
+
+    /// The addresses in an Ingress's status.
+    pub fn status(&self, ingress: &ObjectKey) -> &[IngressLoadBalancerIngress] {
+        self.status.get(ingress).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What a Service publishes as its address.
+    pub fn service_addresses(&self, service: &ObjectKey) -> &[IngressLoadBalancerIngress] {
+        self.service_addresses.get(service).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Applies a change; says what it made necessary.
+    pub fn apply(&mut self, change: Change) -> Vec<Effect> {
+        match change {
+            Change::Upsert(object) => vec![self.upsert(object)],
+            Change::Delete(kind, key) => vec![self.delete(kind, &key)],
+            Change::Replace(kind, objects) => {
+                let first = self.synced.insert(kind);
+                let kept: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
+                let gone: Vec<_> = self.keys(kind).into_iter().filter(|key| !kept.contains(key)).collect();
+                let mut effects: Vec<_> = gone.iter().map(|key| self.delete(kind, key)).collect();
+                effects.extend(objects.into_iter().map(|object| self.upsert(object)));
+                if first {
+                    effects.push(Effect::Table);
+                }
+                effects
+            }
+        }
+    }
+
+    fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
+        let s = &self.snapshot;
+        match kind {
+            Kind::Ingress => s.ingresses.keys().cloned().collect(),
+            Kind::IngressClass => s.ingress_classes.keys().map(|name| ObjectKey::new("", name)).collect(),
+            Kind::Service => s.services.keys().cloned().collect(),
+            Kind::Secret => s.secrets.keys().cloned().collect(),
+            Kind::EndpointSlice => {
+                let slices = s.endpoint_slices.iter();
+                slices.flat_map(|(service, slices)| slices.keys().map(|name| ObjectKey::new(&service.namespace, name))).collect()
+            }
+        }
+    }
+
+    fn upsert(&mut self, object: Object) -> Effect {
+        let key = object.key();
+        match object {
+            Object::Ingress(ingress) => {
+                let mut ingress = Arc::unwrap_or_clone(ingress);
+                let status = ingress.status.take().and_then(|status| status.load_balancer).and_then(|lb| lb.ingress);
+                self.status.insert(key.clone(), status.unwrap_or_default());
+                trim(&mut ingress.metadata);
+                let same = self.snapshot.ingresses.get(&key).is_some_and(|known| **known == ingress);
+                self.put(same, Object::Ingress(Arc::new(ingress)))
+            }
+            Object::IngressClass(class) => {
+                let mut class = Arc::unwrap_or_clone(class);
+                trim(&mut class.metadata);
+                let same = self.snapshot.ingress_classes.get(&key.name).is_some_and(|known| **known == class);
+                self.put(same, Object::IngressClass(Arc::new(class)))
+            }
+            Object::Service(service) => {
+                let mut service = Arc::unwrap_or_clone(service);
+                self.service_addresses.insert(key.clone(), crate::status_writer::addresses_of(&service));
+                service.status = None;
+                trim(&mut service.metadata);
+                service.metadata.annotations = None;
+                service.metadata.labels = None;
+                let same = self.snapshot.services.get(&key).is_some_and(|known| **known == service);
+                self.put(same, Object::Service(Arc::new(service)))
+            }
+            Object::Secret(secret) => {
+                let mut secret = Arc::unwrap_or_clone(secret);
+                trim(&mut secret.metadata);
+                secret.metadata.annotations = None;
+                secret.metadata.labels = None;
+                if let Some(data) = &mut secret.data {
+                    data.retain(|name, _| matches!(name.as_str(), "tls.crt" | "tls.key"));
+                }
+                let same = self.snapshot.secrets.get(&key).is_some_and(|known| **known == secret);
+                self.put(same, Object::Secret(Arc::new(secret)))
+            }
+            Object::EndpointSlice(slice) => {
+                let mut slice = Arc::unwrap_or_clone(slice);
+                trim(&mut slice.metadata);
+                slice.metadata.annotations = None;
+                let before = self.snapshot.service_of_slice(&key).cloned();
+                let after = service_of(&slice);
+                let known = before.as_ref().and_then(|service| self.snapshot.endpoint_slices.get(service)?.get(&key.name));
+                if known.is_some_and(|known| **known == slice) {
+                    return Effect::Nothing;
+                }
+                self.snapshot.upsert(Object::EndpointSlice(Arc::new(slice)));
+                match (before, after) {
+                    (None, Some(service)) => Effect::Endpoints(service),
+                    (Some(before), Some(after)) if before == after => Effect::Endpoints(after),
+                    (None, None) => Effect::Nothing,
+                    _ => Effect::Table,
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, same: bool, object: Object) -> Effect {
+        if same {
+            return Effect::Nothing;
+        }
+        self.snapshot.upsert(object);
+        Effect::Table
+    }
+
+    fn delete(&mut self, kind: Kind, key: &ObjectKey) -> Effect {
+        self.status.remove(key);
+        if kind == Kind::Service {
+            self.service_addresses.remove(key);
+        }
+        if kind == Kind::EndpointSlice {
+            let service = self.snapshot.service_of_slice(key).cloned();
+            self.snapshot.remove(kind, key);
+            return service.map_or(Effect::Nothing, Effect::Endpoints);
+        }
+        if !self.keys_contain(kind, key) {
+            return Effect::Nothing;
+        }
+        self.snapshot.remove(kind, key);
+        Effect::Table
+    }
+
+    fn keys_contain(&self, kind: Kind, key: &ObjectKey) -> bool {
+        let s = &self.snapshot;
+        match kind {
+            Kind::Ingress => s.ingresses.contains_key(key),
+            Kind::IngressClass => s.ingress_classes.contains_key(&key.name),
+            Kind::Service => s.services.contains_key(key),
+            Kind::Secret => s.secrets.contains_key(key),
+            Kind::EndpointSlice => s.service_of_slice(key).is_some(),
+        }
+    }
+}
+
+/// Drops what no translation reads, so that it neither costs memory nor counts as a change.
+fn trim(metadata: &mut ObjectMeta) {
+    *metadata = ObjectMeta {
+        name: metadata.name.take(),
+        namespace: metadata.namespace.take(),
+        uid: metadata.uid.take(),
+        creation_timestamp: metadata.creation_timestamp.take(),
+        annotations: metadata.annotations.take(),
+        labels: metadata.labels.take(),
+        ..ObjectMeta::default()
+    };
+    // What kubectl apply keeps for itself: it changes with every apply and says nothing that the object does not.
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn object(value: Value) -> Object {
+        let kind = Kind::ALL.into_iter().find(|kind| value["kind"] == kind.as_str()).unwrap();
+        translate::manifest::object(kind, value).unwrap()
+    }
+
+    fn ingress(spec: Value, version: &str, address: &str) -> Change {
+        Change::Upsert(object(json!({
+            "kind": "Ingress", "metadata": {"name": "web", "namespace": "shop", "resourceVersion": version}, "spec": spec,
+            "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+        })))
+    }
+
+    fn slice(name: &str, service: &str, address: &str) -> Change {
+        Change::Upsert(object(json!({
+            "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": [{"addresses": [address]}],
+            "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": service}},
+        })))
+    }
+
+    #[test]
+    fn only_what_we_read_is_a_change() {
+        let mut store = Store::default();
+        assert_eq!(store.apply(ingress(json!({}), "1", "192.0.2.1")), [Effect::Table]);
+        assert_eq!(store.apply(ingress(json!({}), "2", "192.0.2.2")), [Effect::Nothing]);
+        assert_eq!(store.status(&ObjectKey::new("shop", "web"))[0].ip.as_deref(), Some("192.0.2.2"));
+        assert_eq!(store.apply(ingress(json!({"ingressClassName": "x"}), "3", "192.0.2.2")), [Effect::Table]);
+        assert_eq!(store.apply(Change::Delete(Kind::Ingress, ObjectKey::new("shop", "web"))), [Effect::Table]);
+        assert_eq!(store.apply(Change::Delete(Kind::Ingress, ObjectKey::new("shop", "web"))), [Effect::Nothing]);
+    }
+
+    #[test]
+    fn slices_have_a_path_of_their_own() {
+        let mut store = Store::default();
+        let api = ObjectKey::new("shop", "api");
+        assert_eq!(store.apply(slice("api-1", "api", "10.0.0.1")), [Effect::Endpoints(api.clone())]);
+        assert_eq!(store.apply(slice("api-1", "api", "10.0.0.1")), [Effect::Nothing]);
+        assert_eq!(store.apply(slice("api-1", "api", "10.0.0.2")), [Effect::Endpoints(api.clone())]);
+        assert_eq!(store.apply(slice("api-1", "web", "10.0.0.2")), [Effect::Table], "it moved to another Service");
+        let gone = Change::Delete(Kind::EndpointSlice, ObjectKey::new("shop", "api-1"));
+        assert_eq!(store.apply(gone), [Effect::Endpoints(ObjectKey::new("shop", "web"))]);
+        assert!(store.snapshot().endpoint_slices.is_empty());
+    }
+
+    #[test]
+    fn a_list_replaces_what_was_known_and_says_that_the_kind_is() {
+        let mut store = Store::default();
+        for kind in Kind::ALL {
+            assert!(!store.is_synced());
+            store.apply(Change::Replace(kind, vec![]));
+        }
+        assert!(store.is_synced());
+        store.apply(ingress(json!({}), "1", ""));
+        let effects = store.apply(Change::Replace(Kind::Ingress, vec![]));
+        assert_eq!(effects, [Effect::Table]);
+        assert!(store.snapshot().ingresses.is_empty());
+    }
+}
