@@ -1,0 +1,279 @@
+//! Flags. Every flag is checked here, so that a mistake is one clear line at start and not a surprise later.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use translate::{HostOwnership, ObjectKey};
+
+/// Kubernetes ingress controller and sidecar load balancer.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the Ingresses of a cluster: in a pod, or by kubeconfig from anywhere
+    Controller(Box<ControllerArgs>),
+    /// Serve manifests from files, without a cluster; changes are picked up
+    Serve(Box<ServeArgs>),
+    /// Say what is wrong with manifests; exit status 1 if anything is
+    Check(PathArgs),
+    /// Print the routing table that manifests come to
+    Translate(PathArgs),
+    /// Start three echo backends and an Ingress over them, to try things out
+    Demo(DemoArgs),
+    /// Print the annotation reference
+    #[command(hide = true)]
+    Annotations,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PathArgs {
+    /// A manifest, or a directory of them
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) routing: RoutingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// A directory of manifests (YAML or JSON), or one file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) manifests: PathBuf,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where plain HTTP is served
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) http_addr: SocketAddr,
+    /// Where HTTPS is served
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
+    pub(crate) https_addr: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10254")]
+    pub(crate) admin_addr: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ControllerArgs {
+    /// Kubeconfig file; default: KUBECONFIG, ~/.kube/config, or the pod's service account
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+    /// Serve only this namespace; default: all
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) watch_namespace: Option<String>,
+    /// Read Secrets only in these namespaces; may be repeated; default: wherever Ingresses are served
+    #[arg(long = "secret-namespace", value_name = "NAMESPACE")]
+    pub(crate) secret_namespaces: Vec<String>,
+    /// Service whose address is written into Ingress status
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key, conflicts_with = "publish_addresses")]
+    pub(crate) publish_service: Option<ObjectKey>,
+    /// Address or host name written into Ingress status; may be repeated
+    #[arg(long = "publish-address", value_name = "ADDR")]
+    pub(crate) publish_addresses: Vec<String>,
+    /// Node whose address is written into Ingress status when neither of the above is given
+    #[arg(long, env = "NODE_NAME", value_name = "NODE")]
+    pub(crate) node_name: Option<String>,
+    /// Do not write Ingress status
+    #[arg(long)]
+    pub(crate) no_update_status: bool,
+    /// Take our addresses out of Ingress status when the leader stops
+    #[arg(long)]
+    pub(crate) clear_status_on_shutdown: bool,
+    /// Namespace of the Lease by which replicas choose who writes status and Events
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "default")]
+    pub(crate) lease_namespace: String,
+    /// Name of that Lease
+    #[arg(long, value_name = "NAME", default_value = "tidegate-leader")]
+    pub(crate) lease_name: String,
+    /// Name of this replica; default: the host name and process id
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub(crate) identity: Option<String>,
+    #[command(flatten)]
+    pub(crate) proxy: ProxyArgs,
+}
+
+/// How objects are read.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct RoutingArgs {
+    /// Class of the Ingresses to serve, for the deprecated annotation and for manifests without an IngressClass
+    #[arg(long, value_name = "NAME", default_value = "tidegate")]
+    pub(crate) ingress_class: String,
+    /// spec.controller of the IngressClasses to serve
+    #[arg(long, value_name = "NAME", default_value = "tidegate.dev/ingress-controller")]
+    pub(crate) controller_name: String,
+    /// Who may use a host name that an older Ingress of another namespace uses
+    #[arg(long, value_enum, default_value_t = Ownership::Namespace)]
+    pub(crate) host_ownership: Ownership,
+    /// Accept Services of type ExternalName
+    #[arg(long)]
+    pub(crate) allow_external_name: bool,
+    /// Secret with the certificate for clients that no other certificate fits; default: a generated one
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
+    pub(crate) default_certificate: Option<ObjectKey>,
+    /// Largest request body in bytes where an Ingress says nothing; 0 for no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024)]
+    pub(crate) max_request_body: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Ownership {
+    /// Nobody: the oldest Ingress's namespace owns the name
+    Namespace,
+    /// Everybody, as in ingress-nginx: only an equal path is a conflict
+    Shared,
+}
+
+/// How it is served.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct ProxyArgs {
+    #[command(flatten)]
+    pub(crate) routing: RoutingArgs,
+    /// Where plain HTTP is served, or "off"
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080", value_parser = addr_or_off)]
+    pub(crate) http_addr: Listen,
+    /// Where HTTPS is served, or "off"
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8443", value_parser = addr_or_off)]
+    pub(crate) https_addr: Listen,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10254")]
+    pub(crate) admin_addr: SocketAddr,
+    /// Worker threads; default: one for each processor
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+    /// Most client connections
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) max_connections: u64,
+    /// Network of proxies whose X-Forwarded-* fields are believed; may be repeated
+    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Where access log lines go: "stdout", "off", or a file to append to
+    #[arg(long, value_name = "WHERE", default_value = "stdout")]
+    pub(crate) access_log: String,
+    /// After SIGTERM: how long to go on serving while not ready; default 10s in a cluster, else 0s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) lameduck: Option<Duration>,
+    /// After that: how long requests in progress may take
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
+    /// Format of log messages
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, or a filter such as "info,data_plane=debug"
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "TIDEGATE_LOG")]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// An address, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
+
+fn addr_or_off(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen(None));
+    }
+    text.parse().map(|addr| Listen(Some(addr))).map_err(|_| "not an address with a port, such as 0.0.0.0:8080 or [::]:8080, nor \"off\"".into())
+}
+
+fn object_key(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => Ok(ObjectKey::new(namespace, name)),
+        _ => Err("not of the form namespace/name".into()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| "not a duration such as 500ms, 10s or 1m".to_owned())?;
+    match &text[digits..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" if number <= 24 * 60 => Ok(Duration::from_secs(number * 60)),
+        _ => Err("not a duration such as 500ms, 10s or 1m".into()),
+    }
+}
+
+impl RoutingArgs {
+    /// Settings of the translation. `local` is for manifests from files.
+    pub(crate) fn settings(&self, http: Option<SocketAddr>, https: Option<SocketAddr>, local: bool) -> translate::Settings {
+        translate::Settings {
+            http,
+            https,
+            controller: self.controller_name.clone(),
+            class: self.ingress_class.clone(),
+            serve_classless: local,
+            host_ownership: match self.host_ownership {
+                Ownership::Namespace => HostOwnership::Namespace,
+                Ownership::Shared => HostOwnership::Shared,
+            },
+            external_name: self.allow_external_name,
+            local_endpoints: local,
+            default_certificate: self.default_certificate.clone(),
+            request_body: Some(self.max_request_body).filter(|bytes| *bytes > 0),
+            ..translate::Settings::default()
+        }
+    }
+}
+
+impl ProxyArgs {
+    /// Settings of the translation.
+    pub(crate) fn translation(&self, local: bool) -> translate::Settings {
+        self.routing.settings(self.http_addr.0, self.https_addr.0, local)
+    }
+
+    /// Settings of the data plane.
+    pub(crate) fn data_plane(&self) -> data_plane::Settings {
+        let usual = data_plane::Settings::default();
+        data_plane::Settings {
+            workers: self.workers.map_or(usual.workers, usize::from),
+            connections: self.max_connections,
+            trusted_proxies: self.trusted_proxies.clone(),
+            ..usual
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for bad in [
+            &["serve"][..],
+            &["serve", "--manifests", "x", "--http-addr", "8080"],
+            &["serve", "--manifests", "x", "--workers", "0"],
+            &["serve", "--manifests", "x", "--lameduck", "10"],
+            &["serve", "--manifests", "x", "--trusted-proxy", "10.0.0.0/40"],
+            &["controller", "--publish-service", "just-a-name"],
+            &["controller", "--publish-service", "a/b", "--publish-address", "1.2.3.4"],
+            &["serve", "--manifets", "x"],
+        ] {
+            assert!(Cli::try_parse_from(["tidegate"].iter().chain(bad)).is_err(), "{bad:?}");
+        }
+        assert!(Cli::try_parse_from(["tidegate", "serve", "--manifests", "x", "--https-addr", "off", "--lameduck", "500ms"]).is_ok());
+    }
+}

@@ -1,0 +1,67 @@
+//! `tidegate check` and `tidegate translate`: what manifests come to, without serving them.
+
+use crate::args::PathArgs;
+use controller::source::directory::{self, Loaded};
+use std::process::ExitCode;
+use translate::{Severity, Snapshot, Translation};
+
+/// Says what is wrong. Exit status 1 if anything is not served, 0 with warnings only.
+pub(crate) fn check(args: &PathArgs) -> ExitCode {
+    let (loaded, translation) = match translated(args) {
+        Ok(both) => both,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut errors = loaded.problems.len();
+    let mut warnings = 0;
+    for problem in &loaded.problems {
+        println!("{}: error: {}", place(&problem.origin, problem.column), problem.message);
+    }
+    let origins = loaded.origins();
+    for diagnostic in &translation.diagnostics {
+        match diagnostic.severity {
+            Severity::Error => errors += 1,
+            Severity::Warning => warnings += 1,
+        }
+        match origins.get(&(diagnostic.object.kind, diagnostic.object.key.clone())) {
+            Some(origin) => println!("{origin}: {diagnostic}"),
+            None => println!("{diagnostic}"),
+        }
+    }
+    println!(
+        "{} object(s), {} Ingress(es) served, {} of other kinds skipped; {errors} error(s), {warnings} warning(s)",
+        loaded.objects.len(),
+        translation.claimed.len(),
+        loaded.skipped
+    );
+    if errors > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Prints the routing table.
+pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
+    let (loaded, translation) = translated(args)?;
+    for problem in &loaded.problems {
+        eprintln!("{}: error: {}", place(&problem.origin, problem.column), problem.message);
+    }
+    print!("{}", routing_table::text::render(&translation.table, &translation.endpoints));
+    for diagnostic in &translation.diagnostics {
+        eprintln!("{diagnostic}");
+    }
+    Ok(())
+}
+
+fn place(origin: &directory::Origin, column: usize) -> String {
+    if column > 0 { format!("{origin}:{column}") } else { origin.to_string() }
+}
+
+fn translated(args: &PathArgs) -> anyhow::Result<(Loaded, Translation)> {
+    let loaded = directory::load(&args.path)?;
+    let mut snapshot = Snapshot::default();
+    loaded.objects.iter().for_each(|(object, _)| snapshot.upsert(object.clone()));
+    let usual = translate::Settings::default();
+    let settings = args.routing.settings(usual.http, usual.https, true);
+    let translation = translate::translate(&snapshot, &settings);
+    Ok((loaded, translation))
+}

@@ -1,0 +1,70 @@
+//! `tidegate controller`: Ingresses of a cluster.
+
+use crate::args::ControllerArgs;
+use crate::{proxy, telemetry};
+use controller::lease::{self, LeaseName};
+use controller::source::kubernetes::{self, Scope};
+use controller::status_writer::{self, Addresses};
+use controller::event_writer;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Serves a cluster until a signal.
+pub(crate) fn run(args: ControllerArgs) -> anyhow::Result<()> {
+    telemetry::init(&args.proxy.log, args.proxy.log_format)?;
+    let plan = proxy::Plan {
+        settings: args.proxy.translation(false),
+        publish_service: args.publish_service.clone(),
+        lameduck: args.proxy.lameduck.unwrap_or(Duration::from_secs(10)),
+        started: Box::new(|_| tracing::info!("ready")),
+    };
+    let proxy_args = args.proxy.clone();
+    proxy::block_on(async move {
+        let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+        proxy::run(&proxy_args, plan, |context| source(args, client, context)).await
+    })
+}
+
+async fn source(args: ControllerArgs, client: kube::Client, context: proxy::SourceContext) -> anyhow::Result<()> {
+    let proxy::SourceContext { changes, report, metrics, shutdown } = context;
+    let identity = args.identity.clone().unwrap_or_else(default_identity);
+    let lease = LeaseName { namespace: args.lease_namespace.clone(), name: args.lease_name.clone(), identity: identity.clone() };
+    let (leader, is_leader) = watch::channel(false);
+    let resigned = CancellationToken::new();
+    let election = tokio::spawn(lease::elect(client.clone(), lease, leader, metrics.clone(), shutdown.clone(), resigned.clone()));
+    let events = event_writer::run(client.clone(), identity, report.clone(), is_leader.clone(), metrics.clone(), shutdown.clone());
+    let events = tokio::spawn(events);
+    let status = addresses(&args).map(|addresses| {
+        let settings = status_writer::Settings { addresses, clear_on_shutdown: args.clear_status_on_shutdown };
+        tokio::spawn(status_writer::run(client.clone(), settings, report, is_leader, metrics.clone(), shutdown.clone()))
+    });
+    let scope = Scope { namespace: args.watch_namespace, secret_namespaces: args.secret_namespaces };
+    kubernetes::watch(client, scope, changes, metrics, shutdown).await;
+    // What the leader writes last, it still writes as leader.
+    if let Some(status) = status {
+        proxy::join(status).await;
+    }
+    proxy::join(events).await;
+    resigned.cancel();
+    proxy::join(election).await;
+    Ok(())
+}
+
+/// Where the addresses in Ingress status come from; `None`: nobody said, so none is written.
+fn addresses(args: &ControllerArgs) -> Option<Addresses> {
+    if args.no_update_status {
+        None
+    } else if args.publish_service.is_some() {
+        Some(Addresses::Service)
+    } else if !args.publish_addresses.is_empty() {
+        Some(Addresses::Given(args.publish_addresses.clone()))
+    } else {
+        args.node_name.clone().map(Addresses::Node)
+    }
+}
+
+fn default_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}

@@ -1,0 +1,34 @@
+//! `tidegate serve`: manifests from files, no cluster.
+
+use crate::args::ServeArgs;
+use crate::{proxy, telemetry};
+use controller::source::directory;
+use std::time::Duration;
+
+/// Serves manifests until a signal.
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
+    telemetry::init(&args.proxy.log, args.proxy.log_format)?;
+    let plan = proxy::Plan {
+        settings: args.proxy.translation(true),
+        publish_service: None,
+        lameduck: args.proxy.lameduck.unwrap_or(Duration::ZERO),
+        started: Box::new(|_| tracing::info!("ready")),
+    };
+    let path = args.manifests.clone();
+    proxy::block_on(proxy::run(&args.proxy, plan, |context| async move {
+        let mut report = context.report.clone();
+        let say = tokio::spawn(async move {
+            let mut said = Vec::new();
+            while report.changed().await.is_ok() {
+                let Some(current) = report.borrow_and_update().clone() else { continue };
+                for diagnostic in current.diagnostics.iter().filter(|diagnostic| !said.contains(*diagnostic)) {
+                    tracing::warn!("{diagnostic}");
+                }
+                said = current.diagnostics.to_vec();
+            }
+        });
+        let watched = directory::watch(path, context.changes, context.metrics, context.shutdown).await;
+        say.abort();
+        Ok(watched?)
+    }))
+}

@@ -1,0 +1,161 @@
+//! Starts the two halves and the admin port, and stops them in order. The only place that sees both halves.
+
+use crate::admin::{self, Admin};
+use crate::args::ProxyArgs;
+use crate::telemetry;
+use anyhow::{Context, anyhow};
+use controller::{Batch, Change, Metrics, Options, Report};
+use data_plane::{DataPlane, Publisher};
+use prometheus::Registry;
+use routing_table::{ListenerId, Update};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use translate::ObjectKey;
+
+/// Changes that may wait for the controller.
+const CHANGES: usize = 4096;
+
+/// What a source of objects gets.
+pub(crate) struct SourceContext {
+    pub(crate) changes: mpsc::Sender<Change>,
+    pub(crate) report: watch::Receiver<Option<Report>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// What is decided before anything starts.
+pub(crate) struct Plan {
+    pub(crate) settings: translate::Settings,
+    pub(crate) publish_service: Option<ObjectKey>,
+    pub(crate) lameduck: Duration,
+    /// Called with the addresses when the first table is served.
+    pub(crate) started: Box<dyn FnOnce(&[(ListenerId, SocketAddr)]) + Send>,
+}
+
+/// Runs until a signal, or until `source` fails. `source` starts what sends objects and returns when it has ended.
+///
+/// # Errors
+/// Whatever keeps it from starting: a port in use, a source that cannot be read.
+pub(crate) async fn run<F>(args: &ProxyArgs, plan: Plan, source: impl FnOnce(SourceContext) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).context("cannot register metrics")?;
+    let admin = Arc::new(Admin { ready: AtomicBool::new(false), registry: registry.clone() });
+    let admin_listener = admin::bind(args.admin_addr).await?;
+    let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
+    let access_log = telemetry::access_log(&args.access_log)?;
+    let (log_sink, log_thread) = access_log.unzip();
+    let (data_plane, publisher) = DataPlane::start(args.data_plane(), log_sink, &registry)?;
+
+    let shutdown = CancellationToken::new();
+    let (changes, received) = mpsc::channel(CHANGES);
+    let (report, reported) = watch::channel(None);
+    let options = Options { settings: plan.settings, batch: Batch::default(), metrics: metrics.clone(), publish_service: plan.publish_service };
+    let (first_table, mut first_served) = oneshot::channel();
+    let publish = publish_with(publisher, first_table, plan.started);
+    let controller = tokio::spawn(controller::run(options, received, publish, report, shutdown.clone()));
+    let context = SourceContext { changes, report: reported, metrics, shutdown: shutdown.clone() };
+    let mut source = tokio::spawn(source(context));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let mut waiting = true;
+    let outcome = loop {
+        tokio::select! {
+            served = &mut first_served, if waiting => match served {
+                Ok(Ok(())) => {
+                    waiting = false;
+                    admin.ready.store(true, Ordering::Relaxed);
+                }
+                Ok(Err(error)) => break Err(anyhow!(error)),
+                Err(_) => break Err(anyhow!("the controller ended before it served anything")),
+            },
+            ended = &mut source => break ended_early(ended),
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+        }
+    };
+    // Until the data plane has drained, the controller goes on: endpoints still change.
+    admin.ready.store(false, Ordering::Relaxed);
+    if outcome.is_ok() {
+        tracing::info!(lameduck = ?plan.lameduck, drain = ?args.drain_timeout, "stopping; a second signal stops at once");
+        let stopped = tokio::select! {
+            finished = data_plane.stop(plan.lameduck, args.drain_timeout) => finished,
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+        };
+        if !stopped {
+            tracing::warn!("stopped with requests in progress");
+        }
+    } else {
+        data_plane.stop(Duration::ZERO, Duration::ZERO).await;
+    }
+    shutdown.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(10), async {
+        let _ = controller.await;
+        if !source.is_finished() {
+            let _ = source.await;
+        }
+    })
+    .await;
+    admin_task.abort();
+    if let Some(thread) = log_thread {
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+    outcome
+}
+
+fn ended_early(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
+    match ended {
+        Ok(Ok(())) => Err(anyhow!("the source of objects ended")),
+        Ok(Err(error)) => Err(error),
+        Err(error) => Err(anyhow!("the source of objects failed: {error}")),
+    }
+}
+
+type Started = Box<dyn FnOnce(&[(ListenerId, SocketAddr)]) + Send>;
+
+/// The publish function: a first table that cannot be served ends the process, a later one is only an error.
+fn publish_with(
+    mut publisher: Publisher,
+    first: oneshot::Sender<Result<(), data_plane::PublishError>>,
+    started: Started,
+) -> impl FnMut(Update) -> Result<(), data_plane::PublishError> {
+    let mut first = Some((first, started));
+    move |update| {
+        let result = publisher.apply(update);
+        let Some((first, started)) = first.take() else { return result };
+        if result.is_ok() {
+            started(&publisher.addresses());
+        }
+        let _ = first.send(result);
+        Ok(())
+    }
+}
+
+/// Runs a future on the control runtime.
+///
+/// # Errors
+/// Those of the future.
+pub(crate) fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    let runtime = runtime.context("cannot start the control runtime")?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// Waits for a task of the controller that must not fail.
+pub(crate) async fn join(task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, "a task failed");
+    }
+}
