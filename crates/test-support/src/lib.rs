@@ -1,1 +1,13 @@
-//! test-support
+//! What tests share: backends, a client, load, certificates, and running the real binary. Fakes stand behind sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failed unwrap is a failed test")]
+
+pub mod backend;
+pub mod certificate;
+pub mod client;
+pub mod load;
+pub mod process;
+
+pub use backend::Backend;
+pub use client::{Answer, Client};
+pub use load::{Load, Outcome};
+pub use process::Tidegate;

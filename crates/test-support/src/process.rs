@@ -1,0 +1,111 @@
+//! Runs the real `tidegate` binary.
+
+use crate::client::get;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// The binary: `TIDEGATE_BIN`, or the one built beside the running test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join("tidegate");
+    assert!(path.exists(), "{} is not there: run `cargo build -p tidegate` first, or set TIDEGATE_BIN", path.display());
+    path
+}
+
+/// A port that was free just now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A running tidegate. Dropping it kills it.
+pub struct Tidegate {
+    child: Child,
+    /// Where it serves plain HTTP.
+    pub http: SocketAddr,
+    /// Where it serves HTTPS.
+    pub https: SocketAddr,
+    /// Its admin port.
+    pub admin: SocketAddr,
+    /// Where its standard error goes.
+    pub log: PathBuf,
+}
+
+impl Tidegate {
+    /// Starts it with these arguments; addresses are added. Does not wait.
+    pub fn start(name: &str, args: &[&str]) -> Self {
+        let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let (http, https, admin) = (addr(free_port()), addr(free_port()), addr(free_port()));
+        let log = std::env::temp_dir().join(format!("tidegate-{}-{name}.log", std::process::id()));
+        let child = Command::new(binary())
+            .args(args)
+            .arg(format!("--http-addr={http}"))
+            .arg(format!("--https-addr={https}"))
+            .arg(format!("--admin-addr={admin}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .expect("tidegate starts");
+        Self { child, http, https, admin, log }
+    }
+
+    /// Waits until it is ready; panics with its log after 30 s.
+    pub async fn ready(mut self) -> Self {
+        let start = Instant::now();
+        loop {
+            if get(self.admin, "admin", "/readyz").await.is_ok_and(|answer| answer.status == 200) {
+                return self;
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && start.elapsed() < Duration::from_secs(30), "not ready ({ended:?}):\n{}", self.logged());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to standard error.
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// One metric, summed over its series; 0 if there is none.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = get(self.admin, "admin", "/metrics").await.unwrap().text();
+        let series = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end; panics after `most`.
+    pub async fn wait(&mut self, most: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < most, "still running after {most:?}:\n{}", self.logged());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Tidegate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
