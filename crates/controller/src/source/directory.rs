@@ -194,12 +194,26 @@ fn read(file: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(file)
 }
 
+/// What tells whether a file has changed: its name, size and time of change.
+type Signature = Vec<(PathBuf, u64, Option<std::time::SystemTime>)>;
+
+/// The signature of every file of a path; `None` when it cannot be read.
+fn signature(path: &Path) -> Option<Signature> {
+    let of = |file: PathBuf| {
+        let metadata = std::fs::metadata(&file).ok();
+        let size = metadata.as_ref().map_or(0, std::fs::Metadata::len);
+        (file, size, metadata.and_then(|metadata| metadata.modified().ok()))
+    };
+    Some(files(path).ok()?.into_iter().map(of).collect())
+}
+
 /// Sends the objects of a path now and after every change of it, until `shutdown`.
 ///
 /// # Errors
 /// When the path cannot be read at start. Later it keeps what it had.
 pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metrics, shutdown: CancellationToken) -> Result<(), ReadError> {
     let mut memory = Memory::default();
+    let mut read = signature(&path);
     let loaded = memory.load(&path)?;
     let mut said = Vec::new();
     send(&loaded, &mut said, &changes, &metrics).await;
@@ -225,6 +239,11 @@ pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metric
             }
             () = tokio::time::sleep(POLL) => {}
         }
+        let now = signature(&path);
+        if now.is_some() && now == read {
+            continue;
+        }
+        read = now;
         match memory.load(&path) {
             Ok(loaded) => send(&loaded, &mut said, &changes, &metrics).await,
             Err(error) => tracing::error!(%error, "manifests are kept as they were"),
