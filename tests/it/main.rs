@@ -1,1 +1,15 @@
-//! x
+//! Whole-system tests: the real binary, real sockets, and where a test says so a real API server.
+//!
+//! Tests of a cluster run inside its network namespace (`cargo xtask test` does that); elsewhere they say that they were
+//! skipped, and fail instead when `TIDEGATE_REQUIRE_CLUSTER=1`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failed unwrap is a failed test")]
+
+mod bad_objects;
+mod cluster;
+mod command_line;
+mod convergence;
+mod files;
+mod main_job;
+mod outage;
+mod rolling;
+mod tls;

@@ -10,7 +10,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes a worker collects before it hands them over.
-const BATCH: usize = 16 * 1024;
+const BATCH: usize = 64 * 1024;
 /// Batches that may wait for the writer.
 const QUEUE: usize = 64;
 /// Longest value of a field that a client chooses, in bytes.

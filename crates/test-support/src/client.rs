@@ -4,9 +4,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Longest time for one request of a test.
@@ -105,4 +106,22 @@ pub async fn wait_for(addr: SocketAddr, host: &str, path: &str, wanted: impl Fn(
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     panic!("{host}{path} at {addr} did not become what was waited for; last: {last:?}");
+}
+
+/// GETs over HTTP/1.1 on a stream that is connected already; gives the body.
+pub async fn over_http1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, host: &str, path: &str) -> Bytes {
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = sender.send_request(request(Method::GET, host, path, Bytes::new())).await.unwrap();
+    response.into_body().collect().await.unwrap().to_bytes()
+}
+
+/// GETs over HTTP/2 on a stream that is connected already; gives the body.
+pub async fn over_http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, host: &str, path: &str) -> Bytes {
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::builder().uri(format!("https://{host}{path}")).body(Full::new(Bytes::new())).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    response.into_body().collect().await.unwrap().to_bytes()
 }

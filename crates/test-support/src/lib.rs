@@ -1,12 +1,14 @@
 //! What tests share: backends, a client, load, certificates, and running the real binary. Fakes stand behind sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failed unwrap is a failed test")]
 
+pub mod api_server;
 pub mod backend;
 pub mod certificate;
 pub mod client;
 pub mod load;
 pub mod process;
 
+pub use api_server::ApiServer;
 pub use backend::Backend;
 pub use client::{Answer, Client};
 pub use load::{Load, Outcome};

@@ -1,7 +1,7 @@
 //! Runs the real `tidegate` binary.
 
 use crate::client::get;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -36,9 +36,14 @@ pub struct Tidegate {
 }
 
 impl Tidegate {
-    /// Starts it with these arguments; addresses are added. Does not wait.
+    /// Starts it on loopback with these arguments; addresses are added. Does not wait.
     pub fn start(name: &str, args: &[&str]) -> Self {
-        let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        Self::start_at(name, Ipv4Addr::LOCALHOST, args)
+    }
+
+    /// As [`Tidegate::start`], serving at this address.
+    pub fn start_at(name: &str, ip: Ipv4Addr, args: &[&str]) -> Self {
+        let addr = |port: u16| SocketAddr::from((ip, port));
         let (http, https, admin) = (addr(free_port()), addr(free_port()), addr(free_port()));
         let log = std::env::temp_dir().join(format!("tidegate-{}-{name}.log", std::process::id()));
         let child = Command::new(binary())

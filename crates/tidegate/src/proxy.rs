@@ -76,7 +76,8 @@ where
                     admin.ready.store(true, Ordering::Relaxed);
                 }
                 Ok(Err(error)) => break Err(anyhow!(error)),
-                Err(_) => break Err(anyhow!("the controller ended before it served anything")),
+                // The source ended first and took the controller with it; its error is the one to tell.
+                Err(_) => break ended_early((&mut source).await),
             },
             ended = &mut source => break ended_early(ended),
             _ = terminate.recv() => break Ok(()),

@@ -3,6 +3,7 @@
 use crate::args::LogFormat;
 use anyhow::Context;
 use data_plane::AccessLogSink;
+use std::io::IsTerminal;
 use std::thread::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
@@ -12,7 +13,8 @@ use tracing_subscriber::EnvFilter;
 /// When the filter cannot be read.
 pub(crate) fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no log filter"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),

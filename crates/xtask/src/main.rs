@@ -1,6 +1,7 @@
 //! The project's automation. `cargo xtask --help` lists the tasks; each task is one module.
 
 mod bench;
+mod chart;
 mod cluster;
 mod codegen;
 mod process;

@@ -1,8 +1,153 @@
-//! test
+//! `cargo xtask test`: everything, with totals. It sets up what it needs.
+
+use crate::cluster::{self, Cluster};
+use crate::process::root;
+use crate::tools::control_plane::Unavailable;
+use anyhow::{Context, bail};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Leave out the tests that need a cluster
+    #[arg(long)]
+    no_cluster: bool,
+    /// Only tests whose names contain this
+    filter: Option<String>,
+}
 
-pub(crate) fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not here yet")
+/// What the runs came to.
+#[derive(Default)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    notes: Vec<String>,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut totals = Totals::default();
+    let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
+
+    step("build");
+    cargo(&["build", "--workspace", "--all-targets"])?;
+    if filter.is_empty() {
+        step("format and lints");
+        totals.check("rustfmt", cargo(&["fmt", "--all", "--check"]));
+        totals.check("clippy", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+        step("chart");
+        match crate::chart::check() {
+            Ok(checks) => {
+                for check in &checks {
+                    println!("chart: {check} ... ok");
+                }
+                totals.passed += checks.len() as u64;
+            }
+            Err(error) => totals.fail("chart", &error),
+        }
+    }
+    step("unit, golden, property, proxy, fake API server");
+    totals.cargo_test(Command::new("cargo").args(["test", "--workspace", "--no-fail-fast", "--exclude", "tests", "--"]).args(&filter))?;
+    step("whole system, without a cluster");
+    let mut plain = Command::new("cargo");
+    plain.args(["test", "--package", "tests", "--no-fail-fast", "--", "--nocapture", "--skip", "cluster_"]).args(&filter);
+    totals.cargo_test(plain.env_remove("TIDEGATE_REQUIRE_CLUSTER").env_remove("TIDEGATE_CLUSTER_DIR").env("TIDEGATE_BIN", binary()))?;
+    if args.no_cluster {
+        totals.notes.push("cluster tests skipped: --no-cluster".into());
+    } else {
+        with_cluster(&mut totals, &filter)?;
+    }
+    println!();
+    for note in &totals.notes {
+        println!("note: {note}");
+    }
+    println!("finished in {:.0} s", started.elapsed().as_secs_f64());
+    println!("{} passed, {} failed", totals.passed, totals.failed);
+    if totals.failed > 0 || totals.passed == 0 {
+        bail!("{} test(s) failed", totals.failed);
+    }
+    Ok(())
+}
+
+/// Starts a cluster, runs the tests that need one inside its network, stops it again if it was not there before.
+fn with_cluster(totals: &mut Totals, filter: &[&str]) -> anyhow::Result<()> {
+    step("whole system, real API server");
+    if let Some(reason) = cluster::skip_reason()? {
+        println!("skipped: {reason}");
+        totals.notes.push(format!("cluster tests skipped: {reason}"));
+        return Ok(());
+    }
+    let cluster = Cluster::from_environment()?;
+    let started_here = match cluster.up() {
+        Ok(started) => started,
+        Err(error) if error.downcast_ref::<Unavailable>().is_some() && std::env::var_os("TIDEGATE_REQUIRE_CLUSTER").is_none() => {
+            println!("skipped: {error:#}");
+            totals.notes.push(format!("cluster tests skipped: {error:#}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut tests = cluster.command("cargo");
+    tests.args(["test", "--package", "tests", "--no-fail-fast", "--", "--nocapture", "--test-threads=1", "cluster_"]).args(filter);
+    let result = totals.cargo_test(tests.env("TIDEGATE_REQUIRE_CLUSTER", "1").env("TIDEGATE_BIN", binary()).current_dir(root()));
+    if started_here {
+        cluster.down()?;
+    }
+    result
+}
+
+fn step(name: &str) {
+    println!("\n== {name}");
+}
+
+fn binary() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join("debug/tidegate")
+}
+
+fn cargo(args: &[&str]) -> anyhow::Result<()> {
+    crate::process::run(Command::new("cargo").args(args).current_dir(root()))
+}
+
+impl Totals {
+    fn check(&mut self, name: &str, result: anyhow::Result<()>) {
+        match result {
+            Ok(()) => {
+                println!("{name} ... ok");
+                self.passed += 1;
+            }
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    fn fail(&mut self, name: &str, error: &anyhow::Error) {
+        println!("{name} ... FAILED: {error:#}");
+        self.failed += 1;
+    }
+
+    /// Runs `cargo test`, shows what it prints, and adds up its closing lines.
+    fn cargo_test(&mut self, command: &mut Command) -> anyhow::Result<()> {
+        let mut child = command.current_dir(root()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let out = child.stdout.take().context("cargo test has no output")?;
+        let mut failed = 0;
+        for line in BufReader::new(out).lines() {
+            let line = line?;
+            println!("{line}");
+            let count = |word: &str| {
+                let part = line.strip_prefix("test result:")?.split(['.', ';']).find(|part| part.trim().ends_with(word))?;
+                part.split_whitespace().next()?.parse::<u64>().ok()
+            };
+            self.passed += count("passed").unwrap_or(0);
+            failed += count("failed").unwrap_or(0);
+        }
+        let status = child.wait()?;
+        if !status.success() && failed == 0 {
+            // It did not come as far as running tests.
+            failed = 1;
+        }
+        self.failed += failed;
+        Ok(())
+    }
 }

@@ -1,6 +1,7 @@
 //! Programs the tests need that are not ours: found, or installed into the cache.
 
 pub(crate) mod control_plane;
+pub(crate) mod helm;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -78,8 +78,8 @@ impl Decoder {
                     _ => return Err(ChunkError),
                 },
                 State::Trailers(before) => {
-                    let Some(line) = take_line(buffer, MAX_TRAILERS - before)? else { return Ok(Decoded::NeedMore) };
-                    self.state = if line.is_empty() { State::Done } else { State::Trailers(before + line.len()) };
+                    let Some(line) = take_line(buffer, MAX_TRAILERS.saturating_sub(before))? else { return Ok(Decoded::NeedMore) };
+                    self.state = if line.is_empty() { State::Done } else { State::Trailers(before + line.len() + 2) };
                 }
                 State::Done => return Ok(Decoded::End),
             }
