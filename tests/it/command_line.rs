@@ -34,7 +34,7 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
     let (http, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
-    let usual = ["--https-addr=off", "--access-log=off"];
+    let usual = ["--https-addr=off"];
     let serve = |more: &[&'static str], http: &str, admin: &str| {
         let mut args: Vec<String> = vec!["serve".into(), format!("--http-addr={http}"), format!("--admin-addr={admin}")];
         args.extend(usual.iter().chain(more).map(|arg| (*arg).to_owned()));

@@ -18,6 +18,7 @@ pub mod run;
 pub mod source;
 pub mod status_writer;
 pub mod store;
+mod trim;
 
 pub use batch::Batch;
 pub use metrics::Metrics;

@@ -1,8 +1,8 @@
 //! The snapshot as changes are applied to it. Only fields we read count as a change.
 
 use crate::source::Change;
+use crate::trim::trim;
 use k8s_openapi::api::networking::v1::IngressLoadBalancerIngress;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use translate::snapshot::service_of;
@@ -24,7 +24,9 @@ pub enum Effect {
 pub struct Store {
     snapshot: Snapshot,
     synced: BTreeSet<Kind>,
-    /// Addresses in the status of Ingresses: for the status writer, not part of the snapshot.
+    /// The Service of each EndpointSlice of the snapshot. The snapshot would search for it.
+    slices: BTreeMap<ObjectKey, ObjectKey>,
+    /// Addresses in the status of Ingresses, where there are any: for the status writer, not part of the snapshot.
     status: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
     /// What each Service publishes as its address, for Ingress status.
     service_addresses: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
@@ -48,7 +50,7 @@ impl Store {
             (Kind::Ingress, s.ingresses.len()),
             (Kind::IngressClass, s.ingress_classes.len()),
             (Kind::Service, s.services.len()),
-            (Kind::EndpointSlice, s.endpoint_slices.values().map(BTreeMap::len).sum()),
+            (Kind::EndpointSlice, self.slices.len()),
             (Kind::Secret, s.secrets.len()),
         ]
     }
@@ -56,6 +58,11 @@ impl Store {
     /// The addresses in an Ingress's status.
     pub fn status(&self, ingress: &ObjectKey) -> &[IngressLoadBalancerIngress] {
         self.status.get(ingress).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The Ingresses that have addresses in their status, with them.
+    pub fn statuses(&self) -> &BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>> {
+        &self.status
     }
 
     /// What a Service publishes as its address.
@@ -89,27 +96,28 @@ impl Store {
             Kind::IngressClass => s.ingress_classes.keys().map(|name| ObjectKey::new("", name)).collect(),
             Kind::Service => s.services.keys().cloned().collect(),
             Kind::Secret => s.secrets.keys().cloned().collect(),
-            Kind::EndpointSlice => {
-                let slices = s.endpoint_slices.iter();
-                slices.flat_map(|(service, slices)| slices.keys().map(|name| ObjectKey::new(&service.namespace, name))).collect()
-            }
+            Kind::EndpointSlice => self.slices.keys().cloned().collect(),
         }
     }
 
     fn upsert(&mut self, object: Object) -> Effect {
         let key = object.key();
-        match object {
+        // The source did that on arrival, if it could; then it costs nothing here.
+        match trim(object) {
             Object::Ingress(ingress) => {
                 let mut ingress = Arc::unwrap_or_clone(ingress);
+                ingress.metadata.resource_version = None;
                 let status = ingress.status.take().and_then(|status| status.load_balancer).and_then(|lb| lb.ingress);
-                self.status.insert(key.clone(), status.unwrap_or_default());
-                trim(&mut ingress.metadata);
+                match status.filter(|addresses| !addresses.is_empty()) {
+                    Some(addresses) => drop(self.status.insert(key.clone(), addresses)),
+                    None => drop(self.status.remove(&key)),
+                }
                 let same = self.snapshot.ingresses.get(&key).is_some_and(|known| **known == ingress);
                 self.put(same, Object::Ingress(Arc::new(ingress)))
             }
             Object::IngressClass(class) => {
                 let mut class = Arc::unwrap_or_clone(class);
-                trim(&mut class.metadata);
+                class.metadata.resource_version = None;
                 let same = self.snapshot.ingress_classes.get(&key.name).is_some_and(|known| **known == class);
                 self.put(same, Object::IngressClass(Arc::new(class)))
             }
@@ -117,39 +125,39 @@ impl Store {
                 let mut service = Arc::unwrap_or_clone(service);
                 self.service_addresses.insert(key.clone(), crate::status_writer::addresses_of(&service));
                 service.status = None;
-                trim(&mut service.metadata);
-                service.metadata.annotations = None;
-                service.metadata.labels = None;
+                service.metadata.resource_version = None;
                 let same = self.snapshot.services.get(&key).is_some_and(|known| **known == service);
                 self.put(same, Object::Service(Arc::new(service)))
             }
             Object::Secret(secret) => {
                 let mut secret = Arc::unwrap_or_clone(secret);
-                trim(&mut secret.metadata);
-                secret.metadata.annotations = None;
-                secret.metadata.labels = None;
-                if let Some(data) = &mut secret.data {
-                    data.retain(|name, _| matches!(name.as_str(), "tls.crt" | "tls.key"));
-                }
+                secret.metadata.resource_version = None;
                 let same = self.snapshot.secrets.get(&key).is_some_and(|known| **known == secret);
                 self.put(same, Object::Secret(Arc::new(secret)))
             }
             Object::EndpointSlice(slice) => {
                 let mut slice = Arc::unwrap_or_clone(slice);
-                trim(&mut slice.metadata);
-                slice.metadata.annotations = None;
-                let before = self.snapshot.service_of_slice(&key).cloned();
+                slice.metadata.resource_version = None;
+                let before = self.slices.get(&key).cloned();
                 let after = service_of(&slice);
-                let known = before.as_ref().and_then(|service| self.snapshot.endpoint_slices.get(service)?.get(&key.name));
-                if known.is_some_and(|known| **known == slice) {
-                    return Effect::Nothing;
+                if let (Some(service), true) = (&before, before == after) {
+                    let slices = self.snapshot.endpoint_slices.entry(service.clone()).or_default();
+                    if slices.get(&key.name).is_some_and(|known| **known == slice) {
+                        return Effect::Nothing;
+                    }
+                    slices.insert(key.name, Arc::new(slice));
+                    return Effect::Endpoints(service.clone());
                 }
-                self.snapshot.upsert(Object::EndpointSlice(Arc::new(slice)));
+                self.take_slice(&key);
+                if let Some(service) = &after {
+                    let slices = self.snapshot.endpoint_slices.entry(service.clone()).or_default();
+                    slices.insert(key.name.clone(), Arc::new(slice));
+                    self.slices.insert(key, service.clone());
+                }
                 match (before, after) {
-                    (None, Some(service)) => Effect::Endpoints(service),
-                    (Some(before), Some(after)) if before == after => Effect::Endpoints(after),
                     (None, None) => Effect::Nothing,
-                    _ => Effect::Table,
+                    (None, Some(service)) | (Some(service), None) => Effect::Endpoints(service),
+                    (Some(_), Some(_)) => Effect::Table,
                 }
             }
         }
@@ -164,48 +172,33 @@ impl Store {
     }
 
     fn delete(&mut self, kind: Kind, key: &ObjectKey) -> Effect {
-        self.status.remove(key);
-        if kind == Kind::Service {
-            self.service_addresses.remove(key);
-        }
-        if kind == Kind::EndpointSlice {
-            let service = self.snapshot.service_of_slice(key).cloned();
-            self.snapshot.remove(kind, key);
-            return service.map_or(Effect::Nothing, Effect::Endpoints);
-        }
-        if !self.keys_contain(kind, key) {
-            return Effect::Nothing;
-        }
-        self.snapshot.remove(kind, key);
-        Effect::Table
+        let s = &mut self.snapshot;
+        let known = match kind {
+            Kind::Ingress => {
+                self.status.remove(key);
+                s.ingresses.remove(key).is_some()
+            }
+            Kind::IngressClass => s.ingress_classes.remove(&key.name).is_some(),
+            Kind::Service => {
+                self.service_addresses.remove(key);
+                s.services.remove(key).is_some()
+            }
+            Kind::Secret => s.secrets.remove(key).is_some(),
+            Kind::EndpointSlice => return self.take_slice(key).map_or(Effect::Nothing, Effect::Endpoints),
+        };
+        if known { Effect::Table } else { Effect::Nothing }
     }
 
-    fn keys_contain(&self, kind: Kind, key: &ObjectKey) -> bool {
-        let s = &self.snapshot;
-        match kind {
-            Kind::Ingress => s.ingresses.contains_key(key),
-            Kind::IngressClass => s.ingress_classes.contains_key(&key.name),
-            Kind::Service => s.services.contains_key(key),
-            Kind::Secret => s.secrets.contains_key(key),
-            Kind::EndpointSlice => s.service_of_slice(key).is_some(),
+    /// Takes a slice out of the snapshot; gives the Service it belonged to.
+    fn take_slice(&mut self, key: &ObjectKey) -> Option<ObjectKey> {
+        let service = self.slices.remove(key)?;
+        if let Some(slices) = self.snapshot.endpoint_slices.get_mut(&service) {
+            slices.remove(&key.name);
+            if slices.is_empty() {
+                self.snapshot.endpoint_slices.remove(&service);
+            }
         }
-    }
-}
-
-/// Drops what no translation reads, so that it neither costs memory nor counts as a change.
-fn trim(metadata: &mut ObjectMeta) {
-    *metadata = ObjectMeta {
-        name: metadata.name.take(),
-        namespace: metadata.namespace.take(),
-        uid: metadata.uid.take(),
-        creation_timestamp: metadata.creation_timestamp.take(),
-        annotations: metadata.annotations.take(),
-        labels: metadata.labels.take(),
-        ..ObjectMeta::default()
-    };
-    // What kubectl apply keeps for itself: it changes with every apply and says nothing that the object does not.
-    if let Some(annotations) = &mut metadata.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        Some(service)
     }
 }
 
@@ -246,6 +239,18 @@ mod tests {
     }
 
     #[test]
+    fn the_status_of_an_ingress_outlives_a_service_of_its_name() {
+        let mut store = Store::default();
+        store.apply(ingress(json!({}), "1", "192.0.2.1"));
+        let web = ObjectKey::new("shop", "web");
+        store.apply(Change::Upsert(object(json!({"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}}))));
+        assert_eq!(store.apply(Change::Delete(Kind::Service, web.clone())), [Effect::Table]);
+        assert_eq!(store.status(&web).len(), 1);
+        assert_eq!(store.apply(Change::Delete(Kind::Ingress, web.clone())), [Effect::Table]);
+        assert_eq!(store.status(&web).len(), 0);
+    }
+
+    #[test]
     fn slices_have_a_path_of_their_own() {
         let mut store = Store::default();
         let api = ObjectKey::new("shop", "api");
@@ -254,7 +259,8 @@ mod tests {
         assert_eq!(store.apply(slice("api-1", "api", "10.0.0.2")), [Effect::Endpoints(api.clone())]);
         assert_eq!(store.apply(slice("api-1", "web", "10.0.0.2")), [Effect::Table], "it moved to another Service");
         let gone = Change::Delete(Kind::EndpointSlice, ObjectKey::new("shop", "api-1"));
-        assert_eq!(store.apply(gone), [Effect::Endpoints(ObjectKey::new("shop", "web"))]);
+        assert_eq!(store.apply(gone.clone()), [Effect::Endpoints(ObjectKey::new("shop", "web"))]);
+        assert_eq!(store.apply(gone), [Effect::Nothing]);
         assert!(store.snapshot().endpoint_slices.is_empty());
     }
 

@@ -82,7 +82,6 @@ impl Sockets {
                 }
                 Err(source) => {
                     let error = BindError { id: listener.id.clone(), addr: listener.addr, source };
-                    tracing::error!(%error, "listener is closed");
                     result = result.and(Err(error));
                 }
             }

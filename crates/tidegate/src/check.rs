@@ -10,7 +10,7 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
     let (loaded, translation) = match translated(args) {
         Ok(both) => both,
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            eprintln!("tidegate: {}", crate::one_line(&error));
             return ExitCode::FAILURE;
         }
     };

@@ -101,8 +101,8 @@ pub(crate) fn check() -> anyhow::Result<Vec<String>> {
         .chain(&refused::CHECKS)
     {
         match check() {
-            Ok(()) => passed.push(format!("chart: {name}")),
-            Err(error) => writeln!(failures, "chart: {name}: {error:?}\n")?,
+            Ok(()) => passed.push((*name).to_owned()),
+            Err(error) => writeln!(failures, "{name}: {error:?}\n")?,
         }
     }
     if !failures.is_empty() {
@@ -248,6 +248,6 @@ mod tmp {
     }
     #[test]
     fn tmp_cluster() {
-        match super::apply_to_cluster(std::path::Path::new(&std::env::var("KUBECONFIG").unwrap())) { Ok(p) => println!("{}", p.join("\n")), Err(e) => panic!("{e:?}") }
+        match super::apply_to_cluster(&crate::cluster::Cluster::from_environment().unwrap()) { Ok(p) => println!("{}", p.join("\n")), Err(e) => panic!("{e:?}") }
     }
 }

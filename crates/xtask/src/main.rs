@@ -32,8 +32,18 @@ enum Task {
     Codegen(codegen::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().task {
+fn main() -> std::process::ExitCode {
+    match run(Args::parse().task) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Test(args) => test::run(args),
         Task::Cluster(args) => cluster::run(args),
         Task::Bench(args) => bench::run(args),

@@ -38,15 +38,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         totals.check("rustfmt", cargo(&["fmt", "--all", "--check"]));
         totals.check("clippy", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
         step("chart");
-        match crate::chart::check() {
-            Ok(checks) => {
-                for check in &checks {
-                    println!("chart: {check} ... ok");
-                }
-                totals.passed += checks.len() as u64;
-            }
-            Err(error) => totals.fail("chart", &error),
-        }
+        totals.checks("chart", crate::chart::check());
     }
     step("unit, golden, property, proxy, fake API server");
     totals.cargo_test(Command::new("cargo").args(["test", "--workspace", "--no-fail-fast", "--exclude", "tests", "--"]).args(&filter))?;
@@ -89,7 +81,10 @@ fn with_cluster(totals: &mut Totals, filter: &[&str]) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error),
     };
-    let mut tests = cluster.command("cargo");
+    if filter.is_empty() {
+        totals.checks("chart on the API server", crate::chart::apply_to_cluster(&cluster));
+    }
+    let mut tests = cluster.command("cargo")?;
     tests.args(["test", "--package", "tests", "--no-fail-fast", "--", "--nocapture", "--test-threads=1", "cluster_"]).args(filter);
     let result = totals.cargo_test(tests.env("TIDEGATE_REQUIRE_CLUSTER", "1").env("TIDEGATE_BIN", binary()).current_dir(root()));
     if started_here {
@@ -117,6 +112,16 @@ impl Totals {
             Ok(()) => {
                 println!("{name} ... ok");
                 self.passed += 1;
+            }
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    fn checks(&mut self, name: &str, result: anyhow::Result<Vec<String>>) {
+        match result {
+            Ok(checks) => {
+                checks.iter().for_each(|check| println!("{check} ... ok"));
+                self.passed += checks.len() as u64;
             }
             Err(error) => self.fail(name, &error),
         }

