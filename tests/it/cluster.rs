@@ -82,12 +82,8 @@ impl Cluster {
     pub(crate) async fn tidegate_at(&self, name: &str, ip: Ipv4Addr, args: &[&str]) -> Tidegate {
         let kubeconfig = format!("--kubeconfig={}", self.kubeconfig().display());
         let identity = format!("--identity={name}");
-        let lease = format!("--lease-name={name}");
         let usual = ["controller", &kubeconfig, &identity, "--lease-namespace=tidegate", "--access-log=off"];
-        let mut args: Vec<&str> = usual.iter().chain(args).copied().collect();
-        if !args.iter().any(|arg| arg.starts_with("--lease-name=")) {
-            args.push(&lease);
-        }
+        let args: Vec<&str> = usual.iter().chain(args).copied().collect();
         Tidegate::start_at(name, ip, &args).ready().await
     }
 

@@ -21,6 +21,10 @@ pub struct Metrics {
     pub objects: IntGaugeVec,
     /// `tidegate_watch_errors_total{kind}`: failed lists and watches.
     pub watch_errors: IntCounterVec,
+    /// `tidegate_synced{kind}`: 1 once every object of the kind was listed.
+    pub synced: IntGaugeVec,
+    /// `tidegate_doubtful_lists_total{kind}`: lists that were not believed at first, because most objects were missing.
+    pub doubtful_lists: IntCounterVec,
     /// `tidegate_undecodable_objects_total{kind}`: objects left out because a field has the wrong type.
     pub undecodable: IntCounterVec,
     /// `tidegate_leader`: 1 while this replica writes status and Events.
@@ -59,6 +63,8 @@ impl Metrics {
             diagnostics: gauges("tidegate_diagnostics", "What is wrong with objects now.", &["severity", "reason"])?,
             objects: gauges("tidegate_objects", "Objects known.", &["kind"])?,
             watch_errors: counters("tidegate_watch_errors_total", "Failed lists and watches.", &["kind"])?,
+            synced: gauges("tidegate_synced", "1 once every object of the kind was listed.", &["kind"])?,
+            doubtful_lists: counters("tidegate_doubtful_lists_total", "Lists not believed at first: most objects were missing.", &["kind"])?,
             undecodable: counters("tidegate_undecodable_objects_total", "Objects left out because a field has the wrong type.", &["kind"])?,
             leader: gauge("tidegate_leader", "1 while this replica writes status and Events.")?,
             status_writes: counters("tidegate_status_writes_total", "Writes of Ingress status.", &["result"])?,

@@ -5,15 +5,18 @@ use crate::metrics::Metrics;
 use crate::source::Change;
 use crate::store::{Effect, Store};
 use k8s_openapi::api::networking::v1::IngressLoadBalancerIngress;
-use routing_table::{ClusterId, EndpointSets, Update};
+use routing_table::{ClusterId, EndpointSets, RoutingTable, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use translate::{Diagnostic, Kind, Object, ObjectKey, Settings, Severity, Translation};
 
 /// Most changes taken from the channel before anything else is done.
 const BURST: usize = 1024;
+/// Least time between two reports. Each status that is written comes back as a change, and a report costs all of them.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// What the loop is started with.
 pub struct Options {
@@ -34,12 +37,15 @@ pub struct Report {
     pub diagnostics: Arc<Vec<Diagnostic>>,
     /// The Ingresses that are ours, with the addresses their status has.
     pub claimed: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
+    /// The Ingresses that are not ours but have addresses in their status, with them.
+    pub unclaimed: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
     /// What the published Service has as its address.
     pub service_addresses: Vec<IngressLoadBalancerIngress>,
 }
 
 /// Runs until `shutdown` or until every sender of `changes` is gone. Calls `publish` from this task only; an error it
-/// returns is logged and counted. `report` gets its first value when the first table has been published.
+/// returns is logged and counted. `report` gets its first value when the first table has been published, and later ones
+/// ten times a second at most.
 pub async fn run<E: std::fmt::Display>(
     options: Options,
     mut changes: mpsc::Receiver<Change>,
@@ -49,7 +55,9 @@ pub async fn run<E: std::fmt::Display>(
 ) {
     let Options { settings, mut batch, metrics, publish_service } = options;
     let mut store = Store::default();
-    let mut last: Option<Translation> = None;
+    let mut last: Option<Last> = None;
+    // Whether there is something to report, and when there was last.
+    let (mut stale, mut reported): (bool, Option<Instant>) = (false, None);
     let mut publish = |update: Update| {
         if let Err(error) = publish(update) {
             tracing::error!(%error, "table was not published as a whole");
@@ -57,7 +65,8 @@ pub async fn run<E: std::fmt::Display>(
         }
     };
     loop {
-        let due = batch.due().filter(|_| store.is_synced());
+        let report_due = (stale && last.is_some()).then(|| reported.map_or_else(now, |at| at + REPORT_EVERY));
+        let due = batch.due().filter(|_| store.is_synced()).into_iter().chain(report_due).min();
         let wait = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -76,7 +85,6 @@ pub async fn run<E: std::fmt::Display>(
         let mut services = BTreeSet::new();
         let mut next = first;
         let mut taken = 0;
-        let mut stale = false;
         while let Some(change) = next {
             // Ingress status and Service addresses are part of the report without being part of the table.
             stale |= !matches!(&change, Change::Upsert(Object::EndpointSlice(_)) | Change::Delete(Kind::EndpointSlice, _));
@@ -84,7 +92,7 @@ pub async fn run<E: std::fmt::Display>(
                 match effect {
                     Effect::Nothing => {}
                     Effect::Endpoints(service) => drop(services.insert(service)),
-                    Effect::Table => batch.changed(std::time::Instant::now()),
+                    Effect::Table => batch.changed(now()),
                 }
             }
             taken += 1;
@@ -96,7 +104,7 @@ pub async fn run<E: std::fmt::Display>(
         if let Some(last) = &mut last
             && !services.is_empty()
         {
-            batch.changed_aside(std::time::Instant::now());
+            batch.changed_aside(now());
             let sets = changed_endpoints(&store, &settings, last, &services);
             if !sets.is_empty() {
                 metrics.endpoint_updates.inc();
@@ -104,29 +112,32 @@ pub async fn run<E: std::fmt::Display>(
                 publish(Update::Endpoints(sets));
             }
         }
-        if batch.due().is_some_and(|due| due <= std::time::Instant::now()) {
+        if batch.due().is_some_and(|due| due <= now()) {
             let started = std::time::Instant::now();
-            let translation = translate::translate(store.snapshot(), &settings);
-            batch.built(std::time::Instant::now());
+            let made = translate::translate(store.snapshot(), &settings);
             metrics.translations.inc();
             metrics.translation_seconds.observe(started.elapsed().as_secs_f64());
-            count(&metrics, &store, &translation.diagnostics);
-            let same = last.as_ref().is_some_and(|last| last.table == translation.table && last.endpoints == translation.endpoints);
+            batch.built(now());
+            count(&metrics, &store, last.as_ref().map(|last| &**last.diagnostics).unwrap_or_default(), &made.diagnostics);
+            let same = last.as_ref().is_some_and(|last| last.table == made.table && last.endpoints == made.endpoints);
             if !same {
                 metrics.table_updates.inc();
-                publish(Update::Table(Arc::clone(&translation.table), translation.endpoints.clone()));
+                publish(Update::Table(Arc::clone(&made.table), made.endpoints.clone()));
             }
-            last = Some(translation);
+            let Translation { table, endpoints, diagnostics, claimed } = made;
+            last = Some(Last { table, endpoints, diagnostics: Arc::new(diagnostics), claimed });
             stale = true;
         }
         if let Some(last) = &last
             && stale
+            && reported.is_none_or(|at| now() >= at + REPORT_EVERY)
         {
-            let now = make_report(&store, last, publish_service.as_ref());
+            (stale, reported) = (false, Some(now()));
+            let made = make_report(&store, last, publish_service.as_ref());
             report.send_if_modified(|known| {
-                let changed = known.as_ref() != Some(&now);
+                let changed = known.as_ref() != Some(&made);
                 if changed {
-                    *known = Some(now);
+                    *known = Some(made);
                 }
                 changed
             });
@@ -134,8 +145,21 @@ pub async fn run<E: std::fmt::Display>(
     }
 }
 
+/// The last translation, with the endpoints as they were last published.
+struct Last {
+    table: Arc<RoutingTable>,
+    endpoints: EndpointSets,
+    diagnostics: Arc<Vec<Diagnostic>>,
+    claimed: Vec<ObjectKey>,
+}
+
+/// The runtime's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// New endpoints of the clusters of these Services, where they differ.
-fn changed_endpoints(store: &Store, settings: &Settings, last: &Translation, services: &BTreeSet<ObjectKey>) -> EndpointSets {
+fn changed_endpoints(store: &Store, settings: &Settings, last: &Last, services: &BTreeSet<ObjectKey>) -> EndpointSets {
     let mut sets = EndpointSets::new();
     for service in services {
         let from = ClusterId::new(&service.namespace, &service.name, 0);
@@ -150,24 +174,34 @@ fn changed_endpoints(store: &Store, settings: &Settings, last: &Translation, ser
     sets
 }
 
-fn make_report(store: &Store, last: &Translation, publish_service: Option<&ObjectKey>) -> Report {
+fn make_report(store: &Store, last: &Last, publish_service: Option<&ObjectKey>) -> Report {
+    let claimed: BTreeMap<_, _> = last.claimed.iter().map(|key| (key.clone(), store.status(key).to_vec())).collect();
+    let others = store.statuses().iter().filter(|(key, _)| !claimed.contains_key(*key));
     Report {
-        diagnostics: Arc::new(last.diagnostics.clone()),
-        claimed: last.claimed.iter().map(|key| (key.clone(), store.status(key).to_vec())).collect(),
+        diagnostics: Arc::clone(&last.diagnostics),
+        unclaimed: others.map(|(key, addresses)| (key.clone(), addresses.clone())).collect(),
+        claimed,
         service_addresses: publish_service.map(|service| store.service_addresses(service).to_vec()).unwrap_or_default(),
     }
 }
 
-fn count(metrics: &Metrics, store: &Store, diagnostics: &[Diagnostic]) {
+fn count(metrics: &Metrics, store: &Store, before: &[Diagnostic], diagnostics: &[Diagnostic]) {
     for (kind, count) in store.counts() {
         metrics.objects.with_label_values(&[kind.as_str()]).set(count as i64);
     }
-    metrics.diagnostics.reset();
+    let mut counts: BTreeMap<[&str; 2], i64> = before.iter().map(|diagnostic| (labels(diagnostic), 0)).collect();
     for diagnostic in diagnostics {
-        let severity = match diagnostic.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        metrics.diagnostics.with_label_values(&[severity, diagnostic.reason]).inc();
+        *counts.entry(labels(diagnostic)).or_default() += 1;
     }
+    for (labels, count) in counts {
+        metrics.diagnostics.with_label_values(&labels).set(count);
+    }
+}
+
+fn labels(diagnostic: &Diagnostic) -> [&'static str; 2] {
+    let severity = match diagnostic.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    [severity, diagnostic.reason]
 }

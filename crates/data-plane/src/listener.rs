@@ -7,7 +7,7 @@ use routing_table::{Listener, ListenerId, ListenerProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Connections the kernel queues before we accept them, per socket.
 const BACKLOG: i32 = 4096;
@@ -34,7 +34,18 @@ pub(crate) struct OpenListener {
     configured: SocketAddr,
     pub(crate) addr: SocketAddr,
     /// One for each worker. The same `Arc` for as long as the listener stays as it is.
-    pub(crate) sockets: Arc<Vec<TcpListener>>,
+    pub(crate) sockets: Arc<Vec<WorkerSocket>>,
+}
+
+/// A worker's socket, until it takes it. Then nobody else has it, so that it is closed when the worker closes it.
+#[derive(Debug)]
+pub(crate) struct WorkerSocket(Mutex<Option<TcpListener>>);
+
+impl WorkerSocket {
+    /// The socket, the first time.
+    pub(crate) fn take(&self) -> Option<TcpListener> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Opens and closes listening sockets.
@@ -95,6 +106,7 @@ impl Sockets {
         let tls = tls.then(|| self.tls.server_config(id.clone())).transpose();
         let tls = tls.map_err(|error: TlsError| io::Error::other(error))?;
         let (addr, sockets) = self.open_sockets(configured)?;
+        let sockets = sockets.into_iter().map(|socket| WorkerSocket(Mutex::new(Some(socket)))).collect();
         Ok(OpenListener { id, tls, configured, addr, sockets: Arc::new(sockets) })
     }
 

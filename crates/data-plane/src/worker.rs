@@ -4,7 +4,7 @@ use crate::access_log::{AccessLog, AccessLogSink};
 use crate::client::ClientConnection;
 use crate::connection;
 use crate::forwarded_headers::RequestIds;
-use crate::listener::{ListenerSet, OpenListener};
+use crate::listener::{ListenerSet, OpenListener, WorkerSocket};
 use crate::metrics::{Metrics, RouteStats, WorkerStats};
 use crate::pool::Pool;
 use crate::publish::{Current, Reader};
@@ -13,7 +13,6 @@ use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +176,7 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
 /// The accept loops that run, by the sockets they accept from.
 #[derive(Default)]
 struct Accepting {
-    loops: HashMap<*const Vec<TcpListener>, AcceptLoop>,
+    loops: HashMap<*const Vec<WorkerSocket>, AcceptLoop>,
 }
 
 struct AcceptLoop {
@@ -185,7 +184,7 @@ struct AcceptLoop {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
     /// Keeps the address that is the key from being used again.
-    _sockets: Arc<Vec<TcpListener>>,
+    _sockets: Arc<Vec<WorkerSocket>>,
 }
 
 impl Accepting {
@@ -214,7 +213,7 @@ impl Accepting {
 }
 
 fn start_accepting(worker: &Rc<Worker>, open: &OpenListener) -> io::Result<AcceptLoop> {
-    let socket = open.sockets[worker.index].try_clone()?;
+    let socket = open.sockets[worker.index].take().ok_or(io::ErrorKind::NotConnected)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let accept = connection::accept_loop(Rc::clone(worker), open.id.clone(), open.addr.port(), socket, open.tls.clone(), stopped);

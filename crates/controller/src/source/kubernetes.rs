@@ -1,35 +1,46 @@
 //! Objects from a Kubernetes API server: one watch for each kind.
 //!
-//! A watch that is lost changes nothing: kube lists again with backoff, and the list replaces what was known as a whole. One
-//! object that cannot be decoded is left out by itself (`DeserializeGuard`), instead of ending the watch.
+//! A watch that is lost changes nothing: it is taken up again, or everything is listed again, and a list replaces what was
+//! known as a whole. One object that cannot be decoded is left out by itself (`DeserializeGuard`), instead of ending the
+//! watch. `place` watches one kind in one place, `known` judges what it hears, `pacing` says how long to wait after a
+//! failure, `revision` notices a restored server, and `sink` makes changes of what the places of a kind found.
+
+mod known;
+mod pacing;
+mod place;
+mod revision;
+mod sink;
 
 use crate::metrics::Metrics;
 use crate::source::Change;
-use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::client::ClientBuilder;
 use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Config, Resource};
+use place::Place;
+use revision::Highest;
+use sink::Sink;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use translate::{Kind, Object, ObjectKey};
+use tower::timeout::TimeoutLayer;
+use translate::{Kind, Object};
 
 /// The server ends an idle watch after this many seconds, so that a dead connection is noticed soon after.
 const WATCH_SECONDS: u32 = 60;
-/// An error that lasts is logged this often.
-const LOG_EVERY: Duration = Duration::from_secs(60);
+/// Objects in one answer to a list. They are in memory three times while they are decoded, and may have 1 MiB each.
+const PAGE: u32 = 100;
+/// Longest time until an answer begins.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest silence in an answer: a watch says something, or ends, before that.
+const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +82,10 @@ pub async fn client(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<
         },
     };
     config.connect_timeout = Some(Duration::from_secs(5));
-    Ok(Client::try_from(config)?)
+    config.read_timeout = Some(READ_TIMEOUT);
+    // It would wait up to minutes by itself, and hide every failure until then.
+    config.default_retry = false;
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).build())
 }
 
 /// What to watch.
@@ -85,24 +99,29 @@ pub struct Scope {
 
 /// Watches every kind until `shutdown`.
 pub async fn watch(client: Client, scope: Scope, changes: mpsc::Sender<Change>, metrics: Metrics, shutdown: CancellationToken) {
-    let mut tasks = JoinSet::new();
-    let usual = watcher::Config::default().timeout(WATCH_SECONDS);
-    let sink = |kind| Sink { kind, changes: changes.clone(), metrics: metrics.clone(), shutdown: shutdown.clone() };
-    tasks.spawn(sink(Kind::Ingress).watch(namespaced::<Ingress>(&client, scope.namespace.as_deref()), usual.clone(), Object::Ingress));
-    tasks.spawn(sink(Kind::IngressClass).watch(Api::<DeserializeGuard<IngressClass>>::all(client.clone()), usual.clone(), Object::IngressClass));
-    tasks.spawn(sink(Kind::Service).watch(namespaced::<Service>(&client, scope.namespace.as_deref()), usual.clone(), Object::Service));
-    let slices = namespaced::<EndpointSlice>(&client, scope.namespace.as_deref());
-    tasks.spawn(sink(Kind::EndpointSlice).watch(slices, usual.clone(), Object::EndpointSlice));
-    let tls = usual.fields("type=kubernetes.io/tls");
-    match scope.secret_namespaces.as_slice() {
-        [] => drop(tasks.spawn(sink(Kind::Secret).watch(namespaced::<Secret>(&client, scope.namespace.as_deref()), tls, Object::Secret))),
-        [one] => drop(tasks.spawn(sink(Kind::Secret).watch(namespaced::<Secret>(&client, Some(one)), tls, Object::Secret))),
-        several => {
-            let apis = several.iter().map(|namespace| namespaced::<Secret>(&client, Some(namespace))).collect();
-            tasks.spawn(sink(Kind::Secret).watch_several(apis, tls, Object::Secret));
-        }
+    let (restart, restarted) = watch::channel(());
+    let mut watches = Watches { changes, metrics, restarted, highest: Highest::default(), tasks: JoinSet::new() };
+    let namespace = scope.namespace.as_deref();
+    let all = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
+    let tls = all.clone().fields("type=kubernetes.io/tls");
+    watches.add(Kind::Ingress, vec![namespaced(&client, namespace)], &all, Object::Ingress);
+    watches.add(Kind::IngressClass, vec![Api::all(client.clone())], &all, Object::IngressClass);
+    watches.add(Kind::Service, vec![namespaced(&client, namespace)], &all, Object::Service);
+    watches.add(Kind::EndpointSlice, vec![namespaced(&client, namespace)], &all, Object::EndpointSlice);
+    let secrets = match scope.secret_namespaces.as_slice() {
+        [] => vec![namespaced(&client, namespace)],
+        several => several.iter().map(|namespace| namespaced(&client, Some(namespace))).collect(),
+    };
+    watches.add(Kind::Secret, secrets, &tls, Object::Secret);
+    let revision = revision::watch(namespaced(&client, namespace), watches.highest.clone(), restart);
+    watches.tasks.spawn(revision);
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        // None ends by itself but when nobody receives changes any more. Stale for ever is worse than a restart.
+        ended = watches.tasks.join_next() => if let Some(Err(error)) = ended {
+            tracing::error!(%error, "a watch failed for good");
+        },
     }
-    while tasks.join_next().await.is_some() {}
 }
 
 fn namespaced<K>(client: &Client, namespace: Option<&str>) -> Api<DeserializeGuard<K>>
@@ -115,111 +134,29 @@ where
     }
 }
 
-/// Where the objects of one kind go.
-struct Sink {
-    kind: Kind,
+/// What all watches share, and their tasks.
+struct Watches {
     changes: mpsc::Sender<Change>,
     metrics: Metrics,
-    shutdown: CancellationToken,
+    restarted: watch::Receiver<()>,
+    highest: Highest,
+    tasks: JoinSet<()>,
 }
 
-impl Sink {
-    async fn watch<K>(self, api: Api<DeserializeGuard<K>>, config: watcher::Config, wrap: fn(Arc<K>) -> Object)
+impl Watches {
+    /// Watches a kind in some places.
+    fn add<K>(&mut self, kind: Kind, apis: Vec<Api<DeserializeGuard<K>>>, config: &watcher::Config, wrap: fn(Arc<K>) -> Object)
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
         DeserializeGuard<K>: Resource<DynamicType = ()>,
     {
-        self.watch_several(vec![api], config, wrap).await;
-    }
-
-    /// Watches one kind in several places; it is known when all of them were listed once.
-    async fn watch_several<K>(self, apis: Vec<Api<DeserializeGuard<K>>>, config: watcher::Config, wrap: fn(Arc<K>) -> Object)
-    where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-        DeserializeGuard<K>: Resource<DynamicType = ()>,
-    {
-        // Per place: its objects as last listed and changed, for the list of all of them; `None` until listed.
-        let mut known: Vec<Option<BTreeMap<ObjectKey, Object>>> = vec![None; apis.len()];
-        let mut listing: Vec<Vec<(ObjectKey, Object)>> = vec![Vec::new(); apis.len()];
-        let streams = apis.into_iter().enumerate().map(|(place, api)| {
-            let stream = watcher(api, config.clone()).default_backoff();
-            stream.map(move |event| (place, event)).boxed()
-        });
-        let mut events = futures_util::stream::select_all(streams);
-        let several = known.len() > 1;
-        let mut logged: Option<Instant> = None;
-        loop {
-            let next = tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                next = events.next() => next,
-            };
-            let Some((place, event)) = next else { return };
-            let change = match event {
-                Ok(Event::Init) => {
-                    listing[place].clear();
-                    None
-                }
-                Ok(Event::InitApply(object)) => {
-                    listing[place].extend(self.decode(object, wrap).map(|object| (object.key(), object)));
-                    None
-                }
-                Ok(Event::InitDone) => {
-                    let listed = std::mem::take(&mut listing[place]);
-                    if several {
-                        known[place] = Some(listed.into_iter().collect());
-                        let all: Option<Vec<Object>> = known.iter().map(|place| Some(place.as_ref()?.values().cloned().collect::<Vec<_>>()))
-                            .collect::<Option<Vec<_>>>()
-                            .map(|places| places.concat());
-                        all.map(|objects| Change::Replace(self.kind, objects))
-                    } else {
-                        Some(Change::Replace(self.kind, listed.into_iter().map(|(_, object)| object).collect()))
-                    }
-                }
-                Ok(Event::Apply(object)) => {
-                    let key = ObjectKey::of(object.meta());
-                    match self.decode(object, wrap) {
-                        Some(object) => {
-                            if let Some(known) = &mut known[place] {
-                                known.insert(key, object.clone());
-                            }
-                            Some(Change::Upsert(object))
-                        }
-                        None => Some(Change::Delete(self.kind, key)),
-                    }
-                }
-                Ok(Event::Delete(object)) => {
-                    let key = ObjectKey::of(object.meta());
-                    if let Some(known) = &mut known[place] {
-                        known.remove(&key);
-                    }
-                    Some(Change::Delete(self.kind, key))
-                }
-                Err(error) => {
-                    self.metrics.watch_errors.with_label_values(&[self.kind.as_str()]).inc();
-                    if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-                        logged = Some(Instant::now());
-                        tracing::warn!(kind = %self.kind, %error, "watch failed; what is known is kept");
-                    }
-                    None
-                }
-            };
-            if let Some(change) = change
-                && self.changes.send(change).await.is_err()
-            {
-                return;
-            }
-        }
-    }
-
-    fn decode<K>(&self, object: DeserializeGuard<K>, wrap: fn(Arc<K>) -> Object) -> Option<Object> {
-        match object.0 {
-            Ok(object) => Some(wrap(Arc::new(object))),
-            Err(invalid) => {
-                self.metrics.undecodable.with_label_values(&[self.kind.as_str()]).inc();
-                let key = ObjectKey::of(&invalid.metadata);
-                tracing::warn!(kind = %self.kind, object = %key, error = invalid.error, "object cannot be decoded and was left out");
-                None
-            }
+        let (found, received) = mpsc::channel(64);
+        let sink = Sink::new(kind, apis.len(), self.changes.clone(), self.metrics.clone());
+        self.tasks.spawn(sink.run(received));
+        for (number, api) in apis.into_iter().enumerate() {
+            let (restart, highest) = (self.restarted.clone(), self.highest.clone());
+            let place = Place { number, api, config: config.clone(), wrap, restart, highest };
+            self.tasks.spawn(place.watch(found.clone()));
         }
     }
 }

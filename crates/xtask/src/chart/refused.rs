@@ -63,7 +63,7 @@ fn wrong_values() -> anyhow::Result<()> {
         ("{secretNamespaces: [Shop]}", "secretNamespaces"),
         ("{secretNamespaces: [shop, shop]}", "secretNamespaces"),
         ("{publishService: {pathOverride: edge}}", "pathOverride"),
-        ("{extraArgs: {--log: info}}", "extraArgs"),
+        ("{extraArgs: {--log: info}}", "--log"),
         ("{podAnnotations: {a: 1}}", "podAnnotations"),
         ("{lameduckSeconds: 10s}", "lameduckSeconds"),
     ] {
