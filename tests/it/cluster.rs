@@ -38,7 +38,11 @@ impl Cluster {
         let turn = TURN.lock().await;
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::try_default().await.unwrap();
-        let cluster = Self { client, directory: directory.into(), _turn: turn };
+        let cluster = Self {
+            client,
+            directory: directory.into(),
+            _turn: turn,
+        };
         cluster.install();
         Some(cluster)
     }
@@ -46,7 +50,13 @@ impl Cluster {
     /// Applies what the chart renders: ServiceAccount, roles, class and all.
     fn install(&self) {
         let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/tidegate.yaml");
-        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", manifests]);
+        self.kubectl(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            manifests,
+        ]);
     }
 
     /// Runs kubectl as the cluster's administrator; gives its output.
@@ -59,8 +69,19 @@ impl Cluster {
 
     /// A kubeconfig with a token of the ServiceAccount that the chart made, so that a missing permission is a failed test.
     fn kubeconfig(&self) -> PathBuf {
-        let token = self.kubectl(&["create", "token", "tidegate", "--namespace=tidegate", "--duration=2h"]);
-        let admin = self.kubectl(&["config", "view", "--raw", "--output=jsonpath={.clusters[0].cluster.server}"]);
+        let token = self.kubectl(&[
+            "create",
+            "token",
+            "tidegate",
+            "--namespace=tidegate",
+            "--duration=2h",
+        ]);
+        let admin = self.kubectl(&[
+            "config",
+            "view",
+            "--raw",
+            "--output=jsonpath={.clusters[0].cluster.server}",
+        ]);
         let authority = self.directory.join("certificates/apiserver.crt");
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "tidegate",
@@ -68,7 +89,8 @@ impl Cluster {
             "users": [{"name": "u", "user": {"token": token.trim()}}],
             "contexts": [{"name": "tidegate", "context": {"cluster": "c", "user": "u"}}],
         });
-        let path = std::env::temp_dir().join(format!("tidegate-kubeconfig-{}.json", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("tidegate-kubeconfig-{}.json", std::process::id()));
         std::fs::write(&path, config.to_string()).unwrap();
         path
     }
@@ -82,7 +104,13 @@ impl Cluster {
     pub(crate) async fn tidegate_at(&self, name: &str, ip: Ipv4Addr, args: &[&str]) -> Tidegate {
         let kubeconfig = format!("--kubeconfig={}", self.kubeconfig().display());
         let identity = format!("--identity={name}");
-        let usual = ["controller", &kubeconfig, &identity, "--lease-namespace=tidegate", "--access-log=off"];
+        let usual = [
+            "controller",
+            &kubeconfig,
+            &identity,
+            "--lease-namespace=tidegate",
+            "--access-log=off",
+        ];
         let args: Vec<&str> = usual.iter().chain(args).copied().collect();
         Tidegate::start_at(name, ip, &args).ready().await
     }
@@ -91,25 +119,43 @@ impl Cluster {
     pub(crate) async fn namespace(&self, name: &str) {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let wanted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        api.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(wanted)).await.unwrap();
+        api.patch(
+            name,
+            &PatchParams::apply("test").force(),
+            &Patch::Apply(wanted),
+        )
+        .await
+        .unwrap();
     }
 
     /// Writes an object.
     pub(crate) async fn put<K>(&self, namespace: &str, mut object: Value)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
         object["apiVersion"] = K::api_version(&()).as_ref().into();
         object["kind"] = K::kind(&()).as_ref().into();
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(object)).await.unwrap();
+        api.patch(
+            &name,
+            &PatchParams::apply("test").force(),
+            &Patch::Apply(object),
+        )
+        .await
+        .unwrap();
     }
 
     /// Deletes an object.
     pub(crate) async fn delete<K>(&self, namespace: &str, name: &str)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         api.delete(name, &DeleteParams::default()).await.unwrap();
@@ -118,18 +164,34 @@ impl Cluster {
     /// The addresses in an Ingress's status.
     pub(crate) async fn status(&self, namespace: &str, name: &str) -> Vec<String> {
         let api: Api<Ingress> = Api::namespaced(self.client.clone(), namespace);
-        let status = api.get(name).await.unwrap().status.and_then(|status| status.load_balancer).and_then(|lb| lb.ingress);
-        status.unwrap_or_default().into_iter().filter_map(|one| one.ip.or(one.hostname)).collect()
+        let status = api
+            .get(name)
+            .await
+            .unwrap()
+            .status
+            .and_then(|status| status.load_balancer)
+            .and_then(|lb| lb.ingress);
+        status
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|one| one.ip.or(one.hostname))
+            .collect()
     }
 
     /// The process id of the API server.
     pub(crate) fn apiserver_pid(&self) -> String {
-        std::fs::read_to_string(self.directory.join("apiserver.pid")).unwrap().trim().to_owned()
+        std::fs::read_to_string(self.directory.join("apiserver.pid"))
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 
     /// Starts the API server again, after it was killed.
     pub(crate) fn start_apiserver(&self) {
-        let status = Command::new("sh").arg(self.directory.join("apiserver.sh")).status().unwrap();
+        let status = Command::new("sh")
+            .arg(self.directory.join("apiserver.sh"))
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 }
@@ -141,8 +203,10 @@ pub(crate) fn service(name: &str) -> Value {
 
 /// A slice of a Service with these addresses, each with its conditions.
 pub(crate) fn slice(service: &str, port: u16, endpoints: &[(&str, Value)]) -> Value {
-    let endpoints: Vec<Value> =
-        endpoints.iter().map(|(address, conditions)| json!({"addresses": [address], "conditions": conditions})).collect();
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|(address, conditions)| json!({"addresses": [address], "conditions": conditions}))
+        .collect();
     json!({
         "metadata": {"name": format!("{service}-1"), "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4", "ports": [{"name": "http", "port": port, "protocol": "TCP"}], "endpoints": endpoints,
@@ -165,7 +229,8 @@ pub(crate) fn ingress(name: &str, rules: &[(&str, &str, &str, &str)]) -> Value {
         .iter()
         .map(|(host, path, kind, service)| {
             let backend = json!({"service": {"name": service, "port": {"name": "http"}}});
-            let mut rule = json!({"http": {"paths": [{"path": path, "pathType": kind, "backend": backend}]}});
+            let mut rule =
+                json!({"http": {"paths": [{"path": path, "pathType": kind, "backend": backend}]}});
             if !host.is_empty() {
                 rule["host"] = (*host).into();
             }

@@ -5,17 +5,33 @@ use std::process::{Command, Output};
 use test_support::process::{binary, free_port};
 
 fn run(args: &[&str]) -> Output {
-    Command::new(binary()).args(args).env_remove("KUBECONFIG").env("HOME", "/nonexistent").output().unwrap()
+    Command::new(binary())
+        .args(args)
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
+        .output()
+        .unwrap()
 }
 
 #[track_caller]
 fn check(args: &[&str], status: i32, said: &str) {
     let output = run(args);
     let errors = String::from_utf8_lossy(&output.stderr);
-    println!("tidegate {}\n  -> {} (exit status {:?})", args.join(" "), errors.lines().next().unwrap_or_default(), output.status.code());
+    println!(
+        "tidegate {}\n  -> {} (exit status {:?})",
+        args.join(" "),
+        errors.lines().next().unwrap_or_default(),
+        output.status.code()
+    );
     assert_eq!(output.status.code(), Some(status), "{args:?}: {errors}");
-    assert!(errors.contains(said), "{args:?} says {errors:?}, not {said:?}");
-    assert!(!errors.contains("panicked") && !errors.contains("RUST_BACKTRACE"), "{errors}");
+    assert!(
+        errors.contains(said),
+        "{args:?} says {errors:?}, not {said:?}"
+    );
+    assert!(
+        !errors.contains("panicked") && !errors.contains("RUST_BACKTRACE"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -23,20 +39,49 @@ fn bad_flags_exit_with_2() {
     check(&[], 2, "Usage");
     check(&["serv"], 2, "serv");
     check(&["serve"], 2, "--manifests");
-    check(&["serve", "--manifests", "x", "--http-addr", "8080"], 2, "0.0.0.0:8080");
-    check(&["serve", "--manifests", "x", "--worker", "2"], 2, "--workers");
-    check(&["controller", "--publish-service", "x"], 2, "namespace/name");
-    check(&["serve", "--manifests", "x", "--trusted-proxy", "10.0.0.0/99"], 2, "10.0.0.0/99");
+    check(
+        &["serve", "--manifests", "x", "--http-addr", "8080"],
+        2,
+        "0.0.0.0:8080",
+    );
+    check(
+        &["serve", "--manifests", "x", "--worker", "2"],
+        2,
+        "--workers",
+    );
+    check(
+        &["controller", "--publish-service", "x"],
+        2,
+        "namespace/name",
+    );
+    check(
+        &[
+            "serve",
+            "--manifests",
+            "x",
+            "--trusted-proxy",
+            "10.0.0.0/99",
+        ],
+        2,
+        "10.0.0.0/99",
+    );
 }
 
 #[test]
 fn what_cannot_be_read_or_opened_exits_with_1() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
-    let (http, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let (http, admin) = (
+        format!("127.0.0.1:{}", free_port()),
+        format!("127.0.0.1:{}", free_port()),
+    );
     let usual = ["--https-addr=off"];
     let serve = |more: &[&'static str], http: &str, admin: &str| {
-        let mut args: Vec<String> = vec!["serve".into(), format!("--http-addr={http}"), format!("--admin-addr={admin}")];
+        let mut args: Vec<String> = vec![
+            "serve".into(),
+            format!("--http-addr={http}"),
+            format!("--admin-addr={admin}"),
+        ];
         args.extend(usual.iter().chain(more).map(|arg| (*arg).to_owned()));
         args
     };
@@ -48,14 +93,38 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         check(&args, 1, said);
     };
-    with(serve(&["--manifests=/nonexistent"], &http, &admin), "", "cannot read /nonexistent");
-    with(serve(&["--access-log=/nonexistent/log"], &http, &admin), path, "cannot open the access log /nonexistent/log");
+    with(
+        serve(&["--manifests=/nonexistent"], &http, &admin),
+        "",
+        "cannot read /nonexistent",
+    );
+    with(
+        serve(&["--access-log=/nonexistent/log"], &http, &admin),
+        path,
+        "cannot open the access log /nonexistent/log",
+    );
     with(serve(&["--log=x=y=z"], &http, &admin), path, "--log");
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = holder.local_addr().unwrap().to_string();
-    with(serve(&[], &busy, &admin), path, &format!("cannot listen on {busy}"));
-    with(serve(&[], &http, &busy), path, &format!("cannot listen on {busy} (--admin-addr)"));
-    check(&["controller", "--kubeconfig=/nonexistent", &format!("--admin-addr={admin}")], 1, "cannot use kubeconfig /nonexistent");
+    with(
+        serve(&[], &busy, &admin),
+        path,
+        &format!("cannot listen on {busy}"),
+    );
+    with(
+        serve(&[], &http, &busy),
+        path,
+        &format!("cannot listen on {busy} (--admin-addr)"),
+    );
+    check(
+        &[
+            "controller",
+            "--kubeconfig=/nonexistent",
+            &format!("--admin-addr={admin}"),
+        ],
+        1,
+        "cannot use kubeconfig /nonexistent",
+    );
     check(&["check", "/nonexistent"], 1, "cannot read /nonexistent");
 }
 
@@ -76,5 +145,10 @@ fn check_names_file_and_line() {
     assert!(said.contains("web.yaml:12"), "{said}");
     assert!(said.contains("1 Ingress(es) served"), "{said}");
     std::fs::remove_file(directory.path().join("web.yaml")).unwrap();
-    assert_eq!(run(&["check", directory.path().to_str().unwrap()]).status.code(), Some(0));
+    assert_eq!(
+        run(&["check", directory.path().to_str().unwrap()])
+            .status
+            .code(),
+        Some(0)
+    );
 }

@@ -17,7 +17,9 @@ fn manifests(service_port: u16, host: &str) -> String {
 
 async fn serve(name: &str, directory: &Path) -> Tidegate {
     let path = format!("--manifests={}", directory.display());
-    Tidegate::start(name, &["serve", &path, "--access-log=off"]).ready().await
+    Tidegate::start(name, &["serve", &path, "--access-log=off"])
+        .ready()
+        .await
 }
 
 #[tokio::test]
@@ -27,7 +29,10 @@ async fn a_directory_is_served_and_reloaded() {
     let file = directory.path().join("web.yaml");
     std::fs::write(&file, manifests(web.addr.port(), "a.test")).unwrap();
     let tidegate = serve("files", directory.path()).await;
-    assert_eq!(get(tidegate.http, "a.test", "/").await.unwrap().text(), "web");
+    assert_eq!(
+        get(tidegate.http, "a.test", "/").await.unwrap().text(),
+        "web"
+    );
 
     std::fs::write(&file, manifests(web.addr.port(), "b.test")).unwrap();
     wait_for(tidegate.http, "b.test", "/", |answer| answer.status == 200).await;
@@ -36,15 +41,31 @@ async fn a_directory_is_served_and_reloaded() {
     std::fs::write(&file, "kind: [").unwrap();
     let start = std::time::Instant::now();
     while tidegate.metric("tidegate_manifest_problems").await < 1.0 {
-        assert!(start.elapsed() < Duration::from_secs(20), "the broken file is not noticed:\n{}", tidegate.logged());
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "the broken file is not noticed:\n{}",
+            tidegate.logged()
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(get(tidegate.http, "b.test", "/").await.unwrap().text(), "web", "the last good state is kept");
-    assert!(tidegate.logged().contains("web.yaml:2:1: did not find"), "{}", tidegate.logged());
+    assert_eq!(
+        get(tidegate.http, "b.test", "/").await.unwrap().text(),
+        "web",
+        "the last good state is kept"
+    );
+    assert!(
+        tidegate.logged().contains("web.yaml:2:1: did not find"),
+        "{}",
+        tidegate.logged()
+    );
 
     // As a ConfigMap mount changes: a link is swapped.
     std::fs::create_dir(directory.path().join("..one")).unwrap();
-    std::fs::write(directory.path().join("..one/web.yaml"), manifests(web.addr.port(), "c.test")).unwrap();
+    std::fs::write(
+        directory.path().join("..one/web.yaml"),
+        manifests(web.addr.port(), "c.test"),
+    )
+    .unwrap();
     std::fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink("..one/web.yaml", &file).unwrap();
     wait_for(tidegate.http, "c.test", "/", |answer| answer.status == 200).await;

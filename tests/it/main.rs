@@ -2,7 +2,11 @@
 //!
 //! Tests of a cluster run inside its network namespace (`cargo xtask test` does that); elsewhere they say that they were
 //! skipped, and fail instead when `TIDEGATE_REQUIRE_CLUSTER=1`.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failed unwrap is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "test code: a failed unwrap is a failed test"
+)]
 
 mod bad_objects;
 mod cluster;

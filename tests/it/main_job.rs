@@ -12,14 +12,18 @@ use test_support::{Backend, certificate};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cluster_an_ingress_becomes_traffic() {
-    let Some(cluster) = Cluster::enter().await else { return };
+    let Some(cluster) = Cluster::enter().await else {
+        return;
+    };
     let ns = "main-job";
     cluster.namespace(ns).await;
     let web = Backend::start_at("web", "10.244.128.10:8000".parse().unwrap(), Duration::ZERO).await;
     let api = Backend::start_at("api", "10.244.128.11:8000".parse().unwrap(), Duration::ZERO).await;
     for (name, address) in [("web", "10.244.128.10"), ("api", "10.244.128.11")] {
         cluster.put::<Service>(ns, service(name)).await;
-        cluster.put::<EndpointSlice>(ns, slice(name, 8000, &[(address, ready())])).await;
+        cluster
+            .put::<EndpointSlice>(ns, slice(name, 8000, &[(address, ready())]))
+            .await;
     }
     let (pem, key) = certificate::self_signed(&["shop.main-job.test"]);
     cluster
@@ -36,8 +40,19 @@ async fn cluster_an_ingress_becomes_traffic() {
     wanted["spec"]["tls"] = json!([{"hosts": ["shop.main-job.test"], "secretName": "tls"}]);
     cluster.put::<Ingress>(ns, wanted).await;
 
-    let tidegate = cluster.tidegate("main-job-a", &["--publish-address=192.0.2.1", "--clear-status-on-shutdown", "--lameduck=0s"]).await;
-    let other = cluster.tidegate("main-job-b", &["--publish-address=192.0.2.2"]).await;
+    let tidegate = cluster
+        .tidegate(
+            "main-job-a",
+            &[
+                "--publish-address=192.0.2.1",
+                "--clear-status-on-shutdown",
+                "--lameduck=0s",
+            ],
+        )
+        .await;
+    let other = cluster
+        .tidegate("main-job-b", &["--publish-address=192.0.2.2"])
+        .await;
     for (host, path, status, body) in [
         ("shop.main-job.test", "/", 200, "web"),
         ("shop.main-job.test", "/exact", 200, "api"),
@@ -48,37 +63,75 @@ async fn cluster_an_ingress_becomes_traffic() {
     ] {
         for replica in [&tidegate, &other] {
             let answer = get(replica.http, host, path).await.unwrap();
-            assert_eq!((answer.status.as_u16(), answer.text().as_str()), (status, body), "{host}{path}");
+            assert_eq!(
+                (answer.status.as_u16(), answer.text().as_str()),
+                (status, body),
+                "{host}{path}"
+            );
         }
     }
     for (alpn, version) in [("h2", "HTTP/2"), ("http/1.1", "HTTP/1.1")] {
-        let (answer, names, negotiated) = https_get(tidegate.https, "shop.main-job.test", "/", alpn).await;
-        assert_eq!((answer.as_str(), negotiated.as_str()), ("web", alpn), "over {version}");
+        let (answer, names, negotiated) =
+            https_get(tidegate.https, "shop.main-job.test", "/", alpn).await;
+        assert_eq!(
+            (answer.as_str(), negotiated.as_str()),
+            ("web", alpn),
+            "over {version}"
+        );
         assert!(names.contains("shop.main-job.test"), "{names}");
     }
     let (_, names, _) = https_get(tidegate.https, "nobody.main-job.test", "/", "http/1.1").await;
-    assert!(names.contains("tidegate.invalid"), "an unknown name gets the default certificate, not a tenant's: {names}");
+    assert!(
+        names.contains("tidegate.invalid"),
+        "an unknown name gets the default certificate, not a tenant's: {names}"
+    );
 
     // One of the two holds the lease, and only it writes.
-    let status = eventually("a status address", async || Some(cluster.status(ns, "shop").await).filter(|s| !s.is_empty())).await;
+    let status = eventually("a status address", async || {
+        Some(cluster.status(ns, "shop").await).filter(|s| !s.is_empty())
+    })
+    .await;
     let (leader, follower) = match status[0].as_str() {
         "192.0.2.1" => (&tidegate, &other),
         _ => (&other, &tidegate),
     };
-    assert_eq!((leader.metric("tidegate_leader").await, follower.metric("tidegate_leader").await), (1.0, 0.0));
-    assert_eq!(follower.metric("tidegate_status_writes_total").await, 0.0, "the other replica does not write");
+    assert_eq!(
+        (
+            leader.metric("tidegate_leader").await,
+            follower.metric("tidegate_leader").await
+        ),
+        (1.0, 0.0)
+    );
+    assert_eq!(
+        follower.metric("tidegate_status_writes_total").await,
+        0.0,
+        "the other replica does not write"
+    );
     println!("status address {status:?}, written by the leader only");
 
     // The leader goes; the other takes over at once and puts its own address there.
-    let successor = if leader.pid() == tidegate.pid() { "192.0.2.2" } else { "192.0.2.1" };
+    let successor = if leader.pid() == tidegate.pid() {
+        "192.0.2.2"
+    } else {
+        "192.0.2.1"
+    };
     leader.terminate();
     let from = Instant::now();
-    eventually("the successor's address", async || (cluster.status(ns, "shop").await == [successor]).then_some(())).await;
-    println!("the other replica wrote its address {:?} after the leader's SIGTERM", from.elapsed());
+    eventually("the successor's address", async || {
+        (cluster.status(ns, "shop").await == [successor]).then_some(())
+    })
+    .await;
+    println!(
+        "the other replica wrote its address {:?} after the leader's SIGTERM",
+        from.elapsed()
+    );
 
     cluster.delete::<Ingress>(ns, "shop").await;
     let deleted = Instant::now();
-    wait_for(follower.http, "shop.main-job.test", "/", |answer| answer.status == 404).await;
+    wait_for(follower.http, "shop.main-job.test", "/", |answer| {
+        answer.status == 404
+    })
+    .await;
     println!("404 {:?} after the Ingress was deleted", deleted.elapsed());
     assert!(web.requests() > 0 && api.requests() > 0);
 }

@@ -27,35 +27,62 @@ impl ServerCertVerifier for Anything {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
+        default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
 /// A TLS connection with this server name and protocol.
 pub(crate) async fn connect(addr: SocketAddr, host: &str, alpn: &str) -> TlsStream<TcpStream> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything)).with_no_client_auth();
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything))
+        .with_no_client_auth();
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     let stream = TcpStream::connect(addr).await.unwrap();
     let name = ServerName::try_from(host.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap()
 }
 
 /// GETs over TLS; gives the body, the bytes of the certificate as text (names stand in it in the clear), and the protocol.
-pub(crate) async fn https_get(addr: SocketAddr, host: &str, path: &str, alpn: &str) -> (String, String, String) {
+pub(crate) async fn https_get(
+    addr: SocketAddr,
+    host: &str,
+    path: &str,
+    alpn: &str,
+) -> (String, String, String) {
     let stream = connect(addr, host, alpn).await;
     let session = stream.get_ref().1;
-    let certificate = String::from_utf8_lossy(&session.peer_certificates().unwrap()[0]).into_owned();
-    let negotiated = String::from_utf8_lossy(session.alpn_protocol().unwrap_or_default()).into_owned();
+    let certificate =
+        String::from_utf8_lossy(&session.peer_certificates().unwrap()[0]).into_owned();
+    let negotiated =
+        String::from_utf8_lossy(session.alpn_protocol().unwrap_or_default()).into_owned();
     let body = if negotiated == "h2" {
         test_support::client::over_http2(stream, host, path).await
     } else {

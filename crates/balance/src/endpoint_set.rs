@@ -29,8 +29,11 @@ impl EndpointSet {
     /// The set for these endpoints. State is taken over from `previous` by address. Draining endpoints get requests only
     /// when no endpoint is ready.
     pub fn new(endpoints: &[Endpoint], previous: &EndpointSet) -> Self {
-        let known: std::collections::HashMap<SocketAddr, &Arc<EndpointState>> =
-            previous.all.iter().map(|state| (state.addr, state)).collect();
+        let known: std::collections::HashMap<SocketAddr, &Arc<EndpointState>> = previous
+            .all
+            .iter()
+            .map(|state| (state.addr, state))
+            .collect();
         let mut sorted: Vec<&Endpoint> = endpoints.iter().collect();
         sorted.sort_by_key(|endpoint| (endpoint.serving, endpoint.addr));
         sorted.dedup_by_key(|endpoint| endpoint.addr);
@@ -38,11 +41,19 @@ impl EndpointSet {
             .iter()
             .map(|endpoint| match known.get(&endpoint.addr) {
                 Some(state) => Arc::clone(state),
-                None => Arc::new(EndpointState { addr: endpoint.addr }),
+                None => Arc::new(EndpointState {
+                    addr: endpoint.addr,
+                }),
             })
             .collect();
-        let ready = sorted.iter().filter(|endpoint| endpoint.serving == Serving::Ready).count();
-        Self { all, eligible: if ready > 0 { ready } else { sorted.len() } }
+        let ready = sorted
+            .iter()
+            .filter(|endpoint| endpoint.serving == Serving::Ready)
+            .count();
+        Self {
+            all,
+            eligible: if ready > 0 { ready } else { sorted.len() },
+        }
     }
 
     /// The endpoints that get requests.
@@ -62,7 +73,10 @@ mod tests {
     use super::*;
 
     fn endpoint(port: u16, serving: Serving) -> Endpoint {
-        Endpoint { addr: SocketAddr::from(([10, 0, 0, 1], port)), serving }
+        Endpoint {
+            addr: SocketAddr::from(([10, 0, 0, 1], port)),
+            serving,
+        }
     }
 
     fn ports(states: &[Arc<EndpointState>]) -> Vec<u16> {
@@ -72,7 +86,10 @@ mod tests {
     #[test]
     fn draining_endpoints_are_used_only_when_nothing_is_ready() {
         let none = EndpointSet::default();
-        let mixed = EndpointSet::new(&[endpoint(1, Serving::Draining), endpoint(2, Serving::Ready)], &none);
+        let mixed = EndpointSet::new(
+            &[endpoint(1, Serving::Draining), endpoint(2, Serving::Ready)],
+            &none,
+        );
         assert_eq!(ports(mixed.eligible()), [2]);
         assert_eq!(ports(mixed.all()), [2, 1]);
         let only = EndpointSet::new(&[endpoint(1, Serving::Draining)], &none);
@@ -82,15 +99,28 @@ mod tests {
 
     #[test]
     fn state_is_kept_by_address() {
-        let before = EndpointSet::new(&[endpoint(1, Serving::Ready), endpoint(2, Serving::Ready)], &EndpointSet::default());
-        let after = EndpointSet::new(&[endpoint(2, Serving::Draining), endpoint(3, Serving::Ready)], &before);
-        let kept = after.all().iter().find(|state| state.addr().port() == 2).unwrap();
+        let before = EndpointSet::new(
+            &[endpoint(1, Serving::Ready), endpoint(2, Serving::Ready)],
+            &EndpointSet::default(),
+        );
+        let after = EndpointSet::new(
+            &[endpoint(2, Serving::Draining), endpoint(3, Serving::Ready)],
+            &before,
+        );
+        let kept = after
+            .all()
+            .iter()
+            .find(|state| state.addr().port() == 2)
+            .unwrap();
         assert!(Arc::ptr_eq(kept, &before.all()[1]));
     }
 
     #[test]
     fn the_same_address_twice_counts_once() {
-        let set = EndpointSet::new(&[endpoint(1, Serving::Draining), endpoint(1, Serving::Ready)], &EndpointSet::default());
+        let set = EndpointSet::new(
+            &[endpoint(1, Serving::Draining), endpoint(1, Serving::Ready)],
+            &EndpointSet::default(),
+        );
         assert_eq!(ports(set.all()), [1]);
         assert_eq!(set.eligible().len(), 1);
     }

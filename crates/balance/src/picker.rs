@@ -18,7 +18,11 @@ impl Picker {
     }
 
     /// As [`Picker::pick`], passing over endpoints that were tried already; when all were, the next in turn after all.
-    pub fn pick_other<'a>(&self, set: &'a EndpointSet, tried: &[SocketAddr]) -> Option<&'a Arc<EndpointState>> {
+    pub fn pick_other<'a>(
+        &self,
+        set: &'a EndpointSet,
+        tried: &[SocketAddr],
+    ) -> Option<&'a Arc<EndpointState>> {
         let eligible = set.eligible();
         if eligible.is_empty() {
             return None;
@@ -26,7 +30,10 @@ impl Picker {
         // Relaxed: the number must be unique, nothing else hangs on it.
         let turn = self.next.fetch_add(1, Ordering::Relaxed) as usize;
         let in_turn = |offset: usize| &eligible[turn.wrapping_add(offset) % eligible.len()];
-        (0..eligible.len()).map(in_turn).find(|state| !tried.contains(&state.addr())).or_else(|| Some(in_turn(0)))
+        (0..eligible.len())
+            .map(in_turn)
+            .find(|state| !tried.contains(&state.addr()))
+            .or_else(|| Some(in_turn(0)))
     }
 }
 
@@ -38,14 +45,18 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn set(n: u16) -> EndpointSet {
-        let endpoints: Vec<_> = (1..=n).map(|port| Endpoint::ready(([10, 0, 0, 1], port).into())).collect();
+        let endpoints: Vec<_> = (1..=n)
+            .map(|port| Endpoint::ready(([10, 0, 0, 1], port).into()))
+            .collect();
         EndpointSet::new(&endpoints, &EndpointSet::default())
     }
 
     #[test]
     fn the_first_pick_is_the_first_endpoint_and_then_each_in_turn() {
         let (picker, set) = (Picker::default(), set(3));
-        let picks: Vec<u16> = (0..7).map(|_| picker.pick(&set).unwrap().addr().port()).collect();
+        let picks: Vec<u16> = (0..7)
+            .map(|_| picker.pick(&set).unwrap().addr().port())
+            .collect();
         assert_eq!(picks, [1, 2, 3, 1, 2, 3, 1]);
     }
 
@@ -82,7 +93,10 @@ mod tests {
             let counts = counts.into_inner().unwrap();
             let total = 16 * per_thread;
             assert_eq!(counts.len(), usize::from(n));
-            assert!(counts.values().all(|c| *c == total / usize::from(n)), "{n}: {counts:?}");
+            assert!(
+                counts.values().all(|c| *c == total / usize::from(n)),
+                "{n}: {counts:?}"
+            );
         }
     }
 }

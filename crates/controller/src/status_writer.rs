@@ -1,5 +1,6 @@
 //! Writes the addresses that Ingresses are reached at into their status. Only the leader writes, and only differences.
 
+use crate::lease::Leading;
 use crate::metrics::Metrics;
 use crate::run::Report;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -7,14 +8,25 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressLoadBalancerIngress};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use translate::ObjectKey;
 
-/// After a failure everything is looked at again.
+/// After a failure everything is looked at again, first after this time.
 const RETRY: Duration = Duration::from_secs(2);
+/// Everything is looked at this often even when nothing is reported: a node may get another address.
+const RECHECK: Duration = Duration::from_secs(60);
+/// Least time between a write that failed and the next.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// A failure that lasts is logged this often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+/// Longest time until a write of ours is reported back.
+const ECHO: Duration = Duration::from_secs(30);
+/// Least time between two writes of one status, when somebody else writes it too.
+const REWRITE: Duration = Duration::from_secs(10);
 /// Longest time for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,7 +46,8 @@ pub enum Addresses {
 pub struct Settings {
     /// Where the addresses come from.
     pub addresses: Addresses,
-    /// Take the addresses away when the leader stops.
+    /// Take the addresses away when the leader stops. With several replicas that takes names out of DNS at every rollout,
+    /// until the next leader writes them again.
     pub clear_on_shutdown: bool,
 }
 
@@ -59,74 +72,215 @@ pub(crate) fn addresses_of(service: &Service) -> Vec<IngressLoadBalancerIngress>
     spec.cluster_ip.iter().filter(|address| !address.is_empty() && *address != "None").map(ip).collect()
 }
 
+/// What stands in a status.
+type Status = Vec<IngressLoadBalancerIngress>;
+
+/// A status we wrote, or found to be right.
+#[derive(Debug, Clone, PartialEq)]
+struct Written {
+    /// What we wrote.
+    wrote: Status,
+    /// What stood there before. Until we hear otherwise, that is what is reported.
+    before: Status,
+    at: Instant,
+}
+
+/// What to do about one status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is right.
+    Nothing,
+    /// Write it.
+    Write,
+    /// Write it, but not so soon after the last time.
+    Later,
+}
+
+/// Pure: the clock is passed in.
+fn step(current: &Status, wanted: &Status, written: Option<&Written>, now: Instant) -> Step {
+    if current == wanted {
+        return Step::Nothing;
+    }
+    match written {
+        // We only have not heard of it yet.
+        Some(written) if written.wrote == *wanted && written.before == *current && now < written.at + ECHO => Step::Nothing,
+        // Somebody else writes it too.
+        Some(written) if now < written.at + REWRITE => Step::Later,
+        _ => Step::Write,
+    }
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Written,
+    /// There is no such Ingress any more.
+    Gone,
+    Failed,
+}
+
+struct Writer {
+    client: Client,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+    leading: Leading,
+    /// By Ingress.
+    written: BTreeMap<ObjectKey, Written>,
+    /// When a failure was last logged.
+    logged: Option<Instant>,
+}
+
 /// Writes until `shutdown`, then clears if told so. `leader` says when writing is ours.
 pub async fn run(
     client: Client,
     settings: Settings,
     mut report: watch::Receiver<Option<Report>>,
-    mut leader: watch::Receiver<bool>,
+    leader: watch::Receiver<bool>,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) {
-    // What we wrote, or found to be right already.
-    let mut written: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>> = BTreeMap::new();
+    let leading = Leading::new(leader);
+    let mut writer = Writer { client, metrics, shutdown: shutdown.clone(), leading, written: BTreeMap::new(), logged: None };
+    let mut wait = RECHECK;
+    let mut due = Instant::now();
     loop {
-        let mut again = false;
-        if *leader.borrow_and_update() {
-            let current = report.borrow_and_update().clone();
-            if let Some(current) = current {
-                again = write_all(&client, &settings, &current, &mut written, &metrics, &shutdown).await;
+        if writer.leading.may_write().await {
+            if due <= Instant::now() {
+                let current = report.borrow_and_update().clone();
+                let settled = match &current {
+                    Some(current) => writer.write_all(&settings, current).await,
+                    None => true,
+                };
+                // A failure is tried again soon, then ever less often.
+                wait = if settled { RECHECK } else if wait >= RECHECK { RETRY } else { (wait * 2).min(RECHECK) };
+                due = Instant::now() + wait;
             }
         } else {
-            written.clear();
+            writer.written.clear();
         }
-        let wait = if again { RETRY } else { Duration::from_secs(3600) };
         tokio::select! {
             () = shutdown.cancelled() => break,
-            changed = report.changed() => if changed.is_err() { break },
-            changed = leader.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(wait) => {}
+            changed = report.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                due = Instant::now();
+            }
+            changed = writer.leading.changed() => {
+                if !changed {
+                    break;
+                }
+                due = Instant::now();
+            }
+            () = tokio::time::sleep(Leading::PULSE) => writer.leading.alive().await,
         }
     }
-    if settings.clear_on_shutdown && *leader.borrow() {
-        for key in written.keys() {
-            write(&client, key, &[], &metrics).await;
-        }
+    if settings.clear_on_shutdown && writer.leading.may_write().await {
+        let current = report.borrow().clone().unwrap_or_default();
+        writer.clear_all(&current).await;
     }
 }
 
-/// Brings every status to what it should be; says whether something has to be tried again.
-async fn write_all(
-    client: &Client,
-    settings: &Settings,
-    report: &Report,
-    written: &mut BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
-    metrics: &Metrics,
-    shutdown: &CancellationToken,
-) -> bool {
-    let Some(addresses) = current_addresses(client, settings, report).await else { return true };
-    let mut again = false;
-    for (key, current) in &report.claimed {
-        if shutdown.is_cancelled() {
-            return false;
+impl Writer {
+    /// Brings every status to what it should be; says whether nothing has to be tried again.
+    async fn write_all(&mut self, settings: &Settings, report: &Report) -> bool {
+        let Some(wanted) = current_addresses(&self.client, settings, report).await else { return false };
+        if wanted.is_empty() {
+            // A load balancer without an address yet, or a Service that is being replaced. What stands there stays: taking
+            // it away would take names out of DNS.
+            return true;
         }
-        let right = *current == addresses || (written.get(key) == Some(&addresses) && current.is_empty());
-        if !right {
-            match write(client, key, &addresses, metrics).await {
-                true => drop(written.insert(key.clone(), addresses.clone())),
-                false => again = true,
+        let mut settled = true;
+        for (key, current) in &report.claimed {
+            match step(current, &wanted, self.written.get(key), Instant::now()) {
+                Step::Nothing if current == &wanted => self.note(key, current, &wanted),
+                Step::Nothing => {}
+                Step::Later => settled = false,
+                Step::Write => {
+                    if !self.may_write().await {
+                        return false;
+                    }
+                    match self.write(key, &wanted).await {
+                        Outcome::Written => self.note(key, current, &wanted),
+                        Outcome::Gone => {}
+                        Outcome::Failed => settled = false,
+                    }
+                }
             }
-        } else {
-            written.entry(key.clone()).or_insert_with(|| addresses.clone());
+        }
+        settled & self.clear_unclaimed(report).await
+    }
+
+    /// An Ingress that moved to another class is not ours to advertise any more.
+    async fn clear_unclaimed(&mut self, report: &Report) -> bool {
+        let mut settled = true;
+        let left: Vec<_> = self.written.keys().filter(|key| !report.claimed.contains_key(*key)).cloned().collect();
+        for key in left {
+            let Some(written) = self.written.get(&key) else { continue };
+            // Whatever else stands there now is somebody else's.
+            let ours = report.unclaimed.get(&key).is_some_and(|current| *current == written.wrote || *current == written.before);
+            if ours {
+                if !self.may_write().await {
+                    return false;
+                }
+                if self.write(&key, &[]).await == Outcome::Failed {
+                    settled = false;
+                    continue;
+                }
+            }
+            self.written.remove(&key);
+        }
+        settled
+    }
+
+    async fn clear_all(&mut self, report: &Report) {
+        let written = std::mem::take(&mut self.written);
+        for (key, written) in written {
+            let current = report.claimed.get(&key);
+            if current.is_some_and(|current| *current == written.wrote || *current == written.before) && self.leading.may_write().await {
+                self.write(&key, &[]).await;
+            }
         }
     }
-    // An Ingress that moved to another class is not ours to advertise any more.
-    let gone: BTreeSet<ObjectKey> = written.keys().filter(|key| !report.claimed.contains_key(key)).cloned().collect();
-    for key in gone {
-        written.remove(&key);
-        write(client, &key, &[], metrics).await;
+
+    async fn may_write(&mut self) -> bool {
+        !self.shutdown.is_cancelled() && self.leading.may_write().await
     }
-    again
+
+    fn note(&mut self, key: &ObjectKey, before: &Status, wrote: &Status) {
+        let same = self.written.get(key).is_some_and(|written| written.wrote == *wrote && written.before == *before);
+        if !same {
+            let written = Written { wrote: wrote.clone(), before: before.clone(), at: Instant::now() };
+            self.written.insert(key.clone(), written);
+        }
+    }
+
+    /// Writes one status. After a failure it waits, so that there are not thousands of them at once.
+    async fn write(&mut self, key: &ObjectKey, addresses: &[IngressLoadBalancerIngress]) -> Outcome {
+        let api: Api<Ingress> = Api::namespaced(self.client.clone(), &key.namespace);
+        let ingress = if addresses.is_empty() { json!(null) } else { json!(addresses) };
+        let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
+        let params = PatchParams::default();
+        let result = tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(&key.name, &params, &patch)).await;
+        let (label, outcome, error) = match result {
+            Ok(Ok(_)) => ("ok", Outcome::Written, None),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => ("gone", Outcome::Gone, None),
+            Ok(Err(error)) => ("error", Outcome::Failed, Some(error.to_string())),
+            Err(_) => ("timeout", Outcome::Failed, Some("no answer".to_owned())),
+        };
+        self.metrics.status_writes.with_label_values(&[label]).inc();
+        if let Some(error) = error {
+            if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+                self.logged = Some(Instant::now());
+                tracing::warn!(ingress = %key, error, "status was not written");
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => {}
+                () = tokio::time::sleep(AFTER_FAILURE) => {}
+            }
+        }
+        outcome
+    }
 }
 
 async fn current_addresses(client: &Client, settings: &Settings, report: &Report) -> Option<Vec<IngressLoadBalancerIngress>> {
@@ -163,26 +317,6 @@ fn node_addresses(node: &Node) -> Vec<IngressLoadBalancerIngress> {
     if external.is_empty() { of("InternalIP") } else { external }
 }
 
-/// Writes one status; says whether it is settled (an Ingress that is gone is).
-async fn write(client: &Client, key: &ObjectKey, addresses: &[IngressLoadBalancerIngress], metrics: &Metrics) -> bool {
-    let api: Api<Ingress> = Api::namespaced(client.clone(), &key.namespace);
-    let ingress = if addresses.is_empty() { json!(null) } else { json!(addresses) };
-    let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
-    let params = PatchParams::default();
-    let result = tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(&key.name, &params, &patch)).await;
-    let (label, settled) = match &result {
-        Ok(Ok(_)) => ("ok", true),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => ("gone", true),
-        Ok(Err(error)) => {
-            tracing::warn!(ingress = %key, %error, "status was not written");
-            ("error", false)
-        }
-        Err(_) => ("timeout", false),
-    };
-    metrics.status_writes.with_label_values(&[label]).inc();
-    settled
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -202,6 +336,21 @@ mod tests {
         assert_eq!(addresses(json!({"spec": {"externalIPs": ["192.0.2.9"], "clusterIP": "10.0.0.1"}})), ["192.0.2.9"]);
         assert_eq!(addresses(json!({"spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1"}})), ["10.0.0.1"]);
         assert_eq!(addresses(json!({"spec": {"clusterIP": "None"}})), [""; 0]);
+    }
+
+    #[test]
+    fn a_status_is_written_when_it_differs_and_not_again_before_it_is_heard_of() {
+        let status = |ip: &str| vec![address_or_name(ip)];
+        let (ours, old, other) = (status("192.0.2.1"), status("192.0.2.2"), status("192.0.2.3"));
+        let at = Instant::now();
+        let written = Written { wrote: ours.clone(), before: old.clone(), at };
+        assert_eq!(step(&ours, &ours, None, at), Step::Nothing);
+        assert_eq!(step(&old, &ours, None, at), Step::Write);
+        assert_eq!(step(&old, &ours, Some(&written), at), Step::Nothing, "not heard of yet");
+        assert_eq!(step(&old, &ours, Some(&written), at + ECHO), Step::Write, "it never came");
+        assert_eq!(step(&other, &ours, Some(&written), at), Step::Later, "somebody wrote over it");
+        assert_eq!(step(&other, &ours, Some(&written), at + REWRITE), Step::Write);
+        assert_eq!(step(&old, &other, Some(&written), at + REWRITE), Step::Write, "our address changed");
     }
 
     #[test]

@@ -25,7 +25,9 @@ impl AccessLogSink {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(mut out: impl Write + Send + 'static) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    pub fn start(
+        mut out: impl Write + Send + 'static,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = sync_channel::<Vec<u8>>(QUEUE);
         let write = move || {
             for batch in receiver {
@@ -33,7 +35,9 @@ impl AccessLogSink {
                 let _ = out.write_all(&batch).and_then(|()| out.flush());
             }
         };
-        let thread = std::thread::Builder::new().name("access-log".into()).spawn(write)?;
+        let thread = std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(write)?;
         Ok((Self(sender), thread))
     }
 }
@@ -83,7 +87,12 @@ pub(crate) struct RouteLine<'a> {
 impl AccessLog {
     /// A log; without a sink it does nothing.
     pub(crate) fn new(sink: Option<AccessLogSink>, stats: Arc<WorkerStats>) -> Self {
-        Self { sink, lines: RefCell::default(), clock: Clock::default(), stats }
+        Self {
+            sink,
+            lines: RefCell::default(),
+            clock: Clock::default(),
+            stats,
+        }
     }
 
     /// Whether lines go anywhere.
@@ -113,7 +122,9 @@ impl AccessLog {
     fn send(&self, batch: Vec<u8>) {
         let Some(sink) = &self.sink else { return };
         if let Err(std::sync::mpsc::TrySendError::Full(batch)) = sink.0.try_send(batch) {
-            self.stats.log_dropped.add(memchr::memchr_iter(b'\n', &batch).count() as u64);
+            self.stats
+                .log_dropped
+                .add(memchr::memchr_iter(b'\n', &batch).count() as u64);
         }
     }
 }
@@ -128,7 +139,9 @@ struct Clock {
 impl Clock {
     /// `2026-01-31T12:00:00.123Z`.
     fn now(&self) -> [u8; 24] {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let mut text = self.text.get();
         if now.as_secs() != self.second.get() || text[0] == 0 {
             self.second.set(now.as_secs());

@@ -71,7 +71,13 @@ pub(crate) struct ClientConnection {
 
 impl ClientConnection {
     /// A connection that was accepted just now.
-    pub(crate) fn new(listener: ListenerId, peer: SocketAddr, port: u16, tls: bool, trusted: &[IpNet]) -> Rc<Self> {
+    pub(crate) fn new(
+        listener: ListenerId,
+        peer: SocketAddr,
+        port: u16,
+        tls: bool,
+        trusted: &[IpNet],
+    ) -> Rc<Self> {
         Rc::new(Self {
             listener,
             addr_text: addr_text(peer.ip()),
@@ -117,7 +123,10 @@ impl ClientConnection {
     pub(crate) fn is_draining(&self, cx: &Context<'_>) -> bool {
         if !self.draining.get() {
             let mut waker = self.waker.borrow_mut();
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            if !waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+            {
                 *waker = Some(cx.waker().clone());
             }
         }
@@ -137,8 +146,20 @@ pub(crate) struct ClientIo<S> {
 }
 
 impl<S> ClientIo<S> {
-    pub(crate) fn new(io: S, client: Rc<ClientConnection>, timeouts: ClientTimeouts, http2: bool) -> Self {
-        Self { io, client, timeouts, http2, read: Deadline::default(), write: Deadline::default() }
+    pub(crate) fn new(
+        io: S,
+        client: Rc<ClientConnection>,
+        timeouts: ClientTimeouts,
+        http2: bool,
+    ) -> Self {
+        Self {
+            io,
+            client,
+            timeouts,
+            http2,
+            read: Deadline::default(),
+            write: Deadline::default(),
+        }
     }
 
     /// When the client must have sent something; `None` while a request is in progress.
@@ -154,7 +175,11 @@ impl<S> ClientIo<S> {
         })
     }
 
-    fn watch_write<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watch_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.write.clear();
             return written;
@@ -170,17 +195,25 @@ impl<S> ClientIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
         if let Poll::Ready(result) = Pin::new(&mut this.io).poll_read(cx, buffer) {
-            let begins = !this.http2 && this.client.active.get() == 0 && this.client.reading_since.get().is_none();
+            let begins = !this.http2
+                && this.client.active.get() == 0
+                && this.client.reading_since.get().is_none();
             if begins && buffer.filled().len() > before {
                 this.client.reading_since.set(Some(Instant::now()));
             }
             return Poll::Ready(result);
         }
-        let Some(until) = this.read_until() else { return Poll::Pending };
+        let Some(until) = this.read_until() else {
+            return Poll::Pending;
+        };
         this.read.set(until);
         match this.read.poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -190,12 +223,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.watch_write(cx, written)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
         self.watch_write(cx, written)
     }

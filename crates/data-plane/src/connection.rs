@@ -60,7 +60,10 @@ struct Backoff(Duration);
 
 impl Backoff {
     async fn wait(&mut self, error: &io::Error) {
-        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+        ) {
             return;
         }
         if self.0.is_zero() {
@@ -71,7 +74,14 @@ impl Backoff {
     }
 }
 
-fn start(worker: &Rc<Worker>, id: &ListenerId, port: u16, acceptor: Option<&TlsAcceptor>, stream: TcpStream, peer: SocketAddr) {
+fn start(
+    worker: &Rc<Worker>,
+    id: &ListenerId,
+    port: u16,
+    acceptor: Option<&TlsAcceptor>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
     worker.stats.accepted.add(1);
     if worker.stats.open.get() >= worker.settings.connections_per_worker() {
         worker.stats.shed.add(1);
@@ -92,13 +102,20 @@ fn start(worker: &Rc<Worker>, id: &ListenerId, port: u16, acceptor: Option<&TlsA
     });
 }
 
-async fn tls(worker: &Rc<Worker>, client: &Rc<ClientConnection>, acceptor: &TlsAcceptor, stream: TcpStream) {
+async fn tls(
+    worker: &Rc<Worker>,
+    client: &Rc<ClientConnection>,
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) {
     let handshake = async {
         let _permit = worker.handshakes.acquire().await;
         acceptor.accept(stream).await
     };
     match tokio::time::timeout(worker.settings.client_timeouts.handshake, handshake).await {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => http2(worker, client, stream).await,
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            http2(worker, client, stream).await
+        }
         Ok(Ok(stream)) => http1(worker, client, stream).await,
         failed => {
             worker.stats.handshakes_failed.add(1);
@@ -108,12 +125,26 @@ async fn tls(worker: &Rc<Worker>, client: &Rc<ClientConnection>, acceptor: &TlsA
     }
 }
 
-async fn http1<S: AsyncRead + AsyncWrite + Unpin>(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: S) {
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client), worker.settings.client_timeouts, false));
+async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
+    worker: &Rc<Worker>,
+    client: &Rc<ClientConnection>,
+    stream: S,
+) {
+    let io = TokioIo::new(ClientIo::new(
+        stream,
+        Rc::clone(client),
+        worker.settings.client_timeouts,
+        false,
+    ));
     let service = service_fn(|request| proxy(Rc::clone(worker), Rc::clone(client), request));
     let mut builder = http1::Builder::new();
     // Deadlines are those of ClientIo.
-    builder.header_read_timeout(None).max_headers(MAX_FIELDS).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD * 2).writev(true);
+    builder
+        .header_read_timeout(None)
+        .max_headers(MAX_FIELDS)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_HEAD * 2)
+        .writev(true);
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut told = false;
     let ended = poll_fn(|cx| {
@@ -126,8 +157,17 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(worker: &Rc<Worker>, client: &
     ended_with(worker, client, ended.await);
 }
 
-async fn http2<S: AsyncRead + AsyncWrite + Unpin>(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: S) {
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client), worker.settings.client_timeouts, true));
+async fn http2<S: AsyncRead + AsyncWrite + Unpin>(
+    worker: &Rc<Worker>,
+    client: &Rc<ClientConnection>,
+    stream: S,
+) {
+    let io = TokioIo::new(ClientIo::new(
+        stream,
+        Rc::clone(client),
+        worker.settings.client_timeouts,
+        true,
+    ));
     let service = service_fn(|request| proxy(Rc::clone(worker), Rc::clone(client), request));
     let mut builder = http2::Builder::new(OnThisThread);
     builder

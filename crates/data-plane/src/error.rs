@@ -67,8 +67,12 @@ impl ProxyError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
             Self::Loop => StatusCode::LOOP_DETECTED,
-            Self::Connect | Self::UpstreamClosed | Self::UpstreamCut | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect | Self::UpstreamClosed | Self::UpstreamCut | Self::BadResponse(_) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 
@@ -99,7 +103,12 @@ impl ProxyError {
     pub(crate) fn closes_downstream(self) -> bool {
         matches!(
             self,
-            Self::BadHost | Self::BadTarget | Self::Method | Self::BodyTooLarge | Self::ClientAborted | Self::ClientBodyTimeout
+            Self::BadHost
+                | Self::BadTarget
+                | Self::Method
+                | Self::BodyTooLarge
+                | Self::ClientAborted
+                | Self::ClientBodyTimeout
         )
     }
 }

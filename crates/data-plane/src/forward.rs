@@ -47,7 +47,9 @@ pub(crate) async fn forward(
         };
         outcome.request_bytes = failure.body.received();
         body = failure.body;
-        let safe = failure.nothing_sent || (failure.error == ProxyError::UpstreamClosed && is_idempotent(&request.parts.method));
+        let safe = failure.nothing_sent
+            || (failure.error == ProxyError::UpstreamClosed
+                && is_idempotent(&request.parts.method));
         if failure.stale && !fresh {
             // The upstream closed a connection at rest, which is its right: not counted as an attempt.
             fresh = true;
@@ -65,7 +67,10 @@ pub(crate) async fn forward(
 
 /// RFC 9110 section 9.2.2.
 fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS)
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS
+    )
 }
 
 async fn attempt(
@@ -85,16 +90,33 @@ async fn attempt(
         }
         None => match connect(worker, route, addr).await {
             Ok(connection) => connection,
-            Err(error) => return Err(Failure { error, nothing_sent: true, stale: false, body }),
+            Err(error) => {
+                return Err(Failure {
+                    error,
+                    nothing_sent: true,
+                    stale: false,
+                    body,
+                });
+            }
         },
     };
     let mut head = worker.pool.head_buffer();
     target.write(&mut head, request);
-    let exchange = Exchange::new(connection, head, body, request.parts.method.clone(), route.timeouts);
+    let exchange = Exchange::new(
+        connection,
+        head,
+        body,
+        request.parts.method.clone(),
+        route.timeouts,
+    );
     exchange.response(&worker.pool).await
 }
 
-async fn connect(worker: &Worker, route: &Route, addr: SocketAddr) -> Result<Connection, ProxyError> {
+async fn connect(
+    worker: &Worker,
+    route: &Route,
+    addr: SocketAddr,
+) -> Result<Connection, ProxyError> {
     let started = Instant::now();
     let stream = match timeout(route.timeouts.connect, TcpStream::connect(addr)).await {
         Ok(Ok(stream)) => stream,

@@ -44,7 +44,9 @@ fn fate(name: &str) -> Fate {
         Some(b'u') if name == "upgrade" => Fate::Drop,
         Some(b'e') if name == "expect" => Fate::Drop,
         Some(b'p') => match name {
-            "proxy" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" => Fate::Drop,
+            "proxy" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" => {
+                Fate::Drop
+            }
             _ => Fate::Pass,
         },
         Some(b'f') if name == "forwarded" => Fate::Ours,
@@ -55,8 +57,15 @@ fn fate(name: &str) -> Fate {
 
 fn fate_of_x(name: &str) -> Fate {
     match name {
-        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-scheme"
-        | "x-scheme" | "x-real-ip" | "x-request-id" | "x-original-forwarded-for" => Fate::Ours,
+        "x-forwarded-for"
+        | "x-forwarded-proto"
+        | "x-forwarded-host"
+        | "x-forwarded-port"
+        | "x-forwarded-scheme"
+        | "x-scheme"
+        | "x-real-ip"
+        | "x-request-id"
+        | "x-original-forwarded-for" => Fate::Ours,
         // A server that folds `_` into `-` would take these for ours.
         _ if name.contains('_') && fate_of_x(&name.replace('_', "-")) == Fate::Ours => Fate::Drop,
         _ => Fate::Pass,
@@ -77,7 +86,13 @@ pub(crate) struct Client<'a> {
 }
 
 /// Writes every field that goes upstream, as HTTP/1.1 lines. `host` is the authority as the client wrote it.
-pub(crate) fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, host: &str, client: Client<'_>, request_id: &[u8]) {
+pub(crate) fn write_fields(
+    out: &mut Vec<u8>,
+    headers: &HeaderMap,
+    host: &str,
+    client: Client<'_>,
+    request_id: &[u8],
+) {
     line(out, b"host", host.as_bytes());
     let listed = listed_in_connection(headers);
     for (name, value) in headers {
@@ -112,7 +127,11 @@ pub(crate) fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, host: &str, c
         line(out, b"x-forwarded-host", host.as_bytes());
     }
     if !told("x-forwarded-port") {
-        line(out, b"x-forwarded-port", itoa::Buffer::new().format(client.port).as_bytes());
+        line(
+            out,
+            b"x-forwarded-port",
+            itoa::Buffer::new().format(client.port).as_bytes(),
+        );
     }
     line(out, b"x-request-id", request_id);
     out.extend_from_slice(b"cdn-loop: ");
@@ -153,13 +172,22 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut listed = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
-        for option in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+        for option in value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .map(<[u8]>::trim_ascii)
+        {
             if option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close") {
                 continue;
             }
-            let Ok(name) = HeaderName::from_bytes(option) else { continue };
+            let Ok(name) = HeaderName::from_bytes(option) else {
+                continue;
+            };
             // Stripping these would change who a request is from or what it is for.
-            if !matches!(name, header::AUTHORIZATION | header::COOKIE | header::CONTENT_TYPE) {
+            if !matches!(
+                name,
+                header::AUTHORIZATION | header::COOKIE | header::CONTENT_TYPE
+            ) {
                 listed.push(name);
             }
         }
@@ -197,12 +225,16 @@ pub(crate) struct RequestIds {
 impl RequestIds {
     /// `seed` must differ between workers and starts.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { worker: mix(seed), count: std::cell::Cell::new(mix(!seed)) }
+        Self {
+            worker: mix(seed),
+            count: std::cell::Cell::new(mix(!seed)),
+        }
     }
 
     fn next(&self) -> HeaderValue {
         // An odd step visits every number once; mixing hides the order.
-        self.count.set(self.count.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        self.count
+            .set(self.count.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
         let mut text = [0u8; 32];
         hex(&mut text[..16], self.worker);
         hex(&mut text[16..], mix(self.count.get()));

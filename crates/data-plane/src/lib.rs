@@ -125,11 +125,15 @@ impl DataPlane {
         log: Option<AccessLogSink>,
         registry: &prometheus::Registry,
     ) -> Result<(Self, Publisher), StartError> {
-        let settings = Arc::new(Settings { workers: settings.workers.max(1), ..settings });
+        let settings = Arc::new(Settings {
+            workers: settings.workers.max(1),
+            ..settings
+        });
         let metrics = Arc::new(Metrics::new(settings.workers));
         registry.register(Box::new(Collected::new(Arc::clone(&metrics))?))?;
         let current = publish::Current::default();
-        let sockets = listener::Sockets::new(settings.workers, tls::ServerTls::new(Arc::clone(&current))?);
+        let sockets =
+            listener::Sockets::new(settings.workers, tls::ServerTls::new(Arc::clone(&current))?);
         let (listeners, listeners_seen) = watch::channel(sockets.set());
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let mut threads = Vec::with_capacity(settings.workers);
@@ -149,9 +153,16 @@ impl DataPlane {
                     tracing::error!(worker = index, %error, "worker cannot run");
                 }
             };
-            threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(run)?);
+            threads.push(
+                std::thread::Builder::new()
+                    .name(format!("worker-{index}"))
+                    .spawn(run)?,
+            );
         }
-        Ok((Self { phase, threads }, Publisher::new(current, sockets, listeners, metrics)))
+        Ok((
+            Self { phase, threads },
+            Publisher::new(current, sockets, listeners, metrics),
+        ))
     }
 
     /// Stops gracefully: for `lameduck` everything is still served while HTTP/1.1 clients are asked to close; then listeners
@@ -171,7 +182,11 @@ impl DataPlane {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.phase.send_replace(Phase::Stopped);
-        let join = move || self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        let join = move || {
+            self.threads
+                .into_iter()
+                .for_each(|thread| drop(thread.join()))
+        };
         let _ = tokio::task::spawn_blocking(join).await;
         finished
     }

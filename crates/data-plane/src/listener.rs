@@ -58,7 +58,11 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     pub(crate) fn new(workers: usize, tls: ServerTls) -> Self {
-        Self { workers, open: ListenerSet::default(), tls }
+        Self {
+            workers,
+            open: ListenerSet::default(),
+            tls,
+        }
     }
 
     /// What all TLS listeners share.
@@ -72,7 +76,10 @@ impl Sockets {
     }
 
     pub(crate) fn addresses(&self) -> Vec<(ListenerId, SocketAddr)> {
-        self.open.iter().map(|open| (open.id.clone(), open.addr)).collect()
+        self.open
+            .iter()
+            .map(|open| (open.id.clone(), open.addr))
+            .collect()
     }
 
     /// Opens what is new, keeps what stays, closes the rest. The first error is returned after everything was tried.
@@ -81,7 +88,9 @@ impl Sockets {
         let mut open = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
-            let kept = self.open.iter().find(|o| o.id == listener.id && o.configured == listener.addr && o.tls.is_some() == tls);
+            let kept = self.open.iter().find(|o| {
+                o.id == listener.id && o.configured == listener.addr && o.tls.is_some() == tls
+            });
             if let Some(kept) = kept {
                 open.push(kept.clone());
                 continue;
@@ -92,7 +101,11 @@ impl Sockets {
                     open.push(listener);
                 }
                 Err(source) => {
-                    let error = BindError { id: listener.id.clone(), addr: listener.addr, source };
+                    let error = BindError {
+                        id: listener.id.clone(),
+                        addr: listener.addr,
+                        source,
+                    };
                     result = result.and(Err(error));
                 }
             }
@@ -106,8 +119,17 @@ impl Sockets {
         let tls = tls.then(|| self.tls.server_config(id.clone())).transpose();
         let tls = tls.map_err(|error: TlsError| io::Error::other(error))?;
         let (addr, sockets) = self.open_sockets(configured)?;
-        let sockets = sockets.into_iter().map(|socket| WorkerSocket(Mutex::new(Some(socket)))).collect();
-        Ok(OpenListener { id, tls, configured, addr, sockets: Arc::new(sockets) })
+        let sockets = sockets
+            .into_iter()
+            .map(|socket| WorkerSocket(Mutex::new(Some(socket))))
+            .collect();
+        Ok(OpenListener {
+            id,
+            tls,
+            configured,
+            addr,
+            sockets: Arc::new(sockets),
+        })
     }
 
     fn open_sockets(&self, addr: SocketAddr) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
@@ -118,7 +140,9 @@ impl Sockets {
         let first = open_socket(addr, true)?;
         let addr = first.local_addr()?;
         let rest = (1..self.workers).map(|_| open_socket(addr, true));
-        let sockets = std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>()?;
+        let sockets = std::iter::once(Ok(first))
+            .chain(rest)
+            .collect::<io::Result<Vec<_>>>()?;
         Ok((addr, sockets))
     }
 }

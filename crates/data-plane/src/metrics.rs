@@ -4,7 +4,9 @@
 //! somebody asks. Labels come from objects, never from a request, and series go when their route goes.
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 use routing_table::{ClusterId, RouteId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,14 +15,19 @@ use std::time::Duration;
 
 /// Statuses that are counted apart; any other is counted as `other`.
 const CODES: [u16; 39] = [
-    0, 200, 201, 202, 203, 204, 206, 207, 300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 412,
-    413, 414, 415, 416, 421, 422, 429, 431, 499, 500, 501, 502, 503, 504,
+    0, 200, 201, 202, 203, 204, 206, 207, 300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404,
+    405, 406, 408, 409, 410, 412, 413, 414, 415, 416, 421, 422, 429, 431, 499, 500, 501, 502, 503,
+    504,
 ];
 
 /// Upper bounds of the duration buckets, in seconds; those of ingress-nginx.
-const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-const BUCKET_MICROS: [u64; 11] =
-    [5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+const BUCKETS: [f64; 11] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+const BUCKET_MICROS: [u64; 11] = [
+    5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -29,7 +36,10 @@ pub(crate) struct Count(AtomicU64);
 impl Count {
     /// Adds; only the worker that owns the slot may call it.
     pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// Subtracts; only the worker that owns the slot may call it.
@@ -129,19 +139,36 @@ impl Default for RouteSlot {
 
 impl RouteStats {
     /// Counts one finished request; only worker `worker` may call it with its number.
-    pub(crate) fn record(&self, worker: usize, status: u16, duration: Duration, request_bytes: u64, response_bytes: u64) {
-        let Some(slot) = self.workers.get(worker) else { return };
+    pub(crate) fn record(
+        &self,
+        worker: usize,
+        status: u16,
+        duration: Duration,
+        request_bytes: u64,
+        response_bytes: u64,
+    ) {
+        let Some(slot) = self.workers.get(worker) else {
+            return;
+        };
         let slot = slot.get_or_init(Box::default);
         slot.codes[CODES.binary_search(&status).unwrap_or(0)].add(1);
         let micros = duration.as_micros() as u64;
-        slot.buckets[BUCKET_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS.len())].add(1);
+        slot.buckets[BUCKET_MICROS
+            .iter()
+            .position(|bound| micros <= *bound)
+            .unwrap_or(BUCKETS.len())]
+        .add(1);
         slot.micros.add(micros);
         slot.request_bytes.add(request_bytes);
         slot.response_bytes.add(response_bytes);
     }
 
     fn sum(&self, number: impl Fn(&RouteSlot) -> u64) -> u64 {
-        self.workers.iter().filter_map(OnceLock::get).map(|slot| number(slot)).sum()
+        self.workers
+            .iter()
+            .filter_map(OnceLock::get)
+            .map(|slot| number(slot))
+            .sum()
     }
 
     fn is_used(&self) -> bool {
@@ -169,11 +196,18 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Slots for this many workers.
     pub(crate) fn new(workers: usize) -> Self {
-        let key = RouteKey { namespace: "".into(), ingress: "".into(), service: "".into() };
+        let key = RouteKey {
+            namespace: "".into(),
+            ingress: "".into(),
+            service: "".into(),
+        };
         Self {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             routes: Mutex::default(),
-            unrouted: Arc::new(RouteStats { key, workers: (0..workers).map(|_| OnceLock::new()).collect() }),
+            unrouted: Arc::new(RouteStats {
+                key,
+                workers: (0..workers).map(|_| OnceLock::new()).collect(),
+            }),
             generation: AtomicU64::new(0),
         }
     }
@@ -191,19 +225,31 @@ impl Metrics {
     /// The slots of a route: the same for all routes of an object that forward to one cluster, and kept over tables.
     pub(crate) fn route(&self, id: &RouteId, cluster: Option<&ClusterId>) -> Arc<RouteStats> {
         let service = cluster.map_or_else(|| "".into(), |cluster| Arc::clone(&cluster.service));
-        let key = RouteKey { namespace: Arc::clone(&id.namespace), ingress: Arc::clone(&id.name), service };
+        let key = RouteKey {
+            namespace: Arc::clone(&id.namespace),
+            ingress: Arc::clone(&id.name),
+            service,
+        };
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             let workers = self.workers.iter().map(|_| OnceLock::new()).collect();
-            Arc::new(RouteStats { key: key.clone(), workers })
+            Arc::new(RouteStats {
+                key: key.clone(),
+                workers,
+            })
         };
         Arc::clone(routes.entry(key.clone()).or_insert_with(new))
     }
 
     /// Forgets the series of routes that the published table does not have.
-    pub(crate) fn published<'a>(&self, generation: u64, wanted: impl Iterator<Item = &'a Arc<RouteStats>>) {
+    pub(crate) fn published<'a>(
+        &self,
+        generation: u64,
+        wanted: impl Iterator<Item = &'a Arc<RouteStats>>,
+    ) {
         self.generation.store(generation, Ordering::Relaxed);
-        let wanted: std::collections::HashSet<*const RouteStats> = wanted.map(Arc::as_ptr).collect();
+        let wanted: std::collections::HashSet<*const RouteStats> =
+            wanted.map(Arc::as_ptr).collect();
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         routes.retain(|_, stats| wanted.contains(&Arc::as_ptr(stats)));
     }
@@ -223,28 +269,58 @@ impl Metrics {
                 by_code.insert(code, stats.sum(|slot| slot.codes[position].get()));
             }
             for (code, count) in by_code.into_iter().filter(|(_, count)| *count > 0) {
-                let code = if *code == 0 { "other".to_owned() } else { code.to_string() };
+                let code = if *code == 0 {
+                    "other".to_owned()
+                } else {
+                    code.to_string()
+                };
                 let mut labels = stats.labels();
                 labels.insert(0, label("code", &code));
                 requests.push(number(MetricType::COUNTER, labels, count));
             }
             durations.push(duration_histogram(stats));
-            request_bytes.push(number(MetricType::COUNTER, stats.labels(), stats.sum(|slot| slot.request_bytes.get())));
-            response_bytes.push(number(MetricType::COUNTER, stats.labels(), stats.sum(|slot| slot.response_bytes.get())));
+            request_bytes.push(number(
+                MetricType::COUNTER,
+                stats.labels(),
+                stats.sum(|slot| slot.request_bytes.get()),
+            ));
+            response_bytes.push(number(
+                MetricType::COUNTER,
+                stats.labels(),
+                stats.sum(|slot| slot.response_bytes.get()),
+            ));
         }
         let counter = MetricType::COUNTER;
         let named = [
-            family("tidegate_requests_total", "Requests answered; no labels but code where no route was found.", counter, requests),
+            family(
+                "tidegate_requests_total",
+                "Requests answered; no labels but code where no route was found.",
+                counter,
+                requests,
+            ),
             family(
                 "tidegate_request_duration_seconds",
                 "From the first byte of a request to the last byte of its answer.",
                 MetricType::HISTOGRAM,
                 durations,
             ),
-            family("tidegate_request_body_bytes_total", "Bytes of request bodies received.", counter, request_bytes),
-            family("tidegate_response_body_bytes_total", "Bytes of response bodies sent.", counter, response_bytes),
+            family(
+                "tidegate_request_body_bytes_total",
+                "Bytes of request bodies received.",
+                counter,
+                request_bytes,
+            ),
+            family(
+                "tidegate_response_body_bytes_total",
+                "Bytes of response bodies sent.",
+                counter,
+                response_bytes,
+            ),
         ];
-        named.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
+        named
+            .into_iter()
+            .filter(|family| !family.get_metric().is_empty())
+            .collect()
     }
 }
 
@@ -310,8 +386,16 @@ pub(crate) struct Collected {
 impl Collected {
     pub(crate) fn new(metrics: Arc<Metrics>) -> prometheus::Result<Self> {
         let help = "How many tables have been published.".to_owned();
-        let generation = Desc::new("tidegate_table_generation".into(), help, vec![], HashMap::new())?;
-        Ok(Self { metrics, generation })
+        let generation = Desc::new(
+            "tidegate_table_generation".into(),
+            help,
+            vec![],
+            HashMap::new(),
+        )?;
+        Ok(Self {
+            metrics,
+            generation,
+        })
     }
 }
 
@@ -323,7 +407,12 @@ impl Collector for Collected {
     fn collect(&self) -> Vec<MetricFamily> {
         let generation = self.metrics.generation.load(Ordering::Relaxed);
         let generation = number(MetricType::GAUGE, vec![], generation);
-        let mut all = vec![family(&self.generation.fq_name, &self.generation.help, MetricType::GAUGE, vec![generation])];
+        let mut all = vec![family(
+            &self.generation.fq_name,
+            &self.generation.help,
+            MetricType::GAUGE,
+            vec![generation],
+        )];
         all.extend(worker_families(&self.metrics.workers));
         all.extend(self.metrics.route_families());
         all
@@ -344,8 +433,15 @@ mod tests {
     fn series_are_summed_over_workers_and_go_with_their_route() {
         let metrics = Arc::new(Metrics::new(2));
         let registry = prometheus::Registry::new();
-        registry.register(Box::new(Collected::new(Arc::clone(&metrics)).unwrap())).unwrap();
-        let id = RouteId { kind: "Ingress", namespace: "shop".into(), name: "web".into(), rule: "".into() };
+        registry
+            .register(Box::new(Collected::new(Arc::clone(&metrics)).unwrap()))
+            .unwrap();
+        let id = RouteId {
+            kind: "Ingress",
+            namespace: "shop".into(),
+            name: "web".into(),
+            rule: "".into(),
+        };
         let stats = metrics.route(&id, Some(&ClusterId::new("shop", "api", 80)));
         stats.record(0, 200, Duration::from_millis(7), 1, 10);
         stats.record(1, 200, Duration::from_secs(20), 2, 20);
@@ -353,7 +449,9 @@ mod tests {
         metrics.worker(0).accepted.add(3);
         metrics.worker(1).accepted.add(4);
         let text = |registry: &prometheus::Registry| {
-            prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
+            prometheus::TextEncoder::new()
+                .encode_to_string(&registry.gather())
+                .unwrap()
         };
         let shown = text(&registry);
         let labels = r#"ingress="web",namespace="shop",service="api""#;
@@ -365,7 +463,10 @@ mod tests {
             format!(r#"tidegate_response_body_bytes_total{{{labels}}} 30"#),
             "tidegate_connections_accepted_total 7".to_owned(),
         ] {
-            assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+            assert!(
+                shown.lines().any(|shown| shown == line),
+                "{line} is not in\n{shown}"
+            );
         }
         metrics.published(1, std::iter::empty());
         let shown = text(&registry);

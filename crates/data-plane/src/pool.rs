@@ -30,14 +30,22 @@ pub struct PoolLimits {
 
 impl Default for PoolLimits {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(20), idle_per_endpoint: 1024, requests: 10_000 }
+        Self {
+            idle: Duration::from_secs(20),
+            idle_per_endpoint: 1024,
+            requests: 10_000,
+        }
     }
 }
 
 impl Pool {
     /// An empty pool.
     pub(crate) fn new(limits: PoolLimits) -> Self {
-        Self { idle: RefCell::default(), limits, head: RefCell::default() }
+        Self {
+            idle: RefCell::default(),
+            limits,
+            head: RefCell::default(),
+        }
     }
 
     /// A connection to this endpoint that is ready for a request.
@@ -75,7 +83,9 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Instant, is_wanted: impl Fn(SocketAddr) -> bool) {
         self.idle.borrow_mut().retain(|addr, connections| {
             if is_wanted(*addr) {
-                connections.retain_mut(|connection| connection.rests_until() > now && connection.is_usable());
+                connections.retain_mut(|connection| {
+                    connection.rests_until() > now && connection.is_usable()
+                });
             } else {
                 connections.clear();
             }

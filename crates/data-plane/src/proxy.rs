@@ -52,14 +52,18 @@ struct Answer {
 async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyError> {
     let Record { request, outcome } = record;
     let target = RequestTarget::read(&request.parts)?;
-    let found = request.worker.reader.read(|table| table.find(&request.client.listener, &target.host, &target.path));
+    let found = request
+        .worker
+        .reader
+        .read(|table| table.find(&request.client.listener, &target.host, &target.path));
     let found = outcome.target.insert(found.ok_or(ProxyError::NoRoute)?);
     let found = Arc::clone(found);
     let route = &found.route;
     let upstream = match (&route.action, &found.upstream) {
         (Action::Respond(response), _) => {
             outcome.flag = response.reason;
-            let status = StatusCode::from_u16(response.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            let status =
+                StatusCode::from_u16(response.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
             return Ok(Answer::own(status));
         }
         (Action::Forward(_), Some(upstream)) => upstream,
@@ -75,7 +79,12 @@ async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyErro
     let sent = Instant::now();
     let (head, body) = forward(request, outcome, &target, route, upstream, body).await?;
     outcome.upstream_duration = Some(sent.elapsed());
-    Ok(Answer { status: head.status, headers: head.headers, source: Source::Upstream(body), close: false })
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        source: Source::Upstream(body),
+        close: false,
+    })
 }
 
 impl Answer {
@@ -83,9 +92,17 @@ impl Answer {
     fn own(status: StatusCode) -> Self {
         let reason = status.canonical_reason().unwrap_or("Error");
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
         let text = Bytes::from(format!("{} {reason}\n", status.as_u16()));
-        Self { status, headers, source: Source::Own(text), close: false }
+        Self {
+            status,
+            headers,
+            source: Source::Own(text),
+            close: false,
+        }
     }
 
     fn of(error: ProxyError) -> Self {
@@ -93,7 +110,10 @@ impl Answer {
         answer.close = error.closes_downstream();
         if error == ProxyError::Method {
             // RFC 9110 section 15.5.6: a 405 says what is allowed.
-            answer.headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+            answer.headers.insert(
+                header::ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
         }
         answer
     }
@@ -101,14 +121,18 @@ impl Answer {
 
 fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
     let (worker, client) = (&record.request.worker, &record.request.client);
-    let last = answer.close || worker.is_leaving() || client.requests() >= worker.settings.requests_per_connection;
+    let last = answer.close
+        || worker.is_leaving()
+        || client.requests() >= worker.settings.requests_per_connection;
     let http1 = record.request.parts.version <= Version::HTTP_11;
     record.outcome.status = answer.status.as_u16();
     let mut response = Response::new(AnswerBody::new(answer.source, record));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     if last && http1 {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

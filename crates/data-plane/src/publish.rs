@@ -10,7 +10,9 @@ use crate::metrics::{Metrics, RouteStats};
 use crate::tls::{self, ListenerCertificates};
 use crate::upstream::Upstream;
 use arc_swap::ArcSwap;
-use routing_table::{Action, EndpointSets, ListenerId, ListenerProtocol, Route, RoutingTable, Update};
+use routing_table::{
+    Action, EndpointSets, ListenerId, ListenerProtocol, Route, RoutingTable, Update,
+};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -41,11 +43,19 @@ pub(crate) struct RouteTarget {
 impl Snapshot {
     /// The position of a listener in this table.
     fn listener(&self, id: &ListenerId) -> Option<usize> {
-        self.table.listeners().iter().position(|listener| listener.id == *id)
+        self.table
+            .listeners()
+            .iter()
+            .position(|listener| listener.id == *id)
     }
 
     /// The route for a host and path in normal form.
-    pub(crate) fn find(&self, listener: &ListenerId, host: &str, path: &str) -> Option<Arc<RouteTarget>> {
+    pub(crate) fn find(
+        &self,
+        listener: &ListenerId,
+        host: &str,
+        path: &str,
+    ) -> Option<Arc<RouteTarget>> {
         let index = self.table.find(self.listener(listener)?, host, path)?;
         self.routes.get(index.get()).cloned()
     }
@@ -58,7 +68,13 @@ impl Snapshot {
     /// Every address that some cluster can send to.
     pub(crate) fn endpoint_addresses(&self) -> HashSet<SocketAddr> {
         let sets = self.upstreams.iter().map(|upstream| upstream.endpoints());
-        sets.flat_map(|set| set.all().iter().map(|endpoint| endpoint.addr()).collect::<Vec<_>>()).collect()
+        sets.flat_map(|set| {
+            set.all()
+                .iter()
+                .map(|endpoint| endpoint.addr())
+                .collect::<Vec<_>>()
+        })
+        .collect()
     }
 }
 
@@ -72,7 +88,9 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(current: Current) -> Self {
-        Self { cache: RefCell::new(arc_swap::Cache::new(current)) }
+        Self {
+            cache: RefCell::new(arc_swap::Cache::new(current)),
+        }
     }
 
     /// Looks something up in the current snapshot. What is found must own itself, so that no request holds a table.
@@ -102,8 +120,21 @@ pub enum PublishError {
 }
 
 impl Publisher {
-    pub(crate) fn new(current: Current, sockets: Sockets, listeners: watch::Sender<ListenerSet>, metrics: Arc<Metrics>) -> Self {
-        Self { current, upstreams: HashMap::new(), sockets, listeners, metrics, retired: Vec::new(), generation: 0 }
+    pub(crate) fn new(
+        current: Current,
+        sockets: Sockets,
+        listeners: watch::Sender<ListenerSet>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            current,
+            upstreams: HashMap::new(),
+            sockets,
+            listeners,
+            metrics,
+            retired: Vec::new(),
+            generation: 0,
+        }
     }
 
     /// Makes an update take effect for every request that starts from now on.
@@ -133,7 +164,11 @@ impl Publisher {
         }
     }
 
-    fn set_table(&mut self, table: Arc<RoutingTable>, sets: &EndpointSets) -> Result<(), PublishError> {
+    fn set_table(
+        &mut self,
+        table: Arc<RoutingTable>,
+        sets: &EndpointSets,
+    ) -> Result<(), PublishError> {
         // An upstream of the table before is kept: its place in the round and what is known of its endpoints live on.
         let upstreams: Vec<Arc<Upstream>> = table
             .clusters()
@@ -144,7 +179,10 @@ impl Publisher {
                 None => Arc::new(Upstream::new(cluster.id.clone())),
             })
             .collect();
-        self.upstreams = upstreams.iter().map(|upstream| (upstream.id().clone(), Arc::clone(upstream))).collect();
+        self.upstreams = upstreams
+            .iter()
+            .map(|upstream| (upstream.id().clone(), Arc::clone(upstream)))
+            .collect();
         self.set_endpoints(sets);
         let routes = table
             .routes()
@@ -154,8 +192,14 @@ impl Publisher {
                     Action::Forward(cluster) => upstreams.get(cluster.get()).cloned(),
                     Action::Respond(_) => None,
                 };
-                let stats = self.metrics.route(&route.id, upstream.as_deref().map(Upstream::id));
-                Arc::new(RouteTarget { route: Arc::clone(route), upstream, stats })
+                let stats = self
+                    .metrics
+                    .route(&route.id, upstream.as_deref().map(Upstream::id));
+                Arc::new(RouteTarget {
+                    route: Arc::clone(route),
+                    upstream,
+                    stats,
+                })
             })
             .collect();
         let previous = self.current.load_full();
@@ -164,20 +208,31 @@ impl Publisher {
             .iter()
             .map(|listener| match &listener.protocol {
                 ListenerProtocol::Http => None,
-                ListenerProtocol::Https(settings) => {
-                    Some(tls::certificates(settings, previous.certificates(&listener.id), self.sockets.tls().fallback()))
-                }
+                ListenerProtocol::Https(settings) => Some(tls::certificates(
+                    settings,
+                    previous.certificates(&listener.id),
+                    self.sockets.tls().fallback(),
+                )),
             })
             .collect();
         let bound = self.sockets.bind(table.listeners());
-        let snapshot = Arc::new(Snapshot { table, routes, upstreams, certificates });
+        let snapshot = Arc::new(Snapshot {
+            table,
+            routes,
+            upstreams,
+            certificates,
+        });
         self.current.store(Arc::clone(&snapshot));
         self.listeners.send_replace(self.sockets.set());
         self.generation += 1;
-        self.metrics.published(self.generation, snapshot.routes.iter().map(|target| &target.stats));
+        self.metrics.published(
+            self.generation,
+            snapshot.routes.iter().map(|target| &target.stats),
+        );
         self.retired.push(previous);
         // Whoever holds one of these is a worker that has not looked yet; it is dropped here next time.
-        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.retired
+            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
         Ok(bound?)
     }
 }

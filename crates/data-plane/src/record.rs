@@ -56,11 +56,24 @@ impl Outcome {
 
 impl Record {
     /// Begins a record.
-    pub(crate) fn new(worker: Rc<Worker>, client: Rc<ClientConnection>, parts: request::Parts) -> Box<Self> {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        client: Rc<ClientConnection>,
+        parts: request::Parts,
+    ) -> Box<Self> {
         let started = client.begin_request();
         worker.stats.requests_active.add(1);
         let id = crate::forwarded_headers::request_id(&parts.headers, client.trusted, &worker.ids);
-        Box::new(Self { request: RequestInfo { worker, client, parts, id, started }, outcome: Outcome::default() })
+        Box::new(Self {
+            request: RequestInfo {
+                worker,
+                client,
+                parts,
+                id,
+                started,
+            },
+            outcome: Outcome::default(),
+        })
     }
 
     fn finish(&mut self) {
@@ -76,19 +89,37 @@ impl Record {
         let worker = &request.worker;
         request.client.end_request(now);
         worker.stats.requests_active.sub(1);
-        let stats = outcome.target.as_ref().map_or_else(|| worker.unrouted_stats(), |target| &target.stats);
-        stats.record(worker.index, outcome.status, duration, outcome.request_bytes, outcome.response_bytes);
+        let stats = outcome
+            .target
+            .as_ref()
+            .map_or_else(|| worker.unrouted_stats(), |target| &target.stats);
+        stats.record(
+            worker.index,
+            outcome.status,
+            duration,
+            outcome.request_bytes,
+            outcome.response_bytes,
+        );
         if !worker.log.is_on() {
             return;
         }
-        let field = |name: HeaderName| request.parts.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        let field = |name: HeaderName| {
+            request
+                .parts
+                .headers
+                .get(name)
+                .map_or(&b""[..], HeaderValue::as_bytes)
+        };
         let uri = &request.parts.uri;
         worker.log.write(&Line {
             client: &request.client.addr_text,
             request_id: request.id.as_bytes(),
             method: request.parts.method.as_str(),
             scheme: request.client.scheme,
-            host: uri.authority().map_or_else(|| field(header::HOST), |authority| authority.as_str().as_bytes()),
+            host: uri.authority().map_or_else(
+                || field(header::HOST),
+                |authority| authority.as_str().as_bytes(),
+            ),
             path: uri.path_and_query().map_or("", |path| path.as_str()),
             protocol: match request.parts.version {
                 Version::HTTP_2 => "HTTP/2",
@@ -105,7 +136,10 @@ impl Record {
                 namespace: &target.route.id.namespace,
                 ingress: &target.route.id.name,
                 rule: &target.route.id.rule,
-                service: target.upstream.as_ref().map_or("", |upstream| &upstream.id().service),
+                service: target
+                    .upstream
+                    .as_ref()
+                    .map_or("", |upstream| &upstream.id().service),
             }),
             flag: outcome.flag,
             attempts: outcome.attempts,

@@ -36,9 +36,22 @@ impl RequestBody {
     /// A body with a declared length, and the most bytes the route allows.
     pub(crate) fn new(incoming: Incoming, limit: Option<u64>) -> Self {
         let ended = incoming.is_end_stream();
-        let length = if ended { Some(0) } else { incoming.size_hint().exact() };
+        let length = if ended {
+            Some(0)
+        } else {
+            incoming.size_hint().exact()
+        };
         let limit = limit.unwrap_or(u64::MAX);
-        Self { incoming, length, limit, received: 0, first: None, pieces: 0, rewound: false, ended }
+        Self {
+            incoming,
+            length,
+            limit,
+            received: 0,
+            first: None,
+            pieces: 0,
+            rewound: false,
+            ended,
+        }
     }
 
     /// The declared length; `None` when it is only known at the end.
@@ -61,7 +74,6 @@ impl RequestBody {
         self.received
     }
 
-
     /// Starts over, if everything that was handed out is still here.
     pub(crate) fn rewind(&mut self) -> bool {
         self.rewound = self.pieces > 0;
@@ -69,7 +81,10 @@ impl RequestBody {
     }
 
     /// The next piece; `None` at the end.
-    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
         if std::mem::take(&mut self.rewound)
             && let Some(first) = &self.first
         {
@@ -83,9 +98,13 @@ impl RequestBody {
                 self.ended = true;
                 return Poll::Ready(None);
             };
-            let Ok(frame) = frame else { return Poll::Ready(Some(Err(BodyError::Client))) };
+            let Ok(frame) = frame else {
+                return Poll::Ready(Some(Err(BodyError::Client)));
+            };
             // Trailers of a request have no place in what we forward; they are read and dropped.
-            let Ok(piece) = frame.into_data() else { continue };
+            let Ok(piece) = frame.into_data() else {
+                continue;
+            };
             if piece.is_empty() {
                 continue;
             }

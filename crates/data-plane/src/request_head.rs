@@ -33,7 +33,12 @@ impl<'a> RequestTarget<'a> {
         }
         let (authority, host) = authority(&parts.uri, &parts.headers)?;
         let path = normal_path(parts.uri.path()).map_err(|_| ProxyError::BadTarget)?;
-        Ok(Self { authority, host, path, query: parts.uri.query() })
+        Ok(Self {
+            authority,
+            host,
+            path,
+            query: parts.uri.query(),
+        })
     }
 
     /// Writes request line and fields as HTTP/1.1, without framing and without the empty line.
@@ -47,18 +52,34 @@ impl<'a> RequestTarget<'a> {
         }
         out.extend_from_slice(b" HTTP/1.1\r\n");
         let client = &request.client;
-        let client = Client { addr: &client.addr_text, trusted: client.trusted, scheme: client.scheme, port: client.port };
-        forwarded_headers::write_fields(out, &request.parts.headers, self.authority, client, request.id.as_bytes());
+        let client = Client {
+            addr: &client.addr_text,
+            trusted: client.trusted,
+            scheme: client.scheme,
+            port: client.port,
+        };
+        forwarded_headers::write_fields(
+            out,
+            &request.parts.headers,
+            self.authority,
+            client,
+            request.id.as_bytes(),
+        );
     }
 }
 
 /// The authority and its normal form. HTTP/1.1 has it in exactly one `Host` field, HTTP/2 in `:authority`; where both are
 /// there, or the target is in absolute form, they must name the same host (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
-fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<(&'a str, Cow<'a, str>), ProxyError> {
+fn authority<'a>(
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+) -> Result<(&'a str, Cow<'a, str>), ProxyError> {
     let mut fields = headers.get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {
         (_, Some(_)) => return Err(ProxyError::BadHost),
-        (field, None) => field.map(|value| value.to_str().map_err(|_| ProxyError::BadHost)).transpose()?,
+        (field, None) => field
+            .map(|value| value.to_str().map_err(|_| ProxyError::BadHost))
+            .transpose()?,
     };
     let target = uri.authority().map(|authority| authority.as_str());
     let normal = |authority: &'a str| normal_host(authority).map_err(|_| ProxyError::BadHost);
@@ -67,7 +88,11 @@ fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<(&'a str, Cow<'
         (Some(only), None) | (None, Some(only)) => Ok((only, normal(only)?)),
         (Some(target), Some(field)) => {
             let host = normal(target)?;
-            if host == normal(field)? { Ok((target, host)) } else { Err(ProxyError::BadHost) }
+            if host == normal(field)? {
+                Ok((target, host))
+            } else {
+                Err(ProxyError::BadHost)
+            }
         }
     }
 }

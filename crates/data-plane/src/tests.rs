@@ -1,1 +1,196 @@
-//! Tests of the proxy over real sockets.
+//! Tests of the proxy over real sockets: a table literal, backends that say their name, a client that never retries.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "test code: a failed unwrap is a failed test"
+)]
+
+mod bodies;
+mod connections;
+mod errors;
+mod raw;
+mod retries;
+mod swaps;
+
+use crate::{DataPlane, Publisher, Settings};
+use routing_table::{
+    Action, Balancing, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
+    HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, RetryPolicy, Route,
+    RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, VirtualHost, VirtualHosts,
+};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A running data plane with one plain listener.
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
+    pub(crate) publisher: Publisher,
+    pub(crate) registry: prometheus::Registry,
+    data_plane: Option<DataPlane>,
+}
+
+/// Which host and path goes to which endpoints.
+pub(crate) struct Rule {
+    host: String,
+    cluster: String,
+    endpoints: Vec<SocketAddr>,
+    timeouts: Timeouts,
+    limits: Limits,
+    retry: RetryPolicy,
+}
+
+/// Everything of a host goes to these endpoints.
+pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
+    let (timeouts, limits, retry) = Default::default();
+    Rule {
+        host: name.to_owned(),
+        cluster: name.to_owned(),
+        endpoints: endpoints.to_vec(),
+        timeouts,
+        limits,
+        retry,
+    }
+}
+
+impl Rule {
+    /// Names the cluster; without it, it is named after the host.
+    pub(crate) fn cluster(mut self, name: &str) -> Self {
+        self.cluster = name.to_owned();
+        self
+    }
+
+    pub(crate) fn first_byte(mut self, timeout: Duration) -> Self {
+        self.timeouts.first_byte = timeout;
+        self
+    }
+
+    pub(crate) fn connect(mut self, timeout: Duration) -> Self {
+        self.timeouts.connect = timeout;
+        self
+    }
+
+    pub(crate) fn idle(mut self, timeout: Duration) -> Self {
+        self.timeouts.idle = timeout;
+        self
+    }
+
+    pub(crate) fn body_limit(mut self, bytes: u64) -> Self {
+        self.limits.request_body = Some(bytes);
+        self
+    }
+
+    pub(crate) fn attempts(mut self, attempts: u32) -> Self {
+        self.retry.attempts = attempts;
+        self
+    }
+}
+
+/// A table of these rules on one listener at a port of its own.
+pub(crate) fn table(rules: &[Rule]) -> Update {
+    let mut clusters = ClusterSet::default();
+    let mut sets = EndpointSets::new();
+    let mut hosts = Vec::new();
+    for rule in rules {
+        let id = ClusterId::new("test", &rule.cluster, 80);
+        sets.insert(
+            id.clone(),
+            rule.endpoints
+                .iter()
+                .copied()
+                .map(Endpoint::ready)
+                .collect(),
+        );
+        let protocol = UpstreamProtocol::Http1;
+        let cluster = Cluster {
+            id,
+            protocol,
+            discovery: Discovery::Static,
+            balancing: Balancing::RoundRobin,
+        };
+        let route = Route {
+            id: RouteId {
+                kind: "Ingress",
+                namespace: "test".into(),
+                name: rule.host.as_str().into(),
+                rule: "rules[0]".into(),
+            },
+            path: PathMatch::prefix("/"),
+            timeouts: rule.timeouts,
+            limits: rule.limits,
+            retry: rule.retry,
+            action: Action::Forward(clusters.add(cluster)),
+        };
+        hosts.push(VirtualHost {
+            host: HostMatch::Exact(rule.host.as_str().into()),
+            routes: vec![route],
+        });
+    }
+    let listener = Listener {
+        id: ListenerId::new("http"),
+        addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+        protocol: ListenerProtocol::Http,
+        virtual_hosts: Arc::new(VirtualHosts::new(hosts, None)),
+    };
+    Update::Table(
+        Arc::new(RoutingTable::new(vec![listener], clusters).unwrap()),
+        sets,
+    )
+}
+
+/// Serves these rules.
+pub(crate) fn serve(rules: &[Rule]) -> Proxy {
+    serve_with(
+        rules,
+        Settings {
+            workers: 2,
+            ..Settings::default()
+        },
+    )
+}
+
+pub(crate) fn serve_with(rules: &[Rule], settings: Settings) -> Proxy {
+    let registry = prometheus::Registry::new();
+    let (data_plane, mut publisher) = DataPlane::start(settings, None, &registry).unwrap();
+    publisher.apply(table(rules)).unwrap();
+    let addr = publisher.addresses()[0].1;
+    Proxy {
+        addr,
+        publisher,
+        registry,
+        data_plane: Some(data_plane),
+    }
+}
+
+impl Proxy {
+    /// One metric, summed over its series.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap();
+        let series = text.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        series
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Waits until a metric has this value; panics after 20 s.
+    pub(crate) async fn metric_becomes(&self, name: &str, value: f64) {
+        let start = std::time::Instant::now();
+        while self.metric(name) != value {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "{name} is {}, not {value}",
+                self.metric(name)
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn stop(mut self, lameduck: Duration, drain: Duration) -> bool {
+        self.data_plane.take().unwrap().stop(lameduck, drain).await
+    }
+}

@@ -2,8 +2,8 @@
 
 use crate::publish::Current;
 use arc_swap::Guard;
-use routing_table::{Certificate, ListenerId, TlsSettings};
 use routing_table::matcher::host::{normal_host, parent};
+use routing_table::{Certificate, ListenerId, TlsSettings};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
@@ -49,11 +49,16 @@ impl FallbackCertificate {
     pub(crate) fn generate() -> Result<Self, TlsError> {
         let key = rcgen::KeyPair::generate()?;
         let mut parameters = rcgen::CertificateParams::new(vec!["tidegate.invalid".to_owned()])?;
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, "Tidegate default certificate");
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "Tidegate default certificate");
         let certificate = parameters.self_signed(&key)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = default_provider().key_provider.load_private_key(key)?;
-        Ok(Self(Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signer))))
+        Ok(Self(Arc::new(CertifiedKey::new(
+            vec![certificate.der().clone()],
+            signer,
+        ))))
     }
 }
 
@@ -75,7 +80,10 @@ pub(crate) fn certificates(
             Some(one) => Arc::clone(one),
             None => match load(certificate) {
                 Ok(key) => {
-                    let one = Arc::new(Loaded { source: Arc::clone(certificate), key });
+                    let one = Arc::new(Loaded {
+                        source: Arc::clone(certificate),
+                        key,
+                    });
                     loaded.insert(Arc::as_ptr(certificate), Arc::clone(&one));
                     one
                 }
@@ -93,7 +101,12 @@ pub(crate) fn certificates(
     }
     let default_source = settings.default_certificate.clone();
     let default = match (&default_source, previous) {
-        (Some(source), Some(previous)) if previous.default_source.as_ref().is_some_and(|p| Arc::ptr_eq(p, source)) => {
+        (Some(source), Some(previous))
+            if previous
+                .default_source
+                .as_ref()
+                .is_some_and(|p| Arc::ptr_eq(p, source)) =>
+        {
             Arc::clone(&previous.default)
         }
         (Some(source), _) => load(source).unwrap_or_else(|error| {
@@ -102,19 +115,33 @@ pub(crate) fn certificates(
         }),
         (None, _) => Arc::clone(&fallback.0),
     };
-    Arc::new(ListenerCertificates { exact, wildcard, default, default_source })
+    Arc::new(ListenerCertificates {
+        exact,
+        wildcard,
+        default,
+        default_source,
+    })
 }
 
 fn load(certificate: &Certificate) -> Result<Arc<CertifiedKey>, rustls::Error> {
-    let signer = default_provider().key_provider.load_private_key(certificate.key.clone_key())?;
-    Ok(Arc::new(CertifiedKey::new(certificate.chain.clone(), signer)))
+    let signer = default_provider()
+        .key_provider
+        .load_private_key(certificate.key.clone_key())?;
+    Ok(Arc::new(CertifiedKey::new(
+        certificate.chain.clone(),
+        signer,
+    )))
 }
 
 impl ListenerCertificates {
     /// The certificate for a server name: exact, one wildcard label, the default.
     fn find(&self, name: Option<&str>) -> Arc<CertifiedKey> {
         let normal = name.and_then(|name| normal_host(name).ok());
-        let found = normal.as_deref().and_then(|name| self.exact.get(name).or_else(|| self.wildcard.get(parent(name)?)));
+        let found = normal.as_deref().and_then(|name| {
+            self.exact
+                .get(name)
+                .or_else(|| self.wildcard.get(parent(name)?))
+        });
         found.map_or_else(|| Arc::clone(&self.default), |one| Arc::clone(&one.key))
     }
 }
@@ -135,7 +162,12 @@ impl ServerTls {
     /// When there is no randomness to make keys of.
     pub(crate) fn new(current: Current) -> Result<Self, TlsError> {
         let fallback = FallbackCertificate::generate()?;
-        Ok(Self { current, provider: Arc::new(default_provider()), tickets: Ticketer::new()?, fallback })
+        Ok(Self {
+            current,
+            provider: Arc::new(default_provider()),
+            tickets: Ticketer::new()?,
+            fallback,
+        })
     }
 
     /// The certificate for clients that no other fits.
@@ -144,10 +176,18 @@ impl ServerTls {
     }
 
     /// The TLS settings of a listener. Made once: certificates are looked up in the current table at each handshake.
-    pub(crate) fn server_config(&self, listener: ListenerId) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    pub(crate) fn server_config(
+        &self,
+        listener: ListenerId,
+    ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&self.provider));
-        let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
-        let resolver = Resolver { current: Arc::clone(&self.current), listener };
+        let builder = builder
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth();
+        let resolver = Resolver {
+            current: Arc::clone(&self.current),
+            listener,
+        };
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = Arc::clone(&self.tickets);
@@ -171,13 +211,19 @@ struct Resolver {
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("Resolver")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
     }
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let snapshot: Guard<Arc<crate::publish::Snapshot>> = self.current.load();
-        Some(snapshot.certificates(&self.listener)?.find(hello.server_name()))
+        Some(
+            snapshot
+                .certificates(&self.listener)?
+                .find(hello.server_name()),
+        )
     }
 }

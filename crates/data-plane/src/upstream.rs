@@ -17,7 +17,11 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// A cluster without endpoints.
     pub(crate) fn new(id: ClusterId) -> Self {
-        Self { id, endpoints: ArcSwap::default(), picker: Picker::default() }
+        Self {
+            id,
+            endpoints: ArcSwap::default(),
+            picker: Picker::default(),
+        }
     }
 
     /// Its name.
@@ -33,7 +37,9 @@ impl Upstream {
 
     /// The endpoint for one attempt, not one of `tried` if there is another.
     pub(crate) fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<EndpointState>> {
-        self.picker.pick_other(&self.endpoints.load(), tried).cloned()
+        self.picker
+            .pick_other(&self.endpoints.load(), tried)
+            .cloned()
     }
 
     /// Every endpoint.

@@ -54,7 +54,11 @@ pub(crate) struct Setup {
 impl Worker {
     fn new(setup: &Setup) -> Rc<Self> {
         let stats = setup.metrics.worker(setup.index);
-        let handshakes = setup.settings.handshakes.div_ceil(setup.settings.workers).max(1);
+        let handshakes = setup
+            .settings
+            .handshakes
+            .div_ceil(setup.settings.workers)
+            .max(1);
         Rc::new(Self {
             index: setup.index,
             settings: Arc::clone(&setup.settings),
@@ -87,18 +91,27 @@ impl Worker {
         if self.phase.get() == Phase::Draining {
             client.drain();
         }
-        Entered { worker: Rc::clone(self), key }
+        Entered {
+            worker: Rc::clone(self),
+            key,
+        }
     }
 
     fn drain(&self) {
         // Collected first: a woken task may leave at once.
-        let all: Vec<_> = self.connections.borrow().iter().map(|(_, client)| Rc::clone(client)).collect();
+        let all: Vec<_> = self
+            .connections
+            .borrow()
+            .iter()
+            .map(|(_, client)| Rc::clone(client))
+            .collect();
         all.iter().for_each(|client| client.drain());
     }
 
     fn housekeeping(&self) {
         let wanted = self.reader.read(|table| table.endpoint_addresses());
-        self.pool.sweep(Instant::now(), |addr| wanted.contains(&addr));
+        self.pool
+            .sweep(Instant::now(), |addr| wanted.contains(&addr));
         self.stats.upstream_idle.set(self.pool.len() as u64);
         self.log.flush();
     }
@@ -119,7 +132,9 @@ impl Drop for Entered {
 
 /// Runs a worker until it is told to stop, or has drained.
 pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default())?;
     let worker = Worker::new(&setup);
     runtime.block_on(async {
         let mut accepting = Accepting::default();
@@ -161,7 +176,10 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
                     }
                 }
             }
-            if worker.phase.get() == Phase::Draining && accepting.is_stopped() && worker.connections.borrow().is_empty() {
+            if worker.phase.get() == Phase::Draining
+                && accepting.is_stopped()
+                && worker.connections.borrow().is_empty()
+            {
                 break;
             }
         }
@@ -190,7 +208,11 @@ struct AcceptLoop {
 impl Accepting {
     /// Starts loops for listeners that are new, stops those of listeners that are gone.
     fn apply(&mut self, worker: &Rc<Worker>, listeners: &ListenerSet) {
-        self.loops.retain(|sockets, _| listeners.iter().any(|open| Arc::as_ptr(&open.sockets) == *sockets));
+        self.loops.retain(|sockets, _| {
+            listeners
+                .iter()
+                .any(|open| Arc::as_ptr(&open.sockets) == *sockets)
+        });
         for open in listeners.iter() {
             let key = Arc::as_ptr(&open.sockets);
             if self.loops.contains_key(&key) {
@@ -198,25 +220,44 @@ impl Accepting {
             }
             match start_accepting(worker, open) {
                 Ok(accept_loop) => drop(self.loops.insert(key, accept_loop)),
-                Err(error) => tracing::error!(listener = %open.id, %error, "cannot accept connections"),
+                Err(error) => {
+                    tracing::error!(listener = %open.id, %error, "cannot accept connections")
+                }
             }
         }
     }
 
     fn stop(&mut self) {
-        self.loops.values_mut().for_each(|accept_loop| accept_loop.stop = None);
+        self.loops
+            .values_mut()
+            .for_each(|accept_loop| accept_loop.stop = None);
     }
 
     fn is_stopped(&self) -> bool {
-        self.loops.values().all(|accept_loop| accept_loop.task.is_finished())
+        self.loops
+            .values()
+            .all(|accept_loop| accept_loop.task.is_finished())
     }
 }
 
 fn start_accepting(worker: &Rc<Worker>, open: &OpenListener) -> io::Result<AcceptLoop> {
-    let socket = open.sockets[worker.index].take().ok_or(io::ErrorKind::NotConnected)?;
+    let socket = open.sockets[worker.index]
+        .take()
+        .ok_or(io::ErrorKind::NotConnected)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let accept = connection::accept_loop(Rc::clone(worker), open.id.clone(), open.addr.port(), socket, open.tls.clone(), stopped);
+    let accept = connection::accept_loop(
+        Rc::clone(worker),
+        open.id.clone(),
+        open.addr.port(),
+        socket,
+        open.tls.clone(),
+        stopped,
+    );
     let task = tokio::task::spawn_local(accept);
-    Ok(AcceptLoop { stop: Some(stop), task, _sockets: Arc::clone(&open.sockets) })
+    Ok(AcceptLoop {
+        stop: Some(stop),
+        task,
+        _sockets: Arc::clone(&open.sockets),
+    })
 }

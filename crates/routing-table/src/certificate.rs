@@ -21,7 +21,9 @@ pub struct Certificate {
 
 impl PartialEq for Certificate {
     fn eq(&self, other: &Self) -> bool {
-        self.chain == other.chain && self.key.secret_der() == other.key.secret_der() && self.source == other.source
+        self.chain == other.chain
+            && self.key.secret_der() == other.key.secret_der()
+            && self.source == other.source
     }
 }
 
@@ -30,7 +32,10 @@ impl Eq for Certificate {}
 impl fmt::Debug for Certificate {
     /// Never prints the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate").field("source", &self.source).field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Certificate")
+            .field("source", &self.source)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,13 +66,21 @@ impl SniIndex {
 
     /// The certificate for a server name in normal form (see [`crate::matcher::host::normal_host`]).
     pub fn find(&self, name: &str) -> Option<&Arc<Certificate>> {
-        self.exact.get(name).or_else(|| self.wildcard.get(parent(name)?))
+        self.exact
+            .get(name)
+            .or_else(|| self.wildcard.get(parent(name)?))
     }
 
     /// All names and their certificates, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (HostMatch, &Arc<Certificate>)> {
-        let exact = self.exact.iter().map(|(name, c)| (HostMatch::Exact(name.clone()), c));
-        let wildcard = self.wildcard.iter().map(|(name, c)| (HostMatch::Wildcard(name.clone()), c));
+        let exact = self
+            .exact
+            .iter()
+            .map(|(name, c)| (HostMatch::Exact(name.clone()), c));
+        let wildcard = self
+            .wildcard
+            .iter()
+            .map(|(name, c)| (HostMatch::Wildcard(name.clone()), c));
         let mut all: Vec<_> = exact.chain(wildcard).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all.into_iter()

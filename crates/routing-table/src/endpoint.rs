@@ -14,7 +14,10 @@ pub struct Endpoint {
 impl Endpoint {
     /// A ready endpoint.
     pub fn ready(addr: SocketAddr) -> Self {
-        Self { addr, serving: Serving::Ready }
+        Self {
+            addr,
+            serving: Serving::Ready,
+        }
     }
 }
 

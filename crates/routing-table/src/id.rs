@@ -35,7 +35,11 @@ pub struct RouteId {
 
 impl fmt::Display for RouteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{} {}", self.kind, self.namespace, self.name, self.rule)
+        write!(
+            f,
+            "{}/{}/{} {}",
+            self.kind, self.namespace, self.name, self.rule
+        )
     }
 }
 
@@ -53,7 +57,11 @@ pub struct ClusterId {
 impl ClusterId {
     /// The cluster of a Service's port.
     pub fn new(namespace: &str, service: &str, port: u16) -> Self {
-        Self { namespace: namespace.into(), service: service.into(), port }
+        Self {
+            namespace: namespace.into(),
+            service: service.into(),
+            port,
+        }
     }
 }
 

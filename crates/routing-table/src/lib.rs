@@ -31,7 +31,7 @@ pub use endpoint::{Endpoint, Serving};
 pub use id::{ClusterId, ListenerId, RouteId};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};
 pub use matcher::{HostMatch, PathMatch};
-pub use route::{Action, Limits, Route, RetryPolicy, Timeouts};
+pub use route::{Action, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
 pub use update::{EndpointSets, Update};
 pub use virtual_host::{VirtualHost, VirtualHosts};

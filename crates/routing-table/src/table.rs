@@ -58,14 +58,21 @@ impl RoutingTable {
     /// # Errors
     /// See [`TableError`]; each names what is wrong.
     pub fn new(listeners: Vec<Listener>, clusters: ClusterSet) -> Result<Self, TableError> {
-        let mut this = Self { clusters, ..Self::default() };
+        let mut this = Self {
+            clusters,
+            ..Self::default()
+        };
         let mut sets: Vec<(Arc<VirtualHosts>, usize)> = Vec::new();
         for listener in &listeners {
-            let first = match sets.iter().find(|(set, _)| Arc::ptr_eq(set, &listener.virtual_hosts)) {
+            let first = match sets
+                .iter()
+                .find(|(set, _)| Arc::ptr_eq(set, &listener.virtual_hosts))
+            {
                 Some((_, first)) => *first,
                 None => {
                     let first = this.routes.len();
-                    this.routes.extend_from_slice(listener.virtual_hosts.routes());
+                    this.routes
+                        .extend_from_slice(listener.virtual_hosts.routes());
                     sets.push((listener.virtual_hosts.clone(), first));
                     first
                 }
@@ -76,7 +83,11 @@ impl RoutingTable {
             if listeners[..position].iter().any(|l| l.id == listener.id) {
                 return Err(TableError::DuplicateListener(listener.id.clone()));
             }
-            if listener.addr.port() != 0 && listeners[..position].iter().any(|l| l.addr == listener.addr) {
+            if listener.addr.port() != 0
+                && listeners[..position]
+                    .iter()
+                    .any(|l| l.addr == listener.addr)
+            {
                 return Err(TableError::DuplicateAddress(listener.addr));
             }
         }
@@ -94,7 +105,11 @@ impl RoutingTable {
     /// The route for a request, or none. `listener` is a position in [`RoutingTable::listeners`]; host and path are in
     /// normal form ([`crate::matcher::host::normal_host`], [`crate::matcher::path::normal_path`]).
     pub fn find(&self, listener: usize, host: &str, path: &str) -> Option<RouteIndex> {
-        let position = self.listeners.get(listener)?.virtual_hosts.find(host, path)?;
+        let position = self
+            .listeners
+            .get(listener)?
+            .virtual_hosts
+            .find(host, path)?;
         Some(RouteIndex((self.first_route[listener] + position) as u32))
     }
 

@@ -2,7 +2,7 @@
 
 use crate::endpoint::Serving;
 use crate::listener::{Listener, ListenerProtocol};
-use crate::route::{Action, Route, RetryPolicy, Timeouts};
+use crate::route::{Action, RetryPolicy, Route, Timeouts};
 use crate::table::RoutingTable;
 use crate::update::EndpointSets;
 use std::fmt::{self, Write};
@@ -19,19 +19,26 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
     let mut shown: Vec<&Listener> = Vec::new();
     for listener in table.listeners() {
         match &listener.protocol {
-            ListenerProtocol::Http => writeln!(out, "listener {} {} http", listener.id, listener.addr)?,
+            ListenerProtocol::Http => {
+                writeln!(out, "listener {} {} http", listener.id, listener.addr)?
+            }
             ListenerProtocol::Https(tls) => {
                 writeln!(out, "listener {} {} https", listener.id, listener.addr)?;
                 for (host, certificate) in tls.certificates.iter() {
                     writeln!(out, "  certificate {host}: {}", certificate.source)?;
                 }
                 match &tls.default_certificate {
-                    Some(certificate) => writeln!(out, "  certificate default: {}", certificate.source)?,
+                    Some(certificate) => {
+                        writeln!(out, "  certificate default: {}", certificate.source)?
+                    }
                     None => writeln!(out, "  certificate default: generated")?,
                 }
             }
         }
-        if let Some(same) = shown.iter().find(|other| other.virtual_hosts == listener.virtual_hosts) {
+        if let Some(same) = shown
+            .iter()
+            .find(|other| other.virtual_hosts == listener.virtual_hosts)
+        {
             writeln!(out, "  serves the same as {}", same.id)?;
             continue;
         }
@@ -55,7 +62,11 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
             None | Some([]) => write!(out, " no endpoints")?,
             Some(all) => {
                 for endpoint in all {
-                    let draining = if endpoint.serving == Serving::Draining { " (draining)" } else { "" };
+                    let draining = if endpoint.serving == Serving::Draining {
+                        " (draining)"
+                    } else {
+                        ""
+                    };
                     write!(out, " {}{draining}", endpoint.addr)?;
                 }
             }

@@ -41,7 +41,11 @@ impl PartialEq for VirtualHosts {
         self.routes == other.routes
             && self.default_route == other.default_route
             && self.hosts.len() == other.hosts.len()
-            && self.hosts.iter().zip(&other.hosts).all(|(a, b)| a.0 == b.0 && a.1.range == b.1.range)
+            && self
+                .hosts
+                .iter()
+                .zip(&other.hosts)
+                .all(|(a, b)| a.0 == b.0 && a.1.range == b.1.range)
     }
 }
 
@@ -53,7 +57,10 @@ impl VirtualHosts {
     pub fn new(virtual_hosts: Vec<VirtualHost>, default_route: Option<Route>) -> Self {
         let mut merged: std::collections::BTreeMap<HostMatch, Vec<Route>> = Default::default();
         for virtual_host in virtual_hosts {
-            merged.entry(virtual_host.host).or_default().extend(virtual_host.routes);
+            merged
+                .entry(virtual_host.host)
+                .or_default()
+                .extend(virtual_host.routes);
         }
         let mut this = Self::default();
         for (host, mut routes) in merged {
@@ -82,13 +89,22 @@ impl VirtualHosts {
 
     /// The position of the route for a host and path, both in normal form.
     pub fn find(&self, host: &str, path: &str) -> Option<usize> {
-        let position = self.exact.get(host).or_else(|| self.wildcard.get(parent(host)?)).copied().or(self.any);
-        position.and_then(|p| self.hosts[p].1.find(&self.routes, path)).or(self.default_route)
+        let position = self
+            .exact
+            .get(host)
+            .or_else(|| self.wildcard.get(parent(host)?))
+            .copied()
+            .or(self.any);
+        position
+            .and_then(|p| self.hosts[p].1.find(&self.routes, path))
+            .or(self.default_route)
     }
 
     /// The hosts in order, each with its routes by precedence.
     pub fn iter(&self) -> impl Iterator<Item = (&HostMatch, &[Arc<Route>])> {
-        self.hosts.iter().map(|(host, index)| (host, &self.routes[index.range.clone()]))
+        self.hosts
+            .iter()
+            .map(|(host, index)| (host, &self.routes[index.range.clone()]))
     }
 
     /// What answers a request that no route matches.
@@ -110,23 +126,35 @@ struct PathIndex {
 
 impl PathIndex {
     fn new(routes: &[Arc<Route>], first: usize) -> Self {
-        let mut this = Self { range: first..routes.len(), ..Self::default() };
+        let mut this = Self {
+            range: first..routes.len(),
+            ..Self::default()
+        };
         for (position, route) in routes.iter().enumerate().skip(first) {
             let key = route.path.key();
             if matches!(route.path, PathMatch::Exact(_)) {
                 this.exact.entry(key.into()).or_insert(position);
                 continue;
             }
-            let group = match this.by_length.iter().position(|(length, _)| *length == key.len()) {
+            let group = match this
+                .by_length
+                .iter()
+                .position(|(length, _)| *length == key.len())
+            {
                 Some(group) => group,
                 None => {
                     this.by_length.push((key.len(), HashMap::default()));
                     this.by_length.len() - 1
                 }
             };
-            this.by_length[group].1.entry(key.into()).or_default().push(position);
+            this.by_length[group]
+                .1
+                .entry(key.into())
+                .or_default()
+                .push(position);
         }
-        this.by_length.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+        this.by_length
+            .sort_by_key(|(length, _)| std::cmp::Reverse(*length));
         this
     }
 
@@ -137,8 +165,12 @@ impl PathIndex {
             return Some(*position);
         }
         for (length, group) in &self.by_length {
-            let Some(key) = path.get(..*length) else { continue };
-            let Some(positions) = group.get(key) else { continue };
+            let Some(key) = path.get(..*length) else {
+                continue;
+            };
+            let Some(positions) = group.get(key) else {
+                continue;
+            };
             if let Some(position) = positions.iter().find(|p| routes[**p].path.matches(path)) {
                 return Some(*position);
             }

@@ -34,13 +34,21 @@ impl Admin {
         }
         match path {
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
-            "/readyz" if self.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ready\n".into()),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no table published yet, or stopping\n".into()),
+            "/readyz" if self.ready.load(Ordering::Relaxed) => {
+                text(StatusCode::OK, "ready\n".into())
+            }
+            "/readyz" => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not ready: no table published yet, or stopping\n".into(),
+            ),
             "/metrics" => match TextEncoder::new().encode_to_string(&self.registry.gather()) {
                 Ok(metrics) => text(StatusCode::OK, metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
-            _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz or /metrics\n".into()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "try /healthz, /readyz or /metrics\n".into(),
+            ),
         }
     }
 }
@@ -58,7 +66,9 @@ fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 /// # Errors
 /// When it cannot be opened; the error names the address.
 pub(crate) async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr} (--admin-addr)"))
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on {addr} (--admin-addr)"))
 }
 
 /// Serves the admin port for ever.
@@ -69,7 +79,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            continue;
+        };
         let admin = Arc::clone(&admin);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
@@ -77,7 +89,10 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_header_size(16 * 1024);
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10))
+                .max_header_size(16 * 1024);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             let _ = tokio::time::timeout(Duration::from_secs(300), connection).await;
             drop(permit);
@@ -91,11 +106,20 @@ mod tests {
 
     #[test]
     fn readiness_is_told_apart_from_health() {
-        let admin = Admin { ready: AtomicBool::new(false), registry: Registry::new() };
+        let admin = Admin {
+            ready: AtomicBool::new(false),
+            registry: Registry::new(),
+        };
         let status = |path| admin.answer(&Method::GET, path).status().as_u16();
-        assert_eq!((status("/healthz"), status("/readyz"), status("/x")), (200, 503, 404));
+        assert_eq!(
+            (status("/healthz"), status("/readyz"), status("/x")),
+            (200, 503, 404)
+        );
         admin.ready.store(true, Ordering::Relaxed);
         assert_eq!((status("/readyz"), status("/metrics")), (200, 200));
-        assert_eq!(admin.answer(&Method::POST, "/healthz").status().as_u16(), 405);
+        assert_eq!(
+            admin.answer(&Method::POST, "/healthz").status().as_u16(),
+            405
+        );
     }
 }

@@ -92,7 +92,12 @@ pub(crate) struct ControllerArgs {
     #[arg(long)]
     pub(crate) clear_status_on_shutdown: bool,
     /// Namespace of the Lease by which replicas choose who writes status and Events
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "default")]
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "default"
+    )]
     pub(crate) lease_namespace: String,
     /// Name of that Lease
     #[arg(long, value_name = "NAME", default_value = "tidegate-leader")]
@@ -111,7 +116,11 @@ pub(crate) struct RoutingArgs {
     #[arg(long, value_name = "NAME", default_value = "tidegate")]
     pub(crate) ingress_class: String,
     /// spec.controller of the IngressClasses to serve
-    #[arg(long, value_name = "NAME", default_value = "tidegate.dev/ingress-controller")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "tidegate.dev/ingress-controller"
+    )]
     pub(crate) controller_name: String,
     /// Who may use a host name that an older Ingress of another namespace uses
     #[arg(long, value_enum, default_value_t = Ownership::Namespace)]
@@ -171,7 +180,12 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     /// What is logged: error, warn, info, debug, or a filter such as "info,data_plane=debug"
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "TIDEGATE_LOG")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "TIDEGATE_LOG"
+    )]
     pub(crate) log: String,
 }
 
@@ -189,19 +203,27 @@ fn addr_or_off(text: &str) -> Result<Listen, String> {
     if text == "off" {
         return Ok(Listen(None));
     }
-    text.parse().map(|addr| Listen(Some(addr))).map_err(|_| "not an address with a port, such as 0.0.0.0:8080 or [::]:8080, nor \"off\"".into())
+    text.parse().map(|addr| Listen(Some(addr))).map_err(|_| {
+        "not an address with a port, such as 0.0.0.0:8080 or [::]:8080, nor \"off\"".into()
+    })
 }
 
 fn object_key(text: &str) -> Result<ObjectKey, String> {
     match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => Ok(ObjectKey::new(namespace, name)),
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok(ObjectKey::new(namespace, name))
+        }
         _ => Err("not of the form namespace/name".into()),
     }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().map_err(|_| "not a duration such as 500ms, 10s or 1m".to_owned())?;
+    let number: u64 = text[..digits]
+        .parse()
+        .map_err(|_| "not a duration such as 500ms, 10s or 1m".to_owned())?;
     match &text[digits..] {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
@@ -212,7 +234,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 impl RoutingArgs {
     /// Settings of the translation. `local` is for manifests from files.
-    pub(crate) fn settings(&self, http: Option<SocketAddr>, https: Option<SocketAddr>, local: bool) -> translate::Settings {
+    pub(crate) fn settings(
+        &self,
+        http: Option<SocketAddr>,
+        https: Option<SocketAddr>,
+        local: bool,
+    ) -> translate::Settings {
         translate::Settings {
             http,
             https,
@@ -235,7 +262,8 @@ impl RoutingArgs {
 impl ProxyArgs {
     /// Settings of the translation.
     pub(crate) fn translation(&self, local: bool) -> translate::Settings {
-        self.routing.settings(self.http_addr.0, self.https_addr.0, local)
+        self.routing
+            .settings(self.http_addr.0, self.https_addr.0, local)
     }
 
     /// Settings of the data plane.
@@ -267,13 +295,40 @@ mod tests {
             &["serve", "--manifests", "x", "--http-addr", "8080"],
             &["serve", "--manifests", "x", "--workers", "0"],
             &["serve", "--manifests", "x", "--lameduck", "10"],
-            &["serve", "--manifests", "x", "--trusted-proxy", "10.0.0.0/40"],
+            &[
+                "serve",
+                "--manifests",
+                "x",
+                "--trusted-proxy",
+                "10.0.0.0/40",
+            ],
             &["controller", "--publish-service", "just-a-name"],
-            &["controller", "--publish-service", "a/b", "--publish-address", "1.2.3.4"],
+            &[
+                "controller",
+                "--publish-service",
+                "a/b",
+                "--publish-address",
+                "1.2.3.4",
+            ],
             &["serve", "--manifets", "x"],
         ] {
-            assert!(Cli::try_parse_from(["tidegate"].iter().chain(bad)).is_err(), "{bad:?}");
+            assert!(
+                Cli::try_parse_from(["tidegate"].iter().chain(bad)).is_err(),
+                "{bad:?}"
+            );
         }
-        assert!(Cli::try_parse_from(["tidegate", "serve", "--manifests", "x", "--https-addr", "off", "--lameduck", "500ms"]).is_ok());
+        assert!(
+            Cli::try_parse_from([
+                "tidegate",
+                "serve",
+                "--manifests",
+                "x",
+                "--https-addr",
+                "off",
+                "--lameduck",
+                "500ms"
+            ])
+            .is_ok()
+        );
     }
 }

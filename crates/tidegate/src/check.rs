@@ -17,7 +17,11 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
     let mut errors = loaded.problems.len();
     let mut warnings = 0;
     for problem in &loaded.problems {
-        println!("{}: error: {}", place(&problem.origin, problem.column), problem.message);
+        println!(
+            "{}: error: {}",
+            place(&problem.origin, problem.column),
+            problem.message
+        );
     }
     let origins = loaded.origins();
     for diagnostic in &translation.diagnostics {
@@ -36,16 +40,27 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
         translation.claimed.len(),
         loaded.skipped
     );
-    if errors > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if errors > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Prints the routing table.
 pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
     let (loaded, translation) = translated(args)?;
     for problem in &loaded.problems {
-        eprintln!("{}: error: {}", place(&problem.origin, problem.column), problem.message);
+        eprintln!(
+            "{}: error: {}",
+            place(&problem.origin, problem.column),
+            problem.message
+        );
     }
-    print!("{}", routing_table::text::render(&translation.table, &translation.endpoints));
+    print!(
+        "{}",
+        routing_table::text::render(&translation.table, &translation.endpoints)
+    );
     for diagnostic in &translation.diagnostics {
         eprintln!("{diagnostic}");
     }
@@ -53,13 +68,20 @@ pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
 }
 
 fn place(origin: &directory::Origin, column: usize) -> String {
-    if column > 0 { format!("{origin}:{column}") } else { origin.to_string() }
+    if column > 0 {
+        format!("{origin}:{column}")
+    } else {
+        origin.to_string()
+    }
 }
 
 fn translated(args: &PathArgs) -> anyhow::Result<(Loaded, Translation)> {
     let loaded = directory::load(&args.path)?;
     let mut snapshot = Snapshot::default();
-    loaded.objects.iter().for_each(|(object, _)| snapshot.upsert(object.clone()));
+    loaded
+        .objects
+        .iter()
+        .for_each(|(object, _)| snapshot.upsert(object.clone()));
     let usual = translate::Settings::default();
     let settings = args.routing.settings(usual.http, usual.https, true);
     let translation = translate::translate(&snapshot, &settings);

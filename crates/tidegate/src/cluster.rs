@@ -2,10 +2,10 @@
 
 use crate::args::ControllerArgs;
 use crate::{proxy, telemetry};
+use controller::event_writer;
 use controller::lease::{self, LeaseName};
 use controller::source::kubernetes::{self, Scope};
 use controller::status_writer::{self, Addresses};
-use controller::event_writer;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,25 +21,66 @@ pub(crate) fn run(args: ControllerArgs) -> anyhow::Result<()> {
     };
     let proxy_args = args.proxy.clone();
     proxy::block_on(async move {
-        let client = kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+        let client =
+            kubernetes::client(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
         proxy::run(&proxy_args, plan, |context| source(args, client, context)).await
     })
 }
 
-async fn source(args: ControllerArgs, client: kube::Client, context: proxy::SourceContext) -> anyhow::Result<()> {
-    let proxy::SourceContext { changes, report, metrics, shutdown } = context;
+async fn source(
+    args: ControllerArgs,
+    client: kube::Client,
+    context: proxy::SourceContext,
+) -> anyhow::Result<()> {
+    let proxy::SourceContext {
+        changes,
+        report,
+        metrics,
+        shutdown,
+    } = context;
     let identity = args.identity.clone().unwrap_or_else(default_identity);
-    let lease = LeaseName { namespace: args.lease_namespace.clone(), name: args.lease_name.clone(), identity: identity.clone() };
+    let lease = LeaseName {
+        namespace: args.lease_namespace.clone(),
+        name: args.lease_name.clone(),
+        identity: identity.clone(),
+    };
     let (leader, is_leader) = watch::channel(false);
     let resigned = CancellationToken::new();
-    let election = tokio::spawn(lease::elect(client.clone(), lease, leader, metrics.clone(), shutdown.clone(), resigned.clone()));
-    let events = event_writer::run(client.clone(), identity, report.clone(), is_leader.clone(), metrics.clone(), shutdown.clone());
+    let election = tokio::spawn(lease::elect(
+        client.clone(),
+        lease,
+        leader,
+        metrics.clone(),
+        shutdown.clone(),
+        resigned.clone(),
+    ));
+    let events = event_writer::run(
+        client.clone(),
+        identity,
+        report.clone(),
+        is_leader.clone(),
+        metrics.clone(),
+        shutdown.clone(),
+    );
     let events = tokio::spawn(events);
     let status = addresses(&args).map(|addresses| {
-        let settings = status_writer::Settings { addresses, clear_on_shutdown: args.clear_status_on_shutdown };
-        tokio::spawn(status_writer::run(client.clone(), settings, report, is_leader, metrics.clone(), shutdown.clone()))
+        let settings = status_writer::Settings {
+            addresses,
+            clear_on_shutdown: args.clear_status_on_shutdown,
+        };
+        tokio::spawn(status_writer::run(
+            client.clone(),
+            settings,
+            report,
+            is_leader,
+            metrics.clone(),
+            shutdown.clone(),
+        ))
     });
-    let scope = Scope { namespace: args.watch_namespace, secret_namespaces: args.secret_namespaces };
+    let scope = Scope {
+        namespace: args.watch_namespace,
+        secret_namespaces: args.secret_namespaces,
+    };
     kubernetes::watch(client, scope, changes, metrics, shutdown).await;
     // What the leader writes last, it still writes as leader.
     if let Some(status) = status {

@@ -34,20 +34,26 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         format!("--https-addr={}", args.https_addr),
         format!("--admin-addr={}", args.admin_addr),
     ];
-    let crate::args::Command::Serve(serve) = crate::args::Cli::parse_from(flags).command else { return Ok(()) };
+    let crate::args::Command::Serve(serve) = crate::args::Cli::parse_from(flags).command else {
+        return Ok(());
+    };
     let admin = args.admin_addr;
     proxy::block_on(async move {
         let mut text = MANIFESTS.to_owned();
         let mut running = Vec::new();
         for name in BACKENDS {
-            let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot start an echo backend")?;
+            let listener = TcpListener::bind("127.0.0.1:0")
+                .await
+                .context("cannot start an echo backend")?;
             let addr = listener.local_addr()?;
             text = text.replace(&format!("${{{name}}}"), &addr.port().to_string());
             running.push((name, addr));
             tokio::spawn(echo(name, listener));
         }
         let (certificate, key) = certificate()?;
-        text = text.replace("${certificate}", &indented(&certificate)).replace("${key}", &indented(&key));
+        text = text
+            .replace("${certificate}", &indented(&certificate))
+            .replace("${key}", &indented(&key));
         let plan = proxy::Plan {
             settings: serve.proxy.translation(true),
             publish_service: None,
@@ -55,12 +61,19 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             started: Box::new(move |addresses| print!("{}", welcome(addresses, admin, &running))),
         };
         proxy::run(&serve.proxy, plan, |context| async move {
-            let objects: Vec<_> = manifest::parse(&text).into_iter().filter_map(|item| match item.ok()?.value {
-                Item::Object(object) => Some(object),
-                Item::Skipped { .. } => None,
-            }).collect();
+            let objects: Vec<_> = manifest::parse(&text)
+                .into_iter()
+                .filter_map(|item| match item.ok()?.value {
+                    Item::Object(object) => Some(object),
+                    Item::Skipped { .. } => None,
+                })
+                .collect();
             for kind in Kind::ALL {
-                let objects = objects.iter().filter(|object| object.kind() == kind).cloned().collect();
+                let objects = objects
+                    .iter()
+                    .filter(|object| object.kind() == kind)
+                    .cloned()
+                    .collect();
                 context.changes.send(Change::Replace(kind, objects)).await?;
             }
             context.shutdown.cancelled().await;
@@ -73,7 +86,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
 /// A self-signed certificate for the demo's TLS host.
 fn certificate() -> anyhow::Result<(String, String)> {
     let key = rcgen::KeyPair::generate()?;
-    let certificate = rcgen::CertificateParams::new(vec!["shop.localhost".to_owned()])?.self_signed(&key)?;
+    let certificate =
+        rcgen::CertificateParams::new(vec!["shop.localhost".to_owned()])?.self_signed(&key)?;
     Ok((certificate.pem(), key.serialize_pem()))
 }
 
@@ -87,16 +101,30 @@ async fn echo(name: &'static str, listener: TcpListener) {
         let answer = move |request: Request<hyper::body::Incoming>| async move {
             let mut text = format!("I am {name}\n{} {}\n", request.method(), request.uri());
             for (field, value) in request.headers() {
-                text.push_str(&format!("{field}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+                text.push_str(&format!(
+                    "{field}: {}\n",
+                    String::from_utf8_lossy(value.as_bytes())
+                ));
             }
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
         };
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)));
+        tokio::spawn(
+            http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
+        );
     }
 }
 
-fn welcome(addresses: &[(ListenerId, SocketAddr)], admin: SocketAddr, backends: &[(&str, SocketAddr)]) -> String {
-    let port = |id: &str| addresses.iter().find(|(listener, _)| &*listener.0 == id).map_or(0, |(_, addr)| addr.port());
+fn welcome(
+    addresses: &[(ListenerId, SocketAddr)],
+    admin: SocketAddr,
+    backends: &[(&str, SocketAddr)],
+) -> String {
+    let port = |id: &str| {
+        addresses
+            .iter()
+            .find(|(listener, _)| &*listener.0 == id)
+            .map_or(0, |(_, addr)| addr.port())
+    };
     let (http, https) = (port("http"), port("https"));
     let mut out = String::from("\nTidegate demo. Running now:\n\n");
     for (id, addr) in addresses {

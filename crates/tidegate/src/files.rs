@@ -20,14 +20,21 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         let say = tokio::spawn(async move {
             let mut said = Vec::new();
             while report.changed().await.is_ok() {
-                let Some(current) = report.borrow_and_update().clone() else { continue };
-                for diagnostic in current.diagnostics.iter().filter(|diagnostic| !said.contains(*diagnostic)) {
+                let Some(current) = report.borrow_and_update().clone() else {
+                    continue;
+                };
+                for diagnostic in current
+                    .diagnostics
+                    .iter()
+                    .filter(|diagnostic| !said.contains(*diagnostic))
+                {
                     tracing::warn!("{diagnostic}");
                 }
                 said = current.diagnostics.to_vec();
             }
         });
-        let watched = directory::watch(path, context.changes, context.metrics, context.shutdown).await;
+        let watched =
+            directory::watch(path, context.changes, context.metrics, context.shutdown).await;
         say.abort();
         Ok(watched?)
     }))

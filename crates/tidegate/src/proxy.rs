@@ -42,13 +42,20 @@ pub(crate) struct Plan {
 ///
 /// # Errors
 /// Whatever keeps it from starting: a port in use, a source that cannot be read.
-pub(crate) async fn run<F>(args: &ProxyArgs, plan: Plan, source: impl FnOnce(SourceContext) -> F) -> anyhow::Result<()>
+pub(crate) async fn run<F>(
+    args: &ProxyArgs,
+    plan: Plan,
+    source: impl FnOnce(SourceContext) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).context("cannot register metrics")?;
-    let admin = Arc::new(Admin { ready: AtomicBool::new(false), registry: registry.clone() });
+    let admin = Arc::new(Admin {
+        ready: AtomicBool::new(false),
+        registry: registry.clone(),
+    });
     let admin_listener = admin::bind(args.admin_addr).await?;
     let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
     let access_log = telemetry::access_log(&args.access_log)?;
@@ -58,11 +65,27 @@ where
     let shutdown = CancellationToken::new();
     let (changes, received) = mpsc::channel(CHANGES);
     let (report, reported) = watch::channel(None);
-    let options = Options { settings: plan.settings, batch: Batch::default(), metrics: metrics.clone(), publish_service: plan.publish_service };
+    let options = Options {
+        settings: plan.settings,
+        batch: Batch::default(),
+        metrics: metrics.clone(),
+        publish_service: plan.publish_service,
+    };
     let (first_table, mut first_served) = oneshot::channel();
     let publish = publish_with(publisher, first_table, plan.started);
-    let controller = tokio::spawn(controller::run(options, received, publish, report, shutdown.clone()));
-    let context = SourceContext { changes, report: reported, metrics, shutdown: shutdown.clone() };
+    let controller = tokio::spawn(controller::run(
+        options,
+        received,
+        publish,
+        report,
+        shutdown.clone(),
+    ));
+    let context = SourceContext {
+        changes,
+        report: reported,
+        metrics,
+        shutdown: shutdown.clone(),
+    };
     let mut source = tokio::spawn(source(context));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -133,7 +156,9 @@ fn publish_with(
     let mut first = Some((first, started));
     move |update| {
         let result = publisher.apply(update);
-        let Some((first, started)) = first.take() else { return result };
+        let Some((first, started)) = first.take() else {
+            return result;
+        };
         if result.is_ok() {
             started(&publisher.addresses());
         }
@@ -147,7 +172,11 @@ fn publish_with(
 /// # Errors
 /// Those of the future.
 pub(crate) fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build();
     let runtime = runtime.context("cannot start the control runtime")?;
     let result = runtime.block_on(future);
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -12,9 +12,13 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// When the filter cannot be read.
 pub(crate) fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no log filter"))?;
+    let filter =
+        EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no log filter"))?;
     let colours = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours);
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),
@@ -31,8 +35,13 @@ pub(crate) fn access_log(target: &str) -> anyhow::Result<Option<(AccessLogSink, 
         "off" => return Ok(None),
         "stdout" => AccessLogSink::start(std::io::stdout()),
         path => {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            AccessLogSink::start(file.with_context(|| format!("cannot open the access log {path}"))?)
+            let file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path);
+            AccessLogSink::start(
+                file.with_context(|| format!("cannot open the access log {path}"))?,
+            )
         }
     };
     Ok(Some(started.context("cannot start the access log")?))

@@ -56,21 +56,35 @@ impl Decoder {
         loop {
             match self.state {
                 State::Size => {
-                    let Some(line) = take_line(buffer, MAX_LINE)? else { return Ok(Decoded::NeedMore) };
+                    let Some(line) = take_line(buffer, MAX_LINE)? else {
+                        return Ok(Decoded::NeedMore);
+                    };
                     let size = size_of(&line)?;
-                    self.state = if size == 0 { State::Trailers(0) } else { State::Data(size) };
+                    self.state = if size == 0 {
+                        State::Trailers(0)
+                    } else {
+                        State::Data(size)
+                    };
                 }
                 State::Data(left) => {
                     if buffer.is_empty() {
                         return Ok(Decoded::NeedMore);
                     }
-                    let take = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                    let take = usize::try_from(left)
+                        .unwrap_or(usize::MAX)
+                        .min(buffer.len());
                     let left = left - take as u64;
-                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+                    self.state = if left == 0 {
+                        State::DataEnd
+                    } else {
+                        State::Data(left)
+                    };
                     return Ok(Decoded::Data(buffer.split_to(take).freeze()));
                 }
                 State::DataEnd => match buffer.get(..2) {
-                    None if buffer.is_empty() || buffer[0] == b'\r' => return Ok(Decoded::NeedMore),
+                    None if buffer.is_empty() || buffer[0] == b'\r' => {
+                        return Ok(Decoded::NeedMore);
+                    }
                     Some(b"\r\n") => {
                         let _ = buffer.split_to(2);
                         self.state = State::Size;
@@ -78,8 +92,14 @@ impl Decoder {
                     _ => return Err(ChunkError),
                 },
                 State::Trailers(before) => {
-                    let Some(line) = take_line(buffer, MAX_TRAILERS.saturating_sub(before))? else { return Ok(Decoded::NeedMore) };
-                    self.state = if line.is_empty() { State::Done } else { State::Trailers(before + line.len() + 2) };
+                    let Some(line) = take_line(buffer, MAX_TRAILERS.saturating_sub(before))? else {
+                        return Ok(Decoded::NeedMore);
+                    };
+                    self.state = if line.is_empty() {
+                        State::Done
+                    } else {
+                        State::Trailers(before + line.len() + 2)
+                    };
                 }
                 State::Done => return Ok(Decoded::End),
             }
@@ -95,14 +115,22 @@ impl Decoder {
 /// One line without its CRLF, when it is there.
 fn take_line(buffer: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, ChunkError> {
     let Some(end) = buffer.iter().take(limit + 2).position(|b| *b == b'\n') else {
-        return if buffer.len() > limit { Err(ChunkError) } else { Ok(None) };
+        return if buffer.len() > limit {
+            Err(ChunkError)
+        } else {
+            Ok(None)
+        };
     };
     if end == 0 || buffer[end - 1] != b'\r' {
         return Err(ChunkError);
     }
     let mut line = buffer.split_to(end + 1);
     line.truncate(end - 1);
-    if line.contains(&b'\r') { Err(ChunkError) } else { Ok(Some(line)) }
+    if line.contains(&b'\r') {
+        Err(ChunkError)
+    } else {
+        Ok(Some(line))
+    }
 }
 
 fn size_of(line: &[u8]) -> Result<u64, ChunkError> {
@@ -141,7 +169,8 @@ mod tests {
 
     #[test]
     fn whole_and_byte_by_byte() {
-        let input = b"4\r\nWiki\r\n6;x=y\r\npedia \r\n0A \r\nin chunks.\r\n0\r\nExpires: now\r\n\r\nHTTP";
+        let input =
+            b"4\r\nWiki\r\n6;x=y\r\npedia \r\n0A \r\nin chunks.\r\n0\r\nExpires: now\r\n\r\nHTTP";
         for step in 1..=input.len() {
             let (body, rest, ended) = decode(input, step).unwrap();
             assert_eq!(body, b"Wikipedia in chunks.");
@@ -161,8 +190,18 @@ mod tests {
     #[test]
     fn what_is_no_size() {
         for bad in [
-            "0x2\r\nab\r\n", "+2\r\nab\r\n", " 2\r\nab\r\n", "2_0\r\n", "\r\n", "11111111111111111\r\n", "2\nab\n", "2\r\nabc\r\n",
-            "2\r\nab\n0\r\n\r\n", "2\rx\nab", "2 x\r\nab\r\n", "-1\r\n",
+            "0x2\r\nab\r\n",
+            "+2\r\nab\r\n",
+            " 2\r\nab\r\n",
+            "2_0\r\n",
+            "\r\n",
+            "11111111111111111\r\n",
+            "2\nab\n",
+            "2\r\nabc\r\n",
+            "2\r\nab\n0\r\n\r\n",
+            "2\rx\nab",
+            "2 x\r\nab\r\n",
+            "-1\r\n",
         ] {
             assert_eq!(decode(bad.as_bytes(), 1), Err(ChunkError), "{bad:?}");
         }

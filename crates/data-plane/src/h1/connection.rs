@@ -30,7 +30,14 @@ pub(crate) struct Connection {
 impl Connection {
     /// Takes a connected socket.
     pub(crate) fn new(io: TcpStream, addr: SocketAddr) -> Self {
-        Self { io, addr, buffer: BytesMut::new(), deadline: Deadline::default(), requests: 0, rests_until: Instant::now() }
+        Self {
+            io,
+            addr,
+            buffer: BytesMut::new(),
+            deadline: Deadline::default(),
+            requests: 0,
+            rests_until: Instant::now(),
+        }
     }
 
     /// The endpoint it leads to.
@@ -91,7 +98,11 @@ impl Connection {
     }
 
     /// Writes some of these bytes.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(&mut self.io).poll_write(cx, bytes))? {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             count => Poll::Ready(Ok(count)),
@@ -99,7 +110,11 @@ impl Connection {
     }
 
     /// Writes some of these pieces, in one system call.
-    pub(super) fn poll_write_pieces(&mut self, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write_pieces(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, pieces))? {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             count => Poll::Ready(Ok(count)),

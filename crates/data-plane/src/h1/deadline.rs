@@ -34,7 +34,9 @@ impl Deadline {
 
     /// Ready when the instant has passed; else the task is woken in time.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.at else { return Poll::Pending };
+        let Some(at) = self.at else {
+            return Poll::Pending;
+        };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() > at {
             timer.as_mut().reset(at);
@@ -60,15 +62,27 @@ mod tests {
         let start = Instant::now();
         let mut deadline = Deadline::default();
         deadline.set(start + Duration::from_secs(1));
-        assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx))).await.is_pending());
+        assert!(
+            poll_fn(|cx| Poll::Ready(deadline.poll(cx)))
+                .await
+                .is_pending()
+        );
         deadline.set(start + Duration::from_secs(5));
         poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 5);
         deadline.set(start + Duration::from_secs(60));
-        assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx))).await.is_pending());
+        assert!(
+            poll_fn(|cx| Poll::Ready(deadline.poll(cx)))
+                .await
+                .is_pending()
+        );
         deadline.set(start + Duration::from_secs(7));
         poll_fn(|cx| deadline.poll(cx)).await;
-        assert_eq!(start.elapsed().as_secs(), 7, "an earlier instant counts too");
+        assert_eq!(
+            start.elapsed().as_secs(),
+            7,
+            "an earlier instant counts too"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -76,6 +90,10 @@ mod tests {
         let mut deadline = Deadline::default();
         deadline.set(Instant::now());
         deadline.clear();
-        assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx))).await.is_pending());
+        assert!(
+            poll_fn(|cx| Poll::Ready(deadline.poll(cx)))
+                .await
+                .is_pending()
+        );
     }
 }

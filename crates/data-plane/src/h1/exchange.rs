@@ -48,7 +48,13 @@ pub(crate) struct Failure {
 
 impl Exchange {
     /// Starts to send `head` and the body. `head` is complete but for the framing field, which is added here.
-    pub(crate) fn new(mut connection: Connection, mut head: Vec<u8>, body: RequestBody, method: Method, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(
+        mut connection: Connection,
+        mut head: Vec<u8>,
+        body: RequestBody,
+        method: Method,
+        timeouts: Timeouts,
+    ) -> Self {
         connection.begin();
         let chunked = body.length().is_none();
         if chunked {
@@ -56,20 +62,45 @@ impl Exchange {
         } else if !body.is_empty() || matches!(method, Method::POST | Method::PUT | Method::PATCH) {
             // RFC 9110 section 8.6: a POST without content still says so.
             head.extend_from_slice(b"content-length: ");
-            head.extend_from_slice(itoa::Buffer::new().format(body.length().unwrap_or(0)).as_bytes());
+            head.extend_from_slice(
+                itoa::Buffer::new()
+                    .format(body.length().unwrap_or(0))
+                    .as_bytes(),
+            );
             head.extend_from_slice(b"\r\n\r\n");
         } else {
             head.extend_from_slice(b"\r\n");
         }
         let left = body.length().unwrap_or(u64::MAX);
-        let upload = Upload { prefix: head, at: 0, piece: Bytes::new(), suffix: b"", body, chunked, left, state: UploadState::Sending, sent: false };
-        Self { connection, upload, method, timeouts, received_anything: false }
+        let upload = Upload {
+            prefix: head,
+            at: 0,
+            piece: Bytes::new(),
+            suffix: b"",
+            body,
+            chunked,
+            left,
+            state: UploadState::Sending,
+            sent: false,
+        };
+        Self {
+            connection,
+            upload,
+            method,
+            timeouts,
+            received_anything: false,
+        }
     }
 
     /// Waits for the response head. The returned buffer is the head's, for reuse.
-    pub(crate) async fn response(mut self, pool: &Rc<Pool>) -> Result<(ResponseHead, ResponseBody), Failure> {
+    pub(crate) async fn response(
+        mut self,
+        pool: &Rc<Pool>,
+    ) -> Result<(ResponseHead, ResponseBody), Failure> {
         let start = Instant::now();
-        self.connection.deadline.set(start + self.timeouts.first_byte);
+        self.connection
+            .deadline
+            .set(start + self.timeouts.first_byte);
         let mut interim = 0;
         let outcome = loop {
             match poll_fn(|cx| self.poll_head(cx)).await {
@@ -101,7 +132,9 @@ impl Exchange {
         match upload {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Ready(Ok(Progress::Moved)) => {
-                self.connection.deadline.set(Instant::now() + self.timeouts.first_byte);
+                self.connection
+                    .deadline
+                    .set(Instant::now() + self.timeouts.first_byte);
             }
             _ => {}
         }
@@ -122,7 +155,11 @@ impl Exchange {
                 }
                 Poll::Pending if self.connection.deadline.poll(cx).is_ready() => {
                     let waiting_for_client = self.upload.state == UploadState::WaitingForClient;
-                    let error = if waiting_for_client { ProxyError::ClientBodyTimeout } else { ProxyError::FirstByteTimeout };
+                    let error = if waiting_for_client {
+                        ProxyError::ClientBodyTimeout
+                    } else {
+                        ProxyError::FirstByteTimeout
+                    };
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => return Poll::Pending,
@@ -131,7 +168,11 @@ impl Exchange {
     }
 
     fn closed(&self) -> ProxyError {
-        if self.received_anything { ProxyError::BadResponse(head::HeadError::Malformed) } else { ProxyError::UpstreamClosed }
+        if self.received_anything {
+            ProxyError::BadResponse(head::HeadError::Malformed)
+        } else {
+            ProxyError::UpstreamClosed
+        }
     }
 }
 
@@ -178,13 +219,20 @@ impl Upload {
     }
 
     /// Sends what can be sent. `Ready(Ok(_))`: there is nothing more to do now or ever; `Pending`: it will go on.
-    fn poll(&mut self, cx: &mut Context<'_>, connection: &mut Connection) -> Poll<Result<Progress, ProxyError>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+    ) -> Poll<Result<Progress, ProxyError>> {
         if matches!(self.state, UploadState::Done | UploadState::Refused) {
             return Poll::Ready(Ok(Progress::None));
         }
         loop {
             // Taking the first piece before the head is written lets both go out in one system call.
-            if self.piece.is_empty() && self.suffix.is_empty() && self.state != UploadState::Flushing {
+            if self.piece.is_empty()
+                && self.suffix.is_empty()
+                && self.state != UploadState::Flushing
+            {
                 self.poll_client(cx)?;
             }
             if self.at == self.prefix.len() && self.piece.is_empty() && self.suffix.is_empty() {
@@ -194,7 +242,11 @@ impl Upload {
                 }
                 return Poll::Pending;
             }
-            let pieces = [IoSlice::new(&self.prefix[self.at..]), IoSlice::new(&self.piece), IoSlice::new(self.suffix)];
+            let pieces = [
+                IoSlice::new(&self.prefix[self.at..]),
+                IoSlice::new(&self.piece),
+                IoSlice::new(self.suffix),
+            ];
             let written = if self.piece.is_empty() && self.suffix.is_empty() {
                 connection.poll_write(cx, &self.prefix[self.at..])
             } else {
@@ -232,7 +284,10 @@ impl Upload {
                     self.suffix = b"\r\n";
                 } else {
                     // hyper ends a body at its declared length, so this only guards the connection against a change there.
-                    self.left = self.left.checked_sub(piece.len() as u64).ok_or(ProxyError::ClientAborted)?;
+                    self.left = self
+                        .left
+                        .checked_sub(piece.len() as u64)
+                        .ok_or(ProxyError::ClientAborted)?;
                 }
                 self.piece = piece;
                 Ok(())
@@ -330,7 +385,9 @@ impl ResponseBody {
 
     /// Bytes of the request's body that the client had sent.
     pub(crate) fn uploaded(&self) -> u64 {
-        self.upload.as_ref().map_or(self.uploaded, |upload| upload.body.received())
+        self.upload
+            .as_ref()
+            .map_or(self.uploaded, |upload| upload.body.received())
     }
 
     /// Gives the connection back as soon as the last byte was read.
@@ -348,14 +405,18 @@ impl ResponseBody {
     fn end(&mut self) {
         self.reading = Reading::Ended;
         self.uploaded = self.uploaded();
-        let Some(connection) = self.connection.take() else { return };
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
         if self.keep_alive && self.upload.take().is_none() && connection.buffer.is_empty() {
             self.pool.give(connection, self.idle_seconds);
         }
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), ProxyError> {
-        let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else { return Ok(()) };
+        let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else {
+            return Ok(());
+        };
         match upload.poll(cx, connection) {
             Poll::Pending => Ok(()),
             Poll::Ready(Err(error)) => Err(error),
@@ -374,19 +435,26 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = ProxyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
         if matches!(this.reading, Reading::Ended) {
             return Poll::Ready(None);
         }
         this.poll_upload(cx)?;
         loop {
-            let Some(connection) = &mut this.connection else { return Poll::Ready(None) };
+            let Some(connection) = &mut this.connection else {
+                return Poll::Ready(None);
+            };
             let piece = match &mut this.reading {
                 Reading::Ended => return Poll::Ready(None),
                 _ if connection.buffer.is_empty() => None,
                 Reading::Length(left) => {
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(connection.buffer.len());
+                    let take = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(connection.buffer.len());
                     *left -= take as u64;
                     Some(connection.buffer.split_to(take).freeze())
                 }
@@ -397,7 +465,11 @@ impl Body for ResponseBody {
                         this.end();
                         return Poll::Ready(None);
                     }
-                    Err(_) => return Poll::Ready(Some(Err(ProxyError::BadResponse(head::HeadError::Framing)))),
+                    Err(_) => {
+                        return Poll::Ready(Some(Err(ProxyError::BadResponse(
+                            head::HeadError::Framing,
+                        ))));
+                    }
                 },
                 Reading::Close => Some(connection.buffer.split().freeze()),
             };

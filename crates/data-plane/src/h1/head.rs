@@ -56,13 +56,20 @@ pub(crate) enum HeadError {
 /// Takes one head off the front of `buffer`. `None`: more bytes are needed. `method` is that of the request.
 ///
 /// Lines must end in CRLF: a bare LF is one of the ways two readers come to see different fields.
-pub(crate) fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, HeadError> {
+pub(crate) fn parse(
+    buffer: &mut BytesMut,
+    method: &Method,
+) -> Result<Option<ResponseHead>, HeadError> {
     const START: &[u8] = b"HTTP/1.";
     if buffer[..buffer.len().min(START.len())] != START[..buffer.len().min(START.len())] {
         return Err(HeadError::Malformed);
     }
     let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") else {
-        return if buffer.len() < MAX_HEAD { Ok(None) } else { Err(HeadError::TooLarge) };
+        return if buffer.len() < MAX_HEAD {
+            Ok(None)
+        } else {
+            Err(HeadError::TooLarge)
+        };
     };
     if end + 4 > MAX_HEAD {
         return Err(HeadError::TooLarge);
@@ -80,18 +87,33 @@ pub(crate) fn parse(buffer: &mut BytesMut, method: &Method) -> Result<Option<Res
         _ => return Err(HeadError::Malformed),
     }
     // httparse only completes a head that has both.
-    let (Some(code), Some(minor)) = (response.code, response.version) else { return Err(HeadError::Malformed) };
+    let (Some(code), Some(minor)) = (response.code, response.version) else {
+        return Err(HeadError::Malformed);
+    };
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
     if code > 599 || status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(HeadError::Status);
     }
-    let version = if minor == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    let mut fields = Fields { headers: HeaderMap::with_capacity(response.headers.len()), ..Fields::default() };
+    let version = if minor == 1 {
+        Version::HTTP_11
+    } else {
+        Version::HTTP_10
+    };
+    let mut fields = Fields {
+        headers: HeaderMap::with_capacity(response.headers.len()),
+        ..Fields::default()
+    };
     for field in response.headers.iter() {
         fields.add(field.name, head.slice_ref(field.value))?;
     }
     let (framing, keep_alive) = fields.framing(method, status, version)?;
-    Ok(Some(ResponseHead { status, headers: fields.headers, framing, keep_alive, idle_seconds: fields.idle_seconds }))
+    Ok(Some(ResponseHead {
+        status,
+        headers: fields.headers,
+        framing,
+        keep_alive,
+        idle_seconds: fields.idle_seconds,
+    }))
 }
 
 /// The fields of a head, those about framing and the connection set apart.
@@ -113,7 +135,11 @@ impl Fields {
         match name {
             header::CONTENT_LENGTH => {
                 let length = decimal(&bytes).ok_or(HeadError::Framing)?;
-                if self.length.replace(length).is_some_and(|before| before != length) {
+                if self
+                    .length
+                    .replace(length)
+                    .is_some_and(|before| before != length)
+                {
                     return Err(HeadError::Framing);
                 }
             }
@@ -135,26 +161,40 @@ impl Fields {
             }
             header::UPGRADE | header::TE | header::TRAILER => {}
             name if name == "keep-alive" => {
-                let parameter = bytes.split(|b| *b == b',').find_map(|p| p.trim_ascii().strip_prefix(b"timeout="));
+                let parameter = bytes
+                    .split(|b| *b == b',')
+                    .find_map(|p| p.trim_ascii().strip_prefix(b"timeout="));
                 self.idle_seconds = parameter.and_then(decimal);
             }
             name if name == "proxy-connection" => {}
             name => {
-                let value = HeaderValue::from_maybe_shared(bytes).map_err(|_| HeadError::Malformed)?;
+                let value =
+                    HeaderValue::from_maybe_shared(bytes).map_err(|_| HeadError::Malformed)?;
                 self.headers.append(name, value);
             }
         }
         Ok(())
     }
 
-    fn framing(&mut self, method: &Method, status: StatusCode, version: Version) -> Result<(Framing, bool), HeadError> {
+    fn framing(
+        &mut self,
+        method: &Method,
+        status: StatusCode,
+        version: Version,
+    ) -> Result<(Framing, bool), HeadError> {
         for name in std::mem::take(&mut self.listed) {
             self.headers.remove(name);
         }
-        if self.transfer_encoding.is_some() && (self.length.is_some() || version == Version::HTTP_10) {
+        if self.transfer_encoding.is_some()
+            && (self.length.is_some() || version == Version::HTTP_10)
+        {
             return Err(HeadError::Framing);
         }
-        let keep_alive = if version == Version::HTTP_11 { !self.close } else { self.keep_alive && !self.close };
+        let keep_alive = if version == Version::HTTP_11 {
+            !self.close
+        } else {
+            self.keep_alive && !self.close
+        };
         let bodiless = status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || *method == Method::HEAD;
@@ -168,7 +208,9 @@ impl Fields {
             return Ok((Framing::Length(0), keep_alive));
         }
         match (&self.transfer_encoding, self.length) {
-            (Some(coding), _) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok((Framing::Chunked, keep_alive)),
+            (Some(coding), _) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => {
+                Ok((Framing::Chunked, keep_alive))
+            }
             (Some(_), _) => Err(HeadError::Framing),
             (None, Some(length)) => Ok((Framing::Length(length), keep_alive)),
             (None, None) => Ok((Framing::Close, false)),
@@ -194,19 +236,47 @@ mod tests {
     #[track_caller]
     fn framing(method: Method, fields: &str, expected: Result<(Framing, bool), HeadError>) {
         let head = read(method, &format!("HTTP/1.1 {fields}\r\n\r\n"));
-        assert_eq!(head.map(|h| h.map(|h| (h.framing, h.keep_alive)).unwrap()), expected, "{fields}");
+        assert_eq!(
+            head.map(|h| h.map(|h| (h.framing, h.keep_alive)).unwrap()),
+            expected,
+            "{fields}"
+        );
     }
 
     #[test]
     fn one_rule_frames_a_body() {
         let get = || Method::GET;
-        framing(get(), "200 OK\r\nContent-Length: 5", Ok((Framing::Length(5), true)));
-        framing(get(), "200 OK\r\nContent-Length: 5\r\nContent-Length: 5", Ok((Framing::Length(5), true)));
-        framing(get(), "200 OK\r\nTransfer-Encoding: Chunked", Ok((Framing::Chunked, true)));
+        framing(
+            get(),
+            "200 OK\r\nContent-Length: 5",
+            Ok((Framing::Length(5), true)),
+        );
+        framing(
+            get(),
+            "200 OK\r\nContent-Length: 5\r\nContent-Length: 5",
+            Ok((Framing::Length(5), true)),
+        );
+        framing(
+            get(),
+            "200 OK\r\nTransfer-Encoding: Chunked",
+            Ok((Framing::Chunked, true)),
+        );
         framing(get(), "200 OK", Ok((Framing::Close, false)));
-        framing(get(), "204 No\r\nContent-Length: 5", Ok((Framing::Length(0), true)));
-        framing(get(), "304 No\r\nContent-Length: 5\r\nConnection: close", Ok((Framing::Length(0), false)));
-        framing(Method::HEAD, "200 OK\r\nContent-Length: 5", Ok((Framing::Length(0), true)));
+        framing(
+            get(),
+            "204 No\r\nContent-Length: 5",
+            Ok((Framing::Length(0), true)),
+        );
+        framing(
+            get(),
+            "304 No\r\nContent-Length: 5\r\nConnection: close",
+            Ok((Framing::Length(0), false)),
+        );
+        framing(
+            Method::HEAD,
+            "200 OK\r\nContent-Length: 5",
+            Ok((Framing::Length(0), true)),
+        );
     }
 
     #[test]
@@ -225,7 +295,10 @@ mod tests {
         ] {
             framing(Method::GET, bad, Err(HeadError::Framing));
         }
-        let old = read(Method::GET, "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let old = read(
+            Method::GET,
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
         assert_eq!(old.map(|_| ()), Err(HeadError::Framing));
     }
 
@@ -238,15 +311,31 @@ mod tests {
             ("HTTP/1.1 200 OK\nA: b\r\n\r\n", HeadError::Malformed),
             ("HTTP/2.0 200 OK\r\n\r\n", HeadError::Malformed),
             ("junk", HeadError::Malformed),
-            ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", HeadError::Malformed),
+            (
+                "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+                HeadError::Malformed,
+            ),
             ("HTTP/1.1 200 OK\r\nA\0: b\r\n\r\n", HeadError::Malformed),
         ] {
-            assert_eq!(read(Method::GET, bytes).map(|_| ()), Err(error), "{bytes:?}");
+            assert_eq!(
+                read(Method::GET, bytes).map(|_| ()),
+                Err(error),
+                "{bytes:?}"
+            );
         }
-        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS + 1));
-        assert_eq!(read(Method::GET, &many).map(|_| ()), Err(HeadError::TooLarge));
+        let many = format!(
+            "HTTP/1.1 200 OK\r\n{}\r\n",
+            "a: b\r\n".repeat(MAX_FIELDS + 1)
+        );
+        assert_eq!(
+            read(Method::GET, &many).map(|_| ()),
+            Err(HeadError::TooLarge)
+        );
         let large = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(MAX_HEAD));
-        assert_eq!(read(Method::GET, &large).map(|_| ()), Err(HeadError::TooLarge));
+        assert_eq!(
+            read(Method::GET, &large).map(|_| ()),
+            Err(HeadError::TooLarge)
+        );
     }
 
     #[test]
@@ -257,15 +346,26 @@ mod tests {
              Upgrade: h2c\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\nrest",
         );
         let head = head.unwrap().unwrap();
-        let names: Vec<_> = head.headers.iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
-        assert_eq!(names, ["set-cookie=a=1", "set-cookie=b=2", "content-length=0"]);
+        let names: Vec<_> = head
+            .headers
+            .iter()
+            .map(|(n, v)| format!("{n}={}", v.to_str().unwrap()))
+            .collect();
+        assert_eq!(
+            names,
+            ["set-cookie=a=1", "set-cookie=b=2", "content-length=0"]
+        );
         assert!(head.keep_alive);
         assert_eq!(head.idle_seconds, Some(5));
     }
 
     #[test]
     fn more_bytes_are_asked_for() {
-        assert!(read(Method::GET, "HTTP/1.1 200 OK\r\nContent-Le").unwrap().is_none());
+        assert!(
+            read(Method::GET, "HTTP/1.1 200 OK\r\nContent-Le")
+                .unwrap()
+                .is_none()
+        );
         assert!(read(Method::GET, "").unwrap().is_none());
     }
 }

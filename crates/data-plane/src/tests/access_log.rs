@@ -18,7 +18,12 @@ fn line<'a>(path: &'a str, user_agent: &'a [u8]) -> Line<'a> {
         duration: Duration::from_micros(1_000_250),
         user_agent,
         referer: b"",
-        route: Some(RouteLine { namespace: "shop", ingress: "web", rule: "rules[0].paths[0]", service: "api" }),
+        route: Some(RouteLine {
+            namespace: "shop",
+            ingress: "web",
+            rule: "rules[0].paths[0]",
+            service: "api",
+        }),
         flag: "",
         attempts: 1,
         upstream: Some(([10, 0, 0, 1], 8080).into()),
@@ -54,7 +59,12 @@ fn hostile_bytes_are_escaped_and_cut() {
     assert!(shown.trim_end().bytes().all(|b| b >= 0x20), "{shown:?}");
     let parsed: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(parsed["status"], 200);
-    assert!(parsed["user_agent"].as_str().unwrap().contains("\"quote\" back\\slash"));
+    assert!(
+        parsed["user_agent"]
+            .as_str()
+            .unwrap()
+            .contains("\"quote\" back\\slash")
+    );
     let long = vec![b'x'; 8192];
     assert!(formatted(&line("/", &long)).len() < MAX_VALUE + 600);
 }
@@ -64,7 +74,10 @@ fn the_clock_shows_utc_with_milliseconds() {
     let clock = Clock::default();
     let text = String::from_utf8(clock.now().to_vec()).unwrap();
     let stamp: jiff::Timestamp = text.parse().unwrap();
-    assert!((jiff::Timestamp::now().as_second() - stamp.as_second()).abs() <= 2, "{text}");
+    assert!(
+        (jiff::Timestamp::now().as_second() - stamp.as_second()).abs() <= 2,
+        "{text}"
+    );
 }
 
 #[test]

@@ -62,7 +62,11 @@ impl HostMatch {
             return Err(HostError::Address);
         }
         let name = name.into_owned().into_boxed_str();
-        Ok(if wildcard { Self::Wildcard(name) } else { Self::Exact(name) })
+        Ok(if wildcard {
+            Self::Wildcard(name)
+        } else {
+            Self::Exact(name)
+        })
     }
 
     /// Whether a host in normal form matches.
@@ -145,13 +149,19 @@ pub fn normal_host(host: &str) -> Result<Cow<'_, str>, HostError> {
             return Err(HostError::TooLong);
         }
     }
-    Ok(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
+    Ok(if upper {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    })
 }
 
 /// `[v6]` with an optional port.
 fn address_literal(host: &str) -> Result<Cow<'_, str>, HostError> {
     let (inside, rest) = host[1..].split_once(']').ok_or(HostError::Character)?;
-    inside.parse::<Ipv6Addr>().map_err(|_| HostError::Character)?;
+    inside
+        .parse::<Ipv6Addr>()
+        .map_err(|_| HostError::Character)?;
     match rest.strip_prefix(':') {
         Some(port) => check_port(port)?,
         None if rest.is_empty() => {}
@@ -168,7 +178,10 @@ fn address_literal(host: &str) -> Result<Cow<'_, str>, HostError> {
 /// An empty port is allowed by the grammar (`a.test:`) and means the default one.
 fn check_port(port: &str) -> Result<(), HostError> {
     let digits = port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
-    match (port.is_empty(), digits.then(|| port.parse::<u32>().unwrap_or(0))) {
+    match (
+        port.is_empty(),
+        digits.then(|| port.parse::<u32>().unwrap_or(0)),
+    ) {
         (true, _) | (false, Some(1..=65535)) => Ok(()),
         _ => Err(HostError::Port),
     }
@@ -180,7 +193,11 @@ mod tests {
 
     #[track_caller]
     fn check(input: &str, expected: Result<&str, HostError>) {
-        assert_eq!(normal_host(input).as_deref(), expected.as_ref().map(|s| *s), "{input:?}");
+        assert_eq!(
+            normal_host(input).as_deref(),
+            expected.as_ref().map(|s| *s),
+            "{input:?}"
+        );
     }
 
     #[test]
@@ -198,7 +215,20 @@ mod tests {
     #[test]
     fn what_is_no_host() {
         for bad in [
-            "a,b", "a b", "u@a.test", "a/x", "a#x", "a\\x", "\u{e9}.test", "a..b", ".a", "[::1", "[::1]x", "[g]", "a\0b", "*.a",
+            "a,b",
+            "a b",
+            "u@a.test",
+            "a/x",
+            "a#x",
+            "a\\x",
+            "\u{e9}.test",
+            "a..b",
+            ".a",
+            "[::1",
+            "[::1]x",
+            "[g]",
+            "a\0b",
+            "*.a",
         ] {
             check(bad, Err(HostError::Character));
         }
@@ -215,8 +245,14 @@ mod tests {
     #[test]
     fn patterns() {
         assert_eq!(HostMatch::parse(""), Ok(HostMatch::Any));
-        assert_eq!(HostMatch::parse("Shop.Test."), Ok(HostMatch::Exact("shop.test".into())));
-        assert_eq!(HostMatch::parse("*.Shop.test"), Ok(HostMatch::Wildcard("shop.test".into())));
+        assert_eq!(
+            HostMatch::parse("Shop.Test."),
+            Ok(HostMatch::Exact("shop.test".into()))
+        );
+        assert_eq!(
+            HostMatch::parse("*.Shop.test"),
+            Ok(HostMatch::Wildcard("shop.test".into()))
+        );
         for bad in ["*", "a.*.test", "**.test", "*a.test", "*.*.test"] {
             assert_eq!(HostMatch::parse(bad), Err(HostError::Wildcard), "{bad}");
         }

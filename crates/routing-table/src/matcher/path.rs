@@ -35,9 +35,9 @@ impl PathMatch {
     pub fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => **exact == *path,
-            Self::Prefix(prefix) => {
-                path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }
+            Self::Prefix(prefix) => path
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
             Self::StartsWith(start) => path.starts_with(&**start),
         }
     }
@@ -125,7 +125,11 @@ pub fn normal_path(path: &str) -> Result<Cow<'_, str>, PathError> {
         dots |= byte == b'.' && before == b'/';
         before = byte;
     }
-    let normal = if escaped { Cow::Owned(decode_unreserved(bytes)?) } else { Cow::Borrowed(path) };
+    let normal = if escaped {
+        Cow::Owned(decode_unreserved(bytes)?)
+    } else {
+        Cow::Borrowed(path)
+    };
     if (dots || escaped) && normal.split('/').any(is_dots) {
         return Err(PathError::Dots);
     }
@@ -139,7 +143,10 @@ fn is_dots(element: &str) -> bool {
 }
 
 fn decode_unreserved(bytes: &[u8]) -> Result<String, PathError> {
-    let digit = |byte: Option<&u8>| byte.and_then(|b| (*b as char).to_digit(16)).ok_or(PathError::Escape);
+    let digit = |byte: Option<&u8>| {
+        byte.and_then(|b| (*b as char).to_digit(16))
+            .ok_or(PathError::Escape)
+    };
     let mut out = String::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -169,12 +176,27 @@ mod tests {
 
     #[track_caller]
     fn check(input: &str, expected: Result<&str, PathError>) {
-        assert_eq!(normal_path(input).as_deref(), expected.as_ref().map(|s| *s), "{input:?}");
+        assert_eq!(
+            normal_path(input).as_deref(),
+            expected.as_ref().map(|s| *s),
+            "{input:?}"
+        );
     }
 
     #[test]
     fn one_normal_form() {
-        for same in ["/", "/a/b", "//a//b", "/a/", "/.well-known/x", "/a.b/..c", "/a;v=1/b", "/x[1]|y", "/%25", "/%252e"] {
+        for same in [
+            "/",
+            "/a/b",
+            "//a//b",
+            "/a/",
+            "/.well-known/x",
+            "/a.b/..c",
+            "/a;v=1/b",
+            "/x[1]|y",
+            "/%25",
+            "/%252e",
+        ] {
             check(same, Ok(same));
         }
         check("/%61dmin", Ok("/admin"));
@@ -184,7 +206,16 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        for bad in ["/a/../admin", "/./admin", "/a/%2e%2e/admin", "/%2E/", "/..", "/public/..;/admin", "/..;", "/.;x/"] {
+        for bad in [
+            "/a/../admin",
+            "/./admin",
+            "/a/%2e%2e/admin",
+            "/%2E/",
+            "/..",
+            "/public/..;/admin",
+            "/..;",
+            "/.;x/",
+        ] {
             check(bad, Err(PathError::Dots));
         }
         for bad in ["/a%2fadmin", "/a%5Cb", "/a%00", "/a%0d%0a", "/%7f"] {
@@ -193,7 +224,9 @@ mod tests {
         for bad in ["/%zz", "/%", "/%2", "/%+1"] {
             check(bad, Err(PathError::Escape));
         }
-        for bad in ["/a b", "/a\\b", "/a\"", "/<", "/{x}", "/^", "/\u{e9}", "/a\tb"] {
+        for bad in [
+            "/a b", "/a\\b", "/a\"", "/<", "/{x}", "/^", "/\u{e9}", "/a\tb",
+        ] {
             check(bad, Err(PathError::Character));
         }
         for bad in ["", "a", "*", "http://a/"] {

@@ -1,0 +1,188 @@
+//! Connections: reused, spread, limited, timed out, drained.
+
+use super::raw::exchange;
+use super::{host, serve, serve_with};
+use crate::{ClientTimeouts, Settings};
+use std::time::Duration;
+use test_support::Backend;
+use test_support::client::{Client, get};
+use test_support::load::{Load, Plan};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn upstream_connections_are_reused() {
+    let backend = Backend::start("a").await;
+    let proxy = serve_with(
+        &[host("a.test", &[backend.addr])],
+        Settings {
+            workers: 1,
+            ..Settings::default()
+        },
+    );
+    for _ in 0..200 {
+        assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().status, 200);
+    }
+    assert_eq!(
+        backend.connections(),
+        1,
+        "200 client connections, one after the other, need one upstream connection"
+    );
+}
+
+#[tokio::test]
+async fn shares_are_exact_under_concurrency() {
+    let backends = [
+        Backend::start("a").await,
+        Backend::start("b").await,
+        Backend::start("c").await,
+    ];
+    let proxy = serve(&[host("a.test", &backends.each_ref().map(|b| b.addr))]);
+    let plan = Plan {
+        addrs: vec![proxy.addr],
+        host: "a.test".into(),
+        path: "/".into(),
+        posts: true,
+        clients: 30,
+        rate: 5_000,
+        limit: 900,
+    };
+    let outcome = Load::start(plan).finish().await;
+    assert_eq!(outcome.failures(), 0, "{:?}", outcome.failed);
+    assert_eq!(
+        outcome.bodies.values().copied().collect::<Vec<_>>(),
+        [300, 300, 300],
+        "{:?}",
+        outcome.bodies
+    );
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let timeouts = ClientTimeouts {
+        first_byte: Duration::from_millis(150),
+        head: Duration::from_millis(150),
+        idle: Duration::from_millis(150),
+        ..ClientTimeouts::default()
+    };
+    let backend = Backend::start("a").await;
+    let proxy = serve_with(
+        &[host("a.test", &[backend.addr])],
+        Settings {
+            workers: 1,
+            client_timeouts: timeouts,
+            ..Settings::default()
+        },
+    );
+    for (what, sent) in [
+        ("nothing sent", ""),
+        ("half a head", "GET / HTTP/1.1\r\nHost:"),
+        ("at rest", "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+    ] {
+        let answer = tokio::time::timeout(
+            Duration::from_secs(5),
+            exchange(proxy.addr, sent.as_bytes()),
+        )
+        .await;
+        assert!(answer.is_ok(), "{what}: the connection is still open");
+    }
+    proxy.metric_becomes("tidegate_connections_open", 0.0).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_at_once() {
+    let proxy = serve_with(
+        &[],
+        Settings {
+            workers: 1,
+            connections: 3,
+            ..Settings::default()
+        },
+    );
+    let mut held = Vec::new();
+    for n in 1..=3 {
+        held.push(TcpStream::connect(proxy.addr).await.unwrap());
+        proxy
+            .metric_becomes("tidegate_connections_open", f64::from(n))
+            .await;
+    }
+    let mut extra = TcpStream::connect(proxy.addr).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(5), extra.read(&mut [0; 16]))
+        .await
+        .unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    held.pop();
+    proxy.metric_becomes("tidegate_connections_open", 2.0).await;
+    assert_eq!(
+        get(proxy.addr, "a.test", "/").await.unwrap().status,
+        404,
+        "there is room again"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_along() {
+    let slow = Backend::start_at("slow", ([127, 0, 0, 1], 0).into(), Duration::from_secs(30)).await;
+    let proxy = serve(&[host("a.test", &[slow.addr])]);
+    let client = TcpStream::connect(proxy.addr).await.unwrap();
+    client
+        .try_write(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .unwrap();
+    proxy.metric_becomes("tidegate_requests_active", 1.0).await;
+    drop(client);
+    proxy.metric_becomes("tidegate_requests_active", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_finish_and_asks_clients_to_leave() {
+    let slow = Backend::start_at(
+        "slow",
+        ([127, 0, 0, 1], 0).into(),
+        Duration::from_millis(500),
+    )
+    .await;
+    let proxy = serve(&[host("a.test", &[slow.addr])]);
+    let addr = proxy.addr;
+    let resting = Client::connect(addr).await.unwrap();
+    let running = tokio::spawn(async move { get(addr, "a.test", "/").await });
+    proxy.metric_becomes("tidegate_requests_active", 1.0).await;
+    assert!(
+        proxy
+            .stop(Duration::from_millis(50), Duration::from_secs(20))
+            .await,
+        "everything finished"
+    );
+    let answer = running.await.unwrap().unwrap();
+    assert_eq!(answer.text(), "slow");
+    assert!(answer.closes());
+    drop(resting);
+    assert!(
+        get(addr, "a.test", "/").await.is_err(),
+        "nothing listens any more"
+    );
+}
+
+#[tokio::test]
+async fn a_stop_has_a_deadline() {
+    let slow = Backend::start_at("slow", ([127, 0, 0, 1], 0).into(), Duration::from_secs(60)).await;
+    let proxy = serve(&[host("a.test", &[slow.addr])]);
+    let addr = proxy.addr;
+    let running = tokio::spawn(async move { get(addr, "a.test", "/").await });
+    proxy.metric_becomes("tidegate_requests_active", 1.0).await;
+    assert!(
+        !proxy.stop(Duration::ZERO, Duration::from_millis(200)).await,
+        "it says that something was cut off"
+    );
+    assert!(running.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_loops_ends() {
+    let mut proxy = serve(&[]);
+    let addr = proxy.addr;
+    proxy
+        .publisher
+        .apply(super::table(&[host("loop.test", &[addr])]))
+        .unwrap();
+    assert_eq!(get(addr, "loop.test", "/").await.unwrap().status, 508);
+}

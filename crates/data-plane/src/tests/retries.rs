@@ -1,0 +1,113 @@
+//! What is tried again, and what never is.
+
+use super::raw::{Act, RawBackend};
+use super::{host, serve};
+use bytes::Bytes;
+use http::Method;
+use std::time::Duration;
+use test_support::Backend;
+use test_support::client::{Client, get, request};
+
+fn refused() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_refused_connection_goes_elsewhere_whatever_the_method() {
+    let alive = Backend::start("alive").await;
+    let proxy = serve(&[host("a.test", &[refused(), alive.addr])]);
+    let mut client = Client::connect(proxy.addr).await.unwrap();
+    for n in 0..20 {
+        let method = if n % 2 == 0 {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        let answer = client
+            .send(request(method, "a.test", "/", Bytes::from_static(b"body")))
+            .await
+            .unwrap();
+        assert_eq!(answer.text(), "alive");
+        assert_eq!(
+            backend_body(&alive),
+            "body",
+            "the body is sent again as a whole"
+        );
+    }
+    assert!(proxy.metric("tidegate_upstream_retries_total") >= 9.0);
+}
+
+fn backend_body(backend: &Backend) -> String {
+    String::from_utf8_lossy(&backend.last().unwrap().body).into_owned()
+}
+
+#[tokio::test]
+async fn attempts_are_bounded() {
+    let proxy = serve(&[host(
+        "a.test",
+        &[refused(), refused(), refused(), refused(), refused()],
+    )]);
+    assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().status, 502);
+    assert_eq!(proxy.metric("tidegate_upstream_connect_errors_total"), 3.0);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_at_rest_is_no_failure() {
+    let backend = RawBackend::start(&[Act::OkThenCloseAtRest]).await;
+    let proxy = serve(&[host("a.test", &[backend.addr])]);
+    let mut client = Client::connect(proxy.addr).await.unwrap();
+    for pause in [0, 5, 15, 19, 20, 21, 25, 40, 0, 20] {
+        for method in [Method::GET, Method::PUT] {
+            assert_eq!(
+                client
+                    .send(request(method, "a.test", "/", Bytes::new()))
+                    .await
+                    .unwrap()
+                    .status,
+                200
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_been_executed_is_not_sent_twice() {
+    // The connection is closed after the request was read: nobody can know what became of it.
+    let backend = RawBackend::start(&[
+        Act::Reply("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+        Act::ReplyAndClose(""),
+    ])
+    .await;
+    let proxy = serve(&[host("a.test", &[backend.addr])]);
+    let mut client = Client::connect(proxy.addr).await.unwrap();
+    assert_eq!(
+        client
+            .send(request(Method::POST, "a.test", "/", Bytes::new()))
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    assert_eq!(
+        client
+            .send(request(Method::POST, "a.test", "/", Bytes::new()))
+            .await
+            .unwrap()
+            .status,
+        502
+    );
+    assert_eq!(backend.requests(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_of_500_is_an_answer() {
+    let backend =
+        RawBackend::start(&[Act::Reply("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n")]).await;
+    let proxy = serve(&[host("a.test", &[backend.addr])]);
+    assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().status, 500);
+    assert_eq!(backend.requests(), 1);
+}
