@@ -10,6 +10,7 @@
 //! [`run()`] is the one loop: it owns the snapshot, decides when to translate, and is the only caller of `publish`. Nothing is
 //! translated before every kind has been listed once; a source that fails later changes nothing.
 
+mod addresses;
 pub mod batch;
 pub mod event_writer;
 pub mod lease;

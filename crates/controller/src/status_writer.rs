@@ -1,9 +1,10 @@
 //! Writes the addresses that Ingresses are reached at into their status. Only the leader writes, and only differences.
 
+use crate::addresses::{Status, address_or_name, of_node};
 use crate::lease::Leading;
 use crate::metrics::Metrics;
 use crate::run::Report;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::networking::v1::{Ingress, IngressLoadBalancerIngress};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -51,30 +52,6 @@ pub struct Settings {
     pub clear_on_shutdown: bool,
 }
 
-/// What a Service is reached at: its load balancer, else its external addresses, else its cluster address.
-pub(crate) fn addresses_of(service: &Service) -> Vec<IngressLoadBalancerIngress> {
-    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()).and_then(|lb| lb.ingress.as_ref());
-    let ip = |ip: &String| IngressLoadBalancerIngress { ip: Some(ip.clone()), ..IngressLoadBalancerIngress::default() };
-    if let Some(ingress) = balancer.filter(|ingress| !ingress.is_empty()) {
-        return ingress
-            .iter()
-            .map(|one| IngressLoadBalancerIngress { ip: one.ip.clone(), hostname: one.hostname.clone(), ports: None })
-            .collect();
-    }
-    let Some(spec) = &service.spec else { return Vec::new() };
-    if let Some(external) = spec.external_ips.as_ref().filter(|ips| !ips.is_empty()) {
-        return external.iter().map(ip).collect();
-    }
-    // A load balancer that has no address yet will have one; until then the cluster address would be wrong.
-    if spec.type_.as_deref() == Some("LoadBalancer") {
-        return Vec::new();
-    }
-    spec.cluster_ip.iter().filter(|address| !address.is_empty() && *address != "None").map(ip).collect()
-}
-
-/// What stands in a status.
-type Status = Vec<IngressLoadBalancerIngress>;
-
 /// A status we wrote, or found to be right.
 #[derive(Debug, Clone, PartialEq)]
 struct Written {
@@ -105,7 +82,7 @@ fn step(current: &Status, wanted: &Status, written: Option<&Written>, now: Insta
         // We only have not heard of it yet.
         Some(written) if written.wrote == *wanted && written.before == *current && now < written.at + ECHO => Step::Nothing,
         // Somebody else writes it too.
-        Some(written) if now < written.at + REWRITE => Step::Later,
+        Some(written) if written.wrote == *wanted && now < written.at + REWRITE => Step::Later,
         _ => Step::Write,
     }
 }
@@ -126,6 +103,8 @@ struct Writer {
     leading: Leading,
     /// By Ingress.
     written: BTreeMap<ObjectKey, Written>,
+    /// The addresses of the node, and when they were read.
+    node: Option<(Status, Instant)>,
     /// When a failure was last logged.
     logged: Option<Instant>,
 }
@@ -140,7 +119,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let leading = Leading::new(leader);
-    let mut writer = Writer { client, metrics, shutdown: shutdown.clone(), leading, written: BTreeMap::new(), logged: None };
+    let written = BTreeMap::new();
+    let mut writer = Writer { client, metrics, shutdown: shutdown.clone(), leading, written, node: None, logged: None };
     let mut wait = RECHECK;
     let mut due = Instant::now();
     loop {
@@ -184,7 +164,7 @@ pub async fn run(
 impl Writer {
     /// Brings every status to what it should be; says whether nothing has to be tried again.
     async fn write_all(&mut self, settings: &Settings, report: &Report) -> bool {
-        let Some(wanted) = current_addresses(&self.client, settings, report).await else { return false };
+        let Some(wanted) = self.addresses(settings, report).await else { return false };
         if wanted.is_empty() {
             // A load balancer without an address yet, or a Service that is being replaced. What stands there stays: taking
             // it away would take names out of DNS.
@@ -237,10 +217,47 @@ impl Writer {
         let written = std::mem::take(&mut self.written);
         for (key, written) in written {
             let current = report.claimed.get(&key);
-            if current.is_some_and(|current| *current == written.wrote || *current == written.before) && self.leading.may_write().await {
-                self.write(&key, &[]).await;
+            let ours = current.is_some_and(|current| *current == written.wrote || *current == written.before);
+            // There is no time to try again.
+            if ours && (!self.leading.may_write().await || self.write(&key, &[]).await == Outcome::Failed) {
+                return;
             }
         }
+    }
+
+    /// The addresses every status should have; `None` when they cannot be found out.
+    async fn addresses(&mut self, settings: &Settings, report: &Report) -> Option<Status> {
+        let name = match &settings.addresses {
+            Addresses::Service => return Some(report.service_addresses.clone()),
+            Addresses::Given(given) => return Some(given.iter().map(|address| address_or_name(address)).collect()),
+            Addresses::Node(name) => name,
+        };
+        if let Some((status, at)) = &self.node
+            && at.elapsed() < RECHECK / 2
+        {
+            return Some(status.clone());
+        }
+        let error = match tokio::time::timeout(WRITE_TIMEOUT, Api::<Node>::all(self.client.clone()).get(name)).await {
+            Ok(Ok(node)) => {
+                let status = of_node(&node);
+                self.node = Some((status.clone(), Instant::now()));
+                return Some(status);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        if self.may_log() {
+            tracing::warn!(node = name, error, "node cannot be read, so no status is written");
+        }
+        None
+    }
+
+    fn may_log(&mut self) -> bool {
+        let may = self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY);
+        if may {
+            self.logged = Some(Instant::now());
+        }
+        may
     }
 
     async fn may_write(&mut self) -> bool {
@@ -270,8 +287,7 @@ impl Writer {
         };
         self.metrics.status_writes.with_label_values(&[label]).inc();
         if let Some(error) = error {
-            if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-                self.logged = Some(Instant::now());
+            if self.may_log() {
                 tracing::warn!(ingress = %key, error, "status was not written");
             }
             tokio::select! {
@@ -283,60 +299,9 @@ impl Writer {
     }
 }
 
-async fn current_addresses(client: &Client, settings: &Settings, report: &Report) -> Option<Vec<IngressLoadBalancerIngress>> {
-    match &settings.addresses {
-        Addresses::Service => Some(report.service_addresses.clone()),
-        Addresses::Given(given) => Some(given.iter().map(|address| address_or_name(address)).collect()),
-        Addresses::Node(name) => {
-            let node = tokio::time::timeout(WRITE_TIMEOUT, Api::<Node>::all(client.clone()).get(name)).await;
-            match node {
-                Ok(Ok(node)) => Some(node_addresses(&node)),
-                failed => {
-                    let error = failed.map(|failed| failed.err());
-                    tracing::warn!(node = name, ?error, "node cannot be read, so no status is written");
-                    None
-                }
-            }
-        }
-    }
-}
-
-fn address_or_name(text: &str) -> IngressLoadBalancerIngress {
-    let is_ip = text.parse::<std::net::IpAddr>().is_ok();
-    IngressLoadBalancerIngress {
-        ip: is_ip.then(|| text.to_owned()),
-        hostname: (!is_ip).then(|| text.to_owned()),
-        ports: None,
-    }
-}
-
-fn node_addresses(node: &Node) -> Vec<IngressLoadBalancerIngress> {
-    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-    let of = |kind: &str| addresses.iter().filter(|address| address.type_ == kind).map(|a| address_or_name(&a.address)).collect::<Vec<_>>();
-    let external = of("ExternalIP");
-    if external.is_empty() { of("InternalIP") } else { external }
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use serde_json::Value;
-
-    fn addresses(service: Value) -> Vec<String> {
-        let service: Service = serde_json::from_value(service).unwrap();
-        addresses_of(&service).into_iter().map(|one| one.ip.or(one.hostname).unwrap()).collect()
-    }
-
-    #[test]
-    fn a_service_is_reached_at_its_load_balancer_first() {
-        let balancer = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"hostname": "lb.test"}]}});
-        assert_eq!(addresses(json!({"spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1"}, "status": balancer})), ["192.0.2.1", "lb.test"]);
-        assert_eq!(addresses(json!({"spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1"}})), [""; 0]);
-        assert_eq!(addresses(json!({"spec": {"externalIPs": ["192.0.2.9"], "clusterIP": "10.0.0.1"}})), ["192.0.2.9"]);
-        assert_eq!(addresses(json!({"spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1"}})), ["10.0.0.1"]);
-        assert_eq!(addresses(json!({"spec": {"clusterIP": "None"}})), [""; 0]);
-    }
 
     #[test]
     fn a_status_is_written_when_it_differs_and_not_again_before_it_is_heard_of() {
@@ -350,21 +315,7 @@ mod tests {
         assert_eq!(step(&old, &ours, Some(&written), at + ECHO), Step::Write, "it never came");
         assert_eq!(step(&other, &ours, Some(&written), at), Step::Later, "somebody wrote over it");
         assert_eq!(step(&other, &ours, Some(&written), at + REWRITE), Step::Write);
-        assert_eq!(step(&old, &other, Some(&written), at + REWRITE), Step::Write, "our address changed");
+        assert_eq!(step(&old, &other, Some(&written), at), Step::Write, "our address changed");
     }
 
-    #[test]
-    fn given_addresses_are_ips_or_names() {
-        assert_eq!(address_or_name("192.0.2.1").ip.as_deref(), Some("192.0.2.1"));
-        assert_eq!(address_or_name("lb.test").hostname.as_deref(), Some("lb.test"));
-    }
-
-    #[test]
-    fn a_node_is_reached_at_its_external_address_first() {
-        let node = |addresses: Value| serde_json::from_value::<Node>(json!({"status": {"addresses": addresses}})).unwrap();
-        let internal = json!({"type": "InternalIP", "address": "10.0.0.1"});
-        let external = json!({"type": "ExternalIP", "address": "192.0.2.1"});
-        assert_eq!(node_addresses(&node(json!([internal, external])))[0].ip.as_deref(), Some("192.0.2.1"));
-        assert_eq!(node_addresses(&node(json!([internal])))[0].ip.as_deref(), Some("10.0.0.1"));
-    }
 }

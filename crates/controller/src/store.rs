@@ -123,7 +123,7 @@ impl Store {
             }
             Object::Service(service) => {
                 let mut service = Arc::unwrap_or_clone(service);
-                self.service_addresses.insert(key.clone(), crate::status_writer::addresses_of(&service));
+                self.service_addresses.insert(key.clone(), crate::addresses::of_service(&service));
                 service.status = None;
                 service.metadata.resource_version = None;
                 let same = self.snapshot.services.get(&key).is_some_and(|known| **known == service);

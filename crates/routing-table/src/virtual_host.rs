@@ -113,6 +113,9 @@ impl VirtualHosts {
     }
 }
 
+/// Positions of routes by path, each list in order of precedence.
+type Positions = HashMap<Box<str>, Vec<usize>>;
+
 /// The routes of one virtual host by path.
 #[derive(Debug, Clone, Default)]
 struct PathIndex {
@@ -120,8 +123,8 @@ struct PathIndex {
     range: std::ops::Range<usize>,
     /// Exact paths to the position of their first route.
     exact: HashMap<Box<str>, usize>,
-    /// The rest, by length of their key, longest first; each list in order of precedence.
-    by_length: Vec<(usize, HashMap<Box<str>, Vec<usize>>)>,
+    /// The rest, by length of their key, longest first.
+    by_length: Vec<(usize, Positions)>,
 }
 
 impl PathIndex {

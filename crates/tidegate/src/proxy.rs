@@ -29,13 +29,16 @@ pub(crate) struct SourceContext {
     pub(crate) shutdown: CancellationToken,
 }
 
+/// Told of the addresses when the first table is served.
+type Started = Box<dyn FnOnce(&[(ListenerId, SocketAddr)]) + Send>;
+
 /// What is decided before anything starts.
 pub(crate) struct Plan {
     pub(crate) settings: translate::Settings,
     pub(crate) publish_service: Option<ObjectKey>,
     pub(crate) lameduck: Duration,
     /// Called with the addresses when the first table is served.
-    pub(crate) started: Box<dyn FnOnce(&[(ListenerId, SocketAddr)]) + Send>,
+    pub(crate) started: Started,
 }
 
 /// Runs until a signal, or until `source` fails. `source` starts what sends objects and returns when it has ended.
@@ -144,8 +147,6 @@ fn ended_early(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> any
         Err(error) => Err(anyhow!("the source of objects failed: {error}")),
     }
 }
-
-type Started = Box<dyn FnOnce(&[(ListenerId, SocketAddr)]) + Send>;
 
 /// The publish function: a first table that cannot be served ends the process, a later one is only an error.
 fn publish_with(

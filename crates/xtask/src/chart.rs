@@ -245,15 +245,3 @@ fn notes() -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tmp {
-    #[test]
-    fn tmp_check() {
-        match super::check() { Ok(p) => println!("{}", p.join("\n")), Err(e) => panic!("{e}") }
-    }
-    #[test]
-    fn tmp_cluster() {
-        match super::apply_to_cluster(&crate::cluster::Cluster::from_environment().unwrap()) { Ok(p) => println!("{}", p.join("\n")), Err(e) => panic!("{e:?}") }
-    }
-}

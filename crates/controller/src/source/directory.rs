@@ -1,13 +1,14 @@
 //! Manifests from a file or a directory: read at start and again whenever something changes there.
 //!
 //! A directory is watched as a whole, because ConfigMap and Secret mounts replace a `..data` link rather than files. A file
-//! that cannot be read keeps the objects it last had.
+//! that cannot be read keeps the objects it last had. Only regular files are opened, and only so much of them is read.
 
 use crate::metrics::Metrics;
 use crate::source::Change;
 use notify::{RecursiveMode, Watcher};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -98,12 +99,15 @@ struct Memory(BTreeMap<PathBuf, Vec<(Object, usize)>>);
 
 impl Memory {
     fn load(&mut self, path: &Path) -> Result<Loaded, ReadError> {
-        let files = files(path).map_err(|source| ReadError { path: path.to_owned(), source })?;
-        self.0.retain(|known, _| files.contains(known));
         let mut out = Loaded::default();
+        let files = files(path, &mut out.problems).map_err(|source| ReadError { path: path.to_owned(), source })?;
+        // What stands below a directory that cannot be read at the moment is not gone.
+        let kept = |known: &PathBuf| files.contains(known) || out.problems.iter().any(|problem| known.starts_with(&problem.origin.file));
+        self.0.retain(|known, _| kept(known));
+        let all: BTreeSet<PathBuf> = files.iter().chain(self.0.keys()).cloned().collect();
         let mut seen: BTreeMap<(Kind, ObjectKey), Origin> = BTreeMap::new();
-        for file in files {
-            let found = self.load_file(&file, &mut out);
+        for file in all {
+            let found = if files.contains(&file) { self.load_file(&file, &mut out) } else { self.0.get(&file).cloned().unwrap_or_default() };
             for (object, line) in found {
                 let origin = Origin { file: file.clone(), line };
                 let name = (object.kind(), object.key());
@@ -155,56 +159,50 @@ impl Memory {
     }
 }
 
-/// The manifest files of a path, sorted by name.
-fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut out = Vec::new();
+/// The manifest files of a path. A directory in it that cannot be read is a problem.
+fn files(path: &Path, problems: &mut Vec<Problem>) -> std::io::Result<BTreeSet<PathBuf>> {
     if !std::fs::metadata(path)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
+        return Ok(BTreeSet::from([path.to_owned()]));
     }
-    let mut directories = vec![(path.to_owned(), 0)];
-    while let Some((directory, depth)) = directories.pop() {
-        for entry in std::fs::read_dir(&directory)? {
-            let path = entry?.path();
-            if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
-                continue;
+    let mut out = BTreeSet::new();
+    // Where we have been, by real path: links may lead in circles.
+    let mut visited = BTreeSet::from([std::fs::canonicalize(path)?]);
+    let mut entries: Vec<PathBuf> = entries_of(path)?;
+    while let Some(path) = entries.pop() {
+        if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
+        // Follows links, as the files of a mounted ConfigMap are links; a dangling one is skipped.
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        if metadata.is_dir() {
+            let read = std::fs::canonicalize(&path).and_then(|real| if visited.insert(real) { entries_of(&path) } else { Ok(vec![]) });
+            match read {
+                Ok(more) => entries.extend(more),
+                Err(error) => problems.push(Problem { origin: Origin { file: path, line: 0 }, column: 0, message: error.to_string() }),
             }
-            // Follows links, as the files of a mounted ConfigMap are links; a dangling one is skipped.
-            let Ok(metadata) = std::fs::metadata(&path) else { continue };
-            let manifest = path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
-            if metadata.is_dir() && depth < 8 {
-                directories.push((path, depth + 1));
-            } else if metadata.is_file() && manifest {
-                out.push(path);
-            }
+        } else if metadata.is_file() && path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json") {
+            out.insert(path);
         }
     }
-    out.sort();
     Ok(out)
 }
 
+fn entries_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
+}
+
 fn read(file: &Path) -> std::io::Result<String> {
-    let metadata = std::fs::metadata(file)?;
-    if !metadata.is_file() {
+    if !std::fs::metadata(file)?.is_file() {
         // Opening a FIFO would block.
         return Err(std::io::Error::other("not a regular file"));
     }
-    if metadata.len() > MAX_FILE {
+    let mut text = String::new();
+    // It may grow while it is read.
+    std::fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
         return Err(std::io::Error::other(format!("larger than {MAX_FILE} bytes")));
     }
-    std::fs::read_to_string(file)
-}
-
-/// What tells whether a file has changed: its name, size and time of change.
-type Signature = Vec<(PathBuf, u64, Option<std::time::SystemTime>)>;
-
-/// The signature of every file of a path; `None` when it cannot be read.
-fn signature(path: &Path) -> Option<Signature> {
-    let of = |file: PathBuf| {
-        let metadata = std::fs::metadata(&file).ok();
-        let size = metadata.as_ref().map_or(0, std::fs::Metadata::len);
-        (file, size, metadata.and_then(|metadata| metadata.modified().ok()))
-    };
-    Some(files(path).ok()?.into_iter().map(of).collect())
+    Ok(text)
 }
 
 /// Sends the objects of a path now and after every change of it, until `shutdown`.
@@ -212,11 +210,9 @@ fn signature(path: &Path) -> Option<Signature> {
 /// # Errors
 /// When the path cannot be read at start. Later it keeps what it had.
 pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metrics, shutdown: CancellationToken) -> Result<(), ReadError> {
-    let mut memory = Memory::default();
-    let mut read = signature(&path);
-    let loaded = memory.load(&path)?;
+    let (mut memory, loaded) = load_aside(Memory::default(), &path).await;
     let mut said = Vec::new();
-    send(&loaded, &mut said, &changes, &metrics).await;
+    send(&loaded?, &mut said, &changes, &metrics).await;
     let (notify, mut notified) = mpsc::channel::<()>(1);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading a file is an event too, and it is us who read.
@@ -224,31 +220,61 @@ pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metric
             let _ = notify.try_send(());
         }
     });
-    // A file is watched by way of its directory, so that a replaced file is still seen.
-    let directory = if path.is_dir() { path.clone() } else { path.parent().map_or_else(|| ".".into(), Path::to_owned) };
-    let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
+    let (watched, mode) = watched(&path);
     let _watcher = watcher
-        .and_then(|mut watcher| watcher.watch(&directory, RecursiveMode::Recursive).map(|()| watcher))
+        .and_then(|mut watcher| watcher.watch(&watched, mode).map(|()| watcher))
         .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "no notifications; reading every {POLL:?} instead"));
+    // What changed before there was a watch was not notified.
+    let mut wait = QUIET;
+    let mut failed = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
+            () = changes.closed() => return Ok(()),
             Some(()) = notified.recv() => {
                 tokio::time::sleep(QUIET).await;
                 while notified.try_recv().is_ok() {}
             }
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(wait) => {}
         }
-        let now = signature(&path);
-        if now.is_some() && now == read {
-            continue;
+        wait = POLL;
+        let loaded;
+        (memory, loaded) = load_aside(memory, &path).await;
+        let failure = match loaded {
+            Ok(loaded) => {
+                send(&loaded, &mut said, &changes, &metrics).await;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failure.as_ref().filter(|error| failed.as_ref() != Some(error)) {
+            tracing::error!(error, "manifests are kept as they were");
+            metrics.manifest_problems.inc();
         }
-        read = now;
-        match memory.load(&path) {
-            Ok(loaded) => send(&loaded, &mut said, &changes, &metrics).await,
-            Err(error) => tracing::error!(%error, "manifests are kept as they were"),
-        }
+        failed = failure;
     }
+}
+
+/// Reads on a thread where a slow disk stops nobody else.
+async fn load_aside(mut memory: Memory, path: &Path) -> (Memory, Result<Loaded, ReadError>) {
+    let path = path.to_owned();
+    let name = path.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let loaded = memory.load(&path);
+        (memory, loaded)
+    });
+    // Only if reading panics; then nothing is remembered, and the next reading shows what is there.
+    read.await.unwrap_or_else(|error| (Memory::default(), Err(ReadError { path: name, source: std::io::Error::other(error) })))
+}
+
+/// What has to be watched to see a path change. A file by way of its directory, so that a replaced one is still seen, and
+/// no deeper: it may be the root directory.
+fn watched(path: &Path) -> (PathBuf, RecursiveMode) {
+    if path.is_dir() {
+        return (path.to_owned(), RecursiveMode::Recursive);
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    (directory.to_owned(), RecursiveMode::NonRecursive)
 }
 
 /// Sends everything; what has not changed has no effect there. Problems are logged when they are new.

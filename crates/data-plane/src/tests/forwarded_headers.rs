@@ -157,7 +157,7 @@ fn a_loop_is_seen_after_ten_hops() {
         let mut headers = HeaderMap::new();
         headers.insert(
             "cdn-loop",
-            vec!["other; x", "tidegate"]
+            ["other; x", "tidegate"]
                 .repeat(hops)
                 .join(", ")
                 .parse()

@@ -90,7 +90,14 @@ fn try_out(kubectl: &Kubectl, manifests: &str) -> anyhow::Result<Vec<String>> {
     for (name, values) in CASES {
         let rendered = template(values)?;
         let output = kubectl.output(
-            &["apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f", "-"],
+            &[
+                "apply",
+                "--server-side",
+                "--dry-run=server",
+                "--force-conflicts",
+                "-f",
+                "-",
+            ],
             &rendered,
         )?;
         ensure!(

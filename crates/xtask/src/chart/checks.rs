@@ -291,10 +291,7 @@ fn services() -> anyhow::Result<()> {
             .map(|port| port["name"].clone())
             .collect();
         for service in rendered.all("Service") {
-            for port in at(service, "/spec/ports")?
-                .as_array()
-                .context("no ports")?
-            {
+            for port in at(service, "/spec/ports")?.as_array().context("no ports")? {
                 ensure!(
                     names.contains(&port["targetPort"]),
                     "{name}: {port} leads to no port of the container"
@@ -393,11 +390,7 @@ fn rights_on_nodes() -> anyhow::Result<()> {
         "{publishService: {enabled: false}}",
         "{service: {enabled: false}}",
     ] {
-        let nodes = [
-            "cluster: get nodes",
-            "cluster: get,list,watch secrets",
-        ]
-        .map(str::to_owned);
+        let nodes = ["cluster: get nodes", "cluster: get,list,watch secrets"].map(str::to_owned);
         rights(
             &format!("controller: {values}"),
             served("cluster").into_iter().chain(nodes),
@@ -407,8 +400,10 @@ fn rights_on_nodes() -> anyhow::Result<()> {
 }
 
 fn update_strategy() -> anyhow::Result<()> {
-    let surge = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
-    let replace = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
+    let surge =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    let replace =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
     for (name, pointer, expected) in [
         ("default values", "/spec/strategy", &surge),
         ("DaemonSet", "/spec/updateStrategy", &surge),
@@ -427,7 +422,10 @@ fn daemon_set() -> anyhow::Result<()> {
     let rendered = case("DaemonSet")?;
     has(
         rendered.one("DaemonSet")?,
-        &[("/spec/replicas", Value::Null), ("/spec/strategy", Value::Null)],
+        &[
+            ("/spec/replicas", Value::Null),
+            ("/spec/strategy", Value::Null),
+        ],
     )?;
     for kind in ["Deployment", "PodDisruptionBudget"] {
         ensure!(rendered.all(kind).next().is_none(), "there is a {kind}");
@@ -471,7 +469,10 @@ fn autoscaling_and_metrics() -> anyhow::Result<()> {
                 json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "tidegate"}),
             ),
             ("/spec/minReplicas", json!(2)),
-            ("/spec/metrics/0/resource/target/averageUtilization", json!(60)),
+            (
+                "/spec/metrics/0/resource/target/averageUtilization",
+                json!(60),
+            ),
             ("/spec/metrics/1", Value::Null),
         ],
     )?;
@@ -533,7 +534,10 @@ fn everything_else() -> anyhow::Result<()> {
             ("/serviceAccountName", json!("edge-account")),
             ("/imagePullSecrets", json!([{"name": "registry"}])),
             ("/priorityClassName", json!("system-cluster-critical")),
-            ("/nodeSelector", json!({"pool": "edge", "kubernetes.io/os": "linux"})),
+            (
+                "/nodeSelector",
+                json!({"pool": "edge", "kubernetes.io/os": "linux"}),
+            ),
             ("/tolerations/0/key", json!("edge")),
             ("/topologySpreadConstraints/0/maxSkew", json!(1)),
         ],

@@ -5,16 +5,19 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 pub(super) const CHECKS: [(&str, fn() -> anyhow::Result<()>); 3] = [
-    ("a typo at any place of the values is refused by name", typos),
+    (
+        "a typo at any place of the values is refused by name",
+        typos,
+    ),
     ("a value of the wrong kind is refused by name", wrong_values),
-    ("values that do not fit together are refused by name", misfits),
+    (
+        "values that do not fit together are refused by name",
+        misfits,
+    ),
 ];
 
 /// Maps of values.yaml that take any key, because users name things there.
-const FREE: [&str; 2] = [
-    "/controller/resources/requests",
-    "/controller/nodeSelector",
-];
+const FREE: [&str; 2] = ["/controller/resources/requests", "/controller/nodeSelector"];
 
 fn typos() -> anyhow::Result<()> {
     let path = directory().join("values.yaml");
@@ -57,7 +60,10 @@ fn wrong_values() -> anyhow::Result<()> {
         ("{replicaCount: two}", "replicaCount"),
         ("{replicaCount: -1}", "replicaCount"),
         ("{service: {type: ExternalName}}", "type"),
-        ("{service: {externalTrafficPolicy: local}}", "externalTrafficPolicy"),
+        (
+            "{service: {externalTrafficPolicy: local}}",
+            "externalTrafficPolicy",
+        ),
         ("{containerPort: {http: 70000}}", "http"),
         ("{image: {digest: 0123}}", "digest"),
         ("{secretNamespaces: [Shop]}", "secretNamespaces"),
@@ -68,6 +74,14 @@ fn wrong_values() -> anyhow::Result<()> {
         ("{lameduckSeconds: 10s}", "lameduckSeconds"),
     ] {
         refused(&format!("controller: {values}"), &[named])?;
+    }
+    // Places that are empty by default, where `typos` does not look.
+    for (values, named) in [
+        ("controller: {affinity: {nodeAfinity: {}}}", "nodeAfinity"),
+        ("imagePullSecrets: [{nam: registry}]", "nam"),
+        ("imagePullSecrets: [registry]", "imagePullSecrets"),
+    ] {
+        refused(values, &[named])?;
     }
     Ok(())
 }
@@ -94,7 +108,10 @@ fn misfits() -> anyhow::Result<()> {
             "{metrics: {serviceMonitor: {enabled: true}}}",
             "controller.metrics.enabled",
         ),
-        ("{containerPort: {http: 8443}}", "controller.containerPort.https"),
+        (
+            "{containerPort: {http: 8443}}",
+            "controller.containerPort.https",
+        ),
         (
             "{scope: {enabled: true, namespace: shop}}",
             "controller.publishService.pathOverride",

@@ -70,7 +70,10 @@ impl Rendered {
 
     /// The only container.
     pub(super) fn container(&self) -> anyhow::Result<&Value> {
-        match at(self.pod()?, "/containers")?.as_array().map(Vec::as_slice) {
+        match at(self.pod()?, "/containers")?
+            .as_array()
+            .map(Vec::as_slice)
+        {
             Some([container]) => Ok(container),
             _ => bail!("the pod has not exactly one container"),
         }
