@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The image of Tidegate: one binary, no shell, no root.
 #
 #   docker build -t tidegate:0.0.0 .

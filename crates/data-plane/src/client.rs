@@ -18,6 +18,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+/// Answers up to this many bytes are written in one piece.
+const SMALL_WRITE: usize = 1024;
+
 /// How long a client may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientTimeouts {
@@ -232,12 +235,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         self.watch_write(cx, written)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let written = if total <= SMALL_WRITE {
+            // Copying a small answer costs less than the kernel takes to look at a list of pieces.
+            let mut whole = [0; SMALL_WRITE];
+            let mut end = 0;
+            for piece in pieces {
+                whole[end..end + piece.len()].copy_from_slice(piece);
+                end += piece.len();
+            }
+            Pin::new(&mut self.io).poll_write(cx, &whole[..end])
+        } else {
+            Pin::new(&mut self.io).poll_write_vectored(cx, pieces)
+        };
         self.watch_write(cx, written)
     }
 

@@ -17,6 +17,7 @@ use http::Method;
 use routing_table::Route;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -42,7 +43,10 @@ pub(crate) async fn forward(
         outcome.attempts += 1;
         outcome.upstream = Some(addr);
         let failure = match attempt(worker, request, target, route, addr, fresh, body).await {
-            Ok((head, response_body)) => return Ok((head, response_body)),
+            Ok((head, response_body, waited)) => {
+                outcome.upstream_duration = Some(waited);
+                return Ok((head, response_body));
+            }
             Err(failure) => failure,
         };
         outcome.request_bytes = failure.body.received();
@@ -81,7 +85,7 @@ async fn attempt(
     addr: SocketAddr,
     fresh: bool,
     body: RequestBody,
-) -> Result<(ResponseHead, ResponseBody), Failure> {
+) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
     let pooled = if fresh { None } else { worker.pool.take(addr) };
     let connection = match pooled {
         Some(connection) => {

@@ -3,7 +3,7 @@
 //! A worker owns its pool; nothing here is shared between threads.
 
 use crate::h1::connection::Connection;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -13,6 +13,8 @@ use tokio::time::Instant;
 pub(crate) struct Pool {
     idle: RefCell<foldhash::HashMap<SocketAddr, Vec<Connection>>>,
     limits: PoolLimits,
+    /// The time of the last sweep: near enough for limits of seconds, and not read from the clock for each request.
+    now: Cell<Instant>,
     /// A buffer for the next request's head, so that a request need not allocate one.
     head: RefCell<Vec<u8>>,
 }
@@ -41,11 +43,7 @@ impl Default for PoolLimits {
 impl Pool {
     /// An empty pool.
     pub(crate) fn new(limits: PoolLimits) -> Self {
-        Self {
-            idle: RefCell::default(),
-            limits,
-            head: RefCell::default(),
-        }
+        Self { idle: RefCell::default(), limits, now: Cell::new(Instant::now()), head: RefCell::default() }
     }
 
     /// A connection to this endpoint that is ready for a request.
@@ -71,7 +69,7 @@ impl Pool {
         if rest.is_zero() {
             return;
         }
-        connection.rest(Instant::now() + rest);
+        connection.rest(self.now.get() + rest);
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(connection.addr()).or_default();
         if connections.len() < self.limits.idle_per_endpoint {
@@ -81,6 +79,7 @@ impl Pool {
 
     /// Closes what has rested too long, was closed by the upstream, or leads to an endpoint that is gone.
     pub(crate) fn sweep(&self, now: Instant, is_wanted: impl Fn(SocketAddr) -> bool) {
+        self.now.set(now);
         self.idle.borrow_mut().retain(|addr, connections| {
             if is_wanted(*addr) {
                 connections.retain_mut(|connection| {

@@ -20,7 +20,6 @@ use routing_table::Action;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::time::Instant;
 
 /// Answers one request.
 pub(crate) async fn proxy(
@@ -76,9 +75,7 @@ async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyErro
     if body.is_too_large() {
         return Err(ProxyError::BodyTooLarge);
     }
-    let sent = Instant::now();
     let (head, body) = forward(request, outcome, &target, route, upstream, body).await?;
-    outcome.upstream_duration = Some(sent.elapsed());
     Ok(Answer {
         status: head.status,
         headers: head.headers,

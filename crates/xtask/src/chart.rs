@@ -6,6 +6,7 @@ mod api_server;
 mod checks;
 mod refused;
 mod rendered;
+mod rights;
 
 pub(crate) use api_server::apply_to_cluster;
 
@@ -24,6 +25,9 @@ pub(crate) const MANIFESTS: &str = "deploy/tidegate.yaml";
 
 /// The name of the release and its namespace, in the plain manifests and in every check.
 const RELEASE: &str = "tidegate";
+
+/// A check and what it shows.
+type Check = (&'static str, fn() -> anyhow::Result<()>);
 
 /// Values that every renderer, linter and API server must be content with.
 const CASES: [(&str, &str); 9] = [
@@ -88,7 +92,7 @@ serviceAccount: {name: edge-account, annotations: {account.test/e: f}}
 pub(crate) fn check() -> anyhow::Result<Vec<String>> {
     let mut passed = Vec::new();
     let mut failures = String::new();
-    let further: [(&str, fn() -> anyhow::Result<()>); 3] = [
+    let further: [Check; 3] = [
         ("helm lint --strict is content", lint),
         ("the notes say what to do next", notes),
         ("deploy/tidegate.yaml is up to date", || {
@@ -98,6 +102,7 @@ pub(crate) fn check() -> anyhow::Result<Vec<String>> {
     for (name, check) in further
         .iter()
         .chain(&checks::CHECKS)
+        .chain(&rights::CHECKS)
         .chain(&refused::CHECKS)
     {
         match check() {

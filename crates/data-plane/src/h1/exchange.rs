@@ -31,6 +31,8 @@ pub(crate) struct Exchange {
     method: Method,
     timeouts: Timeouts,
     received_anything: bool,
+    /// Since when nothing has moved; `None` while something does. Read from the clock only when there is something to wait for.
+    waiting_since: Option<Instant>,
 }
 
 /// An attempt that ended without a response head.
@@ -81,26 +83,16 @@ impl Exchange {
             chunked,
             left,
             state: UploadState::Sending,
-            sent: false,
-        };
+            sent: false, moved: false };
         Self {
             connection,
             upload,
             method,
-            timeouts,
-            received_anything: false,
-        }
+            timeouts, received_anything: false, waiting_since: None }
     }
 
-    /// Waits for the response head. The returned buffer is the head's, for reuse.
-    pub(crate) async fn response(
-        mut self,
-        pool: &Rc<Pool>,
-    ) -> Result<(ResponseHead, ResponseBody), Failure> {
-        let start = Instant::now();
-        self.connection
-            .deadline
-            .set(start + self.timeouts.first_byte);
+    /// Waits for the response head; tells also how long the endpoint was waited for.
+    pub(crate) async fn response(mut self, pool: &Rc<Pool>) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
         let mut interim = 0;
         let outcome = loop {
             match poll_fn(|cx| self.poll_head(cx)).await {
@@ -115,8 +107,9 @@ impl Exchange {
         };
         match outcome {
             Ok(head) => {
+                let waited = self.waiting_since.map(|since| since.elapsed()).unwrap_or_default();
                 let body = ResponseBody::new(self, &head, pool);
-                Ok((head, body))
+                Ok((head, body, waited))
             }
             Err(error) => Err(Failure {
                 error,
@@ -128,15 +121,11 @@ impl Exchange {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ProxyError>> {
-        let upload = self.upload.poll(cx, &mut self.connection);
-        match upload {
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(Progress::Moved)) => {
-                self.connection
-                    .deadline
-                    .set(Instant::now() + self.timeouts.first_byte);
-            }
-            _ => {}
+        if let Poll::Ready(Err(error)) = self.upload.poll(cx, &mut self.connection) {
+            return Poll::Ready(Err(error));
+        }
+        if std::mem::take(&mut self.upload.moved) {
+            self.waiting_since = None;
         }
         loop {
             if !self.connection.buffer.is_empty() {
@@ -153,16 +142,19 @@ impl Exchange {
                     tracing::debug!(%error, "reading from upstream failed");
                     return Poll::Ready(Err(self.closed()));
                 }
-                Poll::Pending if self.connection.deadline.poll(cx).is_ready() => {
+                Poll::Pending => {
+                    if self.waiting_since.is_none() {
+                        let now = Instant::now();
+                        self.waiting_since = Some(now);
+                        self.connection.deadline.set(now + self.timeouts.first_byte);
+                    }
+                    if self.connection.deadline.poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
                     let waiting_for_client = self.upload.state == UploadState::WaitingForClient;
-                    let error = if waiting_for_client {
-                        ProxyError::ClientBodyTimeout
-                    } else {
-                        ProxyError::FirstByteTimeout
-                    };
+                    let error = if waiting_for_client { ProxyError::ClientBodyTimeout } else { ProxyError::FirstByteTimeout };
                     return Poll::Ready(Err(error));
                 }
-                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -191,6 +183,8 @@ struct Upload {
     state: UploadState,
     /// Whether the socket accepted anything.
     sent: bool,
+    /// Something was written since this was last looked at.
+    moved: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,25 +201,19 @@ enum UploadState {
     Refused,
 }
 
-/// Whether a poll of the upload got anywhere.
-enum Progress {
-    None,
-    Moved,
-}
-
 impl Upload {
     fn is_done(&self) -> bool {
         self.state == UploadState::Done
     }
 
-    /// Sends what can be sent. `Ready(Ok(_))`: there is nothing more to do now or ever; `Pending`: it will go on.
+    /// Sends what can be sent. `Ready(Ok(()))`: there is nothing more to do now or ever; `Pending`: it will go on.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         connection: &mut Connection,
-    ) -> Poll<Result<Progress, ProxyError>> {
+    ) -> Poll<Result<(), ProxyError>> {
         if matches!(self.state, UploadState::Done | UploadState::Refused) {
-            return Poll::Ready(Ok(Progress::None));
+            return Poll::Ready(Ok(()));
         }
         loop {
             // Taking the first piece before the head is written lets both go out in one system call.
@@ -238,7 +226,7 @@ impl Upload {
             if self.at == self.prefix.len() && self.piece.is_empty() && self.suffix.is_empty() {
                 if self.state == UploadState::Flushing {
                     self.state = UploadState::Done;
-                    return Poll::Ready(Ok(Progress::Moved));
+                    return Poll::Ready(Ok(()));
                 }
                 return Poll::Pending;
             }
@@ -257,7 +245,7 @@ impl Upload {
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "writing to upstream failed");
                     self.state = UploadState::Refused;
-                    return Poll::Ready(Ok(Progress::None));
+                    return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -314,6 +302,7 @@ impl Upload {
 
     fn advance(&mut self, mut count: usize) {
         self.sent = true;
+        self.moved = true;
         let prefix = count.min(self.prefix.len() - self.at);
         self.at += prefix;
         count -= prefix;
@@ -414,14 +403,13 @@ impl ResponseBody {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), ProxyError> {
-        let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else {
-            return Ok(());
-        };
-        match upload.poll(cx, connection) {
+        let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else { return Ok(()) };
+        let polled = upload.poll(cx, connection);
+        self.moved |= std::mem::take(&mut upload.moved);
+        match polled {
             Poll::Pending => Ok(()),
             Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(_)) => {
-                self.moved = true;
+            Poll::Ready(Ok(())) => {
                 self.keep_alive &= upload.is_done();
                 self.uploaded = upload.body.received();
                 self.upload = None;

@@ -93,7 +93,7 @@ fn a_blocked_writer_drops_lines_and_counts_them() {
             Ok(())
         }
     }
-    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let (release, blocked) = std::sync::mpsc::sync_channel::<()>(1);
     let (sink, thread) = AccessLogSink::start(Blocked(blocked)).unwrap();
     let stats = Arc::new(WorkerStats::default());
     let log = AccessLog::new(Some(sink), Arc::clone(&stats));

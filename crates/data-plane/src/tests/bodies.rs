@@ -4,8 +4,11 @@ use super::raw::{Act, RawBackend, exchange};
 use super::{host, serve};
 use bytes::Bytes;
 use http::Method;
+use std::time::Duration;
 use test_support::Backend;
 use test_support::client::{Client, get, request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn what_a_client_sends_is_what_a_backend_gets() {
@@ -163,4 +166,28 @@ async fn pipelined_requests_are_answered_in_order() {
         .filter(|p| *p == "aaa" || *p == "bbb")
         .collect();
     assert_eq!(order, "aaabbb".repeat(25));
+}
+
+#[tokio::test]
+async fn a_slow_upload_lives_as_long_as_bytes_flow() {
+    let backend = Backend::start("a").await;
+    let proxy = serve(&[host("a.test", &[backend.addr]).first_byte(Duration::from_millis(300))]);
+    let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\nConnection: close\r\n\r\n").await.unwrap();
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stream.write_all(b"x").await.unwrap();
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(backend.last().unwrap().body, "xxxxxxxx");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_in_the_middle_is_told_so() {
+    let backend = Backend::start("a").await;
+    let proxy = serve(&[host("a.test", &[backend.addr]).first_byte(Duration::from_millis(200))]);
+    let answer = exchange(proxy.addr, b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\n\r\nxx").await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }

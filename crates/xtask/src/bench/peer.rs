@@ -36,11 +36,13 @@ impl Peer {
     /// Starts it on core 0 with one worker, this many hosts, and every feature of the comparison.
     pub(crate) fn start(self, bench: &Bench, hosts: u32, port: u16, origin: u16) -> anyhow::Result<Running> {
         let directory = bench.directory.as_path();
+        let configuration = directory.join("manifests");
+        std::fs::create_dir_all(&configuration)?;
         let mut command = Command::new("taskset");
         command.args(["-c", "0"]).env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
         match self {
             Peer::Tidegate => {
-                let manifests = directory.join(format!("manifests{hosts}.yaml"));
+                let manifests = configuration.join(format!("{hosts}.yaml"));
                 std::fs::write(&manifests, tidegate_manifests(hosts, origin))?;
                 command.arg(&bench.tidegate).args(["serve", "--workers=1", "--https-addr=off", "--log=warn"]);
                 command.arg(format!("--manifests={}", manifests.display())).arg(format!("--http-addr=127.0.0.1:{port}"));
@@ -63,9 +65,11 @@ impl Peer {
     }
 }
 
-/// An empty file.
+/// An empty file for a log, apart from the configuration: Tidegate watches the folder its manifests are in.
 fn scratch(directory: &Path, name: &str) -> anyhow::Result<String> {
-    let path = directory.join(name);
+    let logs = directory.join("logs");
+    std::fs::create_dir_all(&logs)?;
+    let path = logs.join(name);
     std::fs::write(&path, "")?;
     Ok(path.display().to_string())
 }

@@ -1,13 +1,13 @@
-//! What must be true of a rendering.
+//! What must be true of a rendering, rights apart.
 
 use super::rendered::{Rendered, at, equal, has, text};
-use super::{CASES, RELEASE, render};
+use super::{CASES, Check, render};
 use crate::codegen;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-pub(super) const CHECKS: [(&str, fn() -> anyhow::Result<()>); 16] = [
+pub(super) const CHECKS: [Check; 12] = [
     ("default values make exactly these objects", objects),
     ("pods fit Pod Security \"restricted\"", pod_security),
     ("the flags of the default values", default_flags),
@@ -15,10 +15,6 @@ pub(super) const CHECKS: [(&str, fn() -> anyhow::Result<()>); 16] = [
     ("tidegate takes every flag", flags_are_taken),
     ("probes, ports and environment", probes_and_ports),
     ("a Service leads to the pods", services),
-    ("rights: cluster", rights_in_a_cluster),
-    ("rights: scope", rights_in_a_scope),
-    ("rights: secretNamespaces", rights_on_secrets),
-    ("rights: nodes only without a Service", rights_on_nodes),
     (
         "a rollout takes no pod away before its time",
         update_strategy,
@@ -319,84 +315,6 @@ fn services() -> anyhow::Result<()> {
             ("/spec/ports/1/nodePort", json!(30443)),
         ],
     )
-}
-
-/// What a namespace that is served is read and written with.
-fn served(place: &str) -> Vec<String> {
-    [
-        "get,list,watch ingresses.networking.k8s.io",
-        "patch ingresses/status.networking.k8s.io",
-        "get,list,watch services",
-        "get,list,watch endpointslices.discovery.k8s.io",
-        "create,patch events.events.k8s.io",
-    ]
-    .iter()
-    .map(|right| format!("{place}: {right}"))
-    .collect()
-}
-
-/// Checks that the controller has these rights, those it always has, and no others.
-#[track_caller]
-fn rights(values: &str, expected: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
-    let always = [
-        "cluster: get,list,watch ingressclasses.networking.k8s.io",
-        "tidegate: create leases.coordination.k8s.io",
-        "tidegate: get,update leases.coordination.k8s.io tidegate-leader",
-    ];
-    let expected: BTreeSet<_> = expected
-        .into_iter()
-        .chain(always.map(str::to_owned))
-        .collect();
-    equal(
-        &format!("with {values}: what the controller may do"),
-        render(values)?.rights()?,
-        expected,
-    )
-}
-
-fn rights_in_a_cluster() -> anyhow::Result<()> {
-    let secrets = "cluster: get,list,watch secrets".to_owned();
-    rights("{}", served("cluster").into_iter().chain([secrets]))
-}
-
-fn rights_in_a_scope() -> anyhow::Result<()> {
-    let own = "tidegate: get,list,watch secrets".to_owned();
-    rights(
-        "controller: {scope: {enabled: true}}",
-        served(RELEASE).into_iter().chain([own]),
-    )?;
-    let other = "shop: get,list,watch secrets".to_owned();
-    rights(
-        "controller: {scope: {enabled: true, namespace: shop}, publishService: {pathOverride: shop/edge}}",
-        served("shop").into_iter().chain([other]),
-    )
-}
-
-fn rights_on_secrets() -> anyhow::Result<()> {
-    let secrets = ["shop", "infra"].map(|place| format!("{place}: get,list,watch secrets"));
-    rights(
-        "controller: {secretNamespaces: [shop, infra]}",
-        served("cluster").into_iter().chain(secrets),
-    )?;
-    let secrets = ["infra: get,list,watch secrets".to_owned()];
-    rights(
-        "controller: {scope: {enabled: true}, secretNamespaces: [infra]}",
-        served(RELEASE).into_iter().chain(secrets),
-    )
-}
-
-fn rights_on_nodes() -> anyhow::Result<()> {
-    for values in [
-        "{publishService: {enabled: false}}",
-        "{service: {enabled: false}}",
-    ] {
-        let nodes = ["cluster: get nodes", "cluster: get,list,watch secrets"].map(str::to_owned);
-        rights(
-            &format!("controller: {values}"),
-            served("cluster").into_iter().chain(nodes),
-        )?;
-    }
-    Ok(())
 }
 
 fn update_strategy() -> anyhow::Result<()> {

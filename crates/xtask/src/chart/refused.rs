@@ -1,10 +1,10 @@
 //! What the chart must refuse, in words that name the value.
 
-use super::{directory, run_helm};
+use super::{Check, RELEASE, directory, run_helm};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-pub(super) const CHECKS: [(&str, fn() -> anyhow::Result<()>); 3] = [
+pub(super) const CHECKS: [Check; 3] = [
     (
         "a typo at any place of the values is refused by name",
         typos,
@@ -131,7 +131,7 @@ fn misfits() -> anyhow::Result<()> {
 }
 
 fn refused(values: &str, named: &[&str]) -> anyhow::Result<()> {
-    let output = run_helm(&["template", super::RELEASE], values)?;
+    let output = run_helm(&["template", RELEASE], values)?;
     if output.status.success() {
         bail!("the chart takes {values}");
     }

@@ -171,15 +171,18 @@ where
 /// What an error means, and whether the watcher has to be made anew, because it would go on from where it is.
 fn trouble(error: &watcher::Error) -> (Trouble, bool) {
     match error {
+        // It begins anew by itself.
         watcher::Error::InitialListFailed(error) => (failed(error), false),
-        watcher::Error::WatchStartFailed(error) => {
-            let trouble = failed(error);
-            (trouble, trouble == Trouble::Stale)
-        }
-        // A line that is no event: what it said is lost.
-        watcher::Error::WatchFailed(kube::Error::SerdeError(_)) => (Trouble::Stale, true),
-        watcher::Error::WatchFailed(_) => (Trouble::Away, false),
-        // The watcher lists again by itself after this one.
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => match error {
+            // A line that is no event: what it said is lost. kube takes it for a status without anything in it.
+            kube::Error::SerdeError(_) => (Trouble::Stale, true),
+            kube::Error::Api(status) if status.code == 0 => (Trouble::Stale, true),
+            error => {
+                let trouble = failed(error);
+                (trouble, trouble == Trouble::Stale)
+            }
+        },
+        // It lists again by itself after this one.
         watcher::Error::WatchError(status) if status.code == 410 => (Trouble::Stale, false),
         watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => (Trouble::Refused(None), false),
     }
