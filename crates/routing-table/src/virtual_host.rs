@@ -181,3 +181,7 @@ impl PathIndex {
         None
     }
 }
+
+#[cfg(test)]
+#[path = "virtual_host_tests.rs"]
+mod tests;

@@ -64,19 +64,31 @@ pub const ANNOTATIONS: &[Annotation] = &[
 ];
 
 /// Reads the annotations of an Ingress.
-pub(crate) fn policy(annotations: Option<&BTreeMap<String, String>>, settings: &Settings, object: &ObjectRef, findings: &mut Findings) -> Policy {
+pub(crate) fn policy(
+    annotations: Option<&BTreeMap<String, String>>,
+    settings: &Settings,
+    object: &ObjectRef,
+    findings: &mut Findings,
+) -> Policy {
     let mut policy = Policy {
         timeouts: settings.timeouts,
-        limits: Limits { request_body: settings.request_body },
+        limits: Limits {
+            request_body: settings.request_body,
+        },
         retry: RetryPolicy::default(),
         closed: None,
         withdrawn: false,
         regex: false,
     };
-    let Some(all) = annotations else { return policy };
+    let Some(all) = annotations else {
+        return policy;
+    };
     for annotation in ANNOTATIONS {
         let ours = [format!("{PREFIX}{}", annotation.name)];
-        let nginx = annotation.nginx.iter().map(|name| format!("{NGINX_PREFIX}{name}"));
+        let nginx = annotation
+            .nginx
+            .iter()
+            .map(|name| format!("{NGINX_PREFIX}{name}"));
         for key in ours.into_iter().chain(nginx) {
             let Some(value) = all.get(&key) else { continue };
             if let Err(reason) = read(annotation, &mut policy, value) {
@@ -91,8 +103,15 @@ pub(crate) fn policy(annotations: Option<&BTreeMap<String, String>>, settings: &
     for key in all.keys().filter(|key| key.starts_with(PREFIX)) {
         let name = &key[PREFIX.len()..];
         if !ANNOTATIONS.iter().any(|annotation| annotation.name == name) {
-            let close = ANNOTATIONS.iter().map(|a| (distance(a.name, name), a.name)).min();
-            let hint = close.filter(|(distance, _)| *distance <= 3).map_or(String::new(), |(_, name)| format!("; did you mean {PREFIX}{name}?"));
+            let close = ANNOTATIONS
+                .iter()
+                .map(|a| (distance(a.name, name), a.name))
+                .min();
+            let hint = close
+                .filter(|(distance, _)| *distance <= 3)
+                .map_or(String::new(), |(_, name)| {
+                    format!("; did you mean {PREFIX}{name}?")
+                });
             let message = format!("{} is no annotation of Tidegate{hint}", printable(key, 128));
             findings.warning(object, &field(key), "UnknownAnnotation", message);
         }
@@ -103,10 +122,18 @@ pub(crate) fn policy(annotations: Option<&BTreeMap<String, String>>, settings: &
 
 fn read(annotation: &Annotation, policy: &mut Policy, value: &str) -> Result<(), String> {
     if value.len() > MAX_VALUE {
-        return Err(format!("the value has {} bytes, {MAX_VALUE} are the most", value.len()));
+        return Err(format!(
+            "the value has {} bytes, {MAX_VALUE} are the most",
+            value.len()
+        ));
     }
-    (annotation.apply)(policy, value.trim())
-        .map_err(|reason| format!("{:?} is not {}: {reason}", printable(value, 64), annotation.value))
+    (annotation.apply)(policy, value.trim()).map_err(|reason| {
+        format!(
+            "{:?} is not {}: {reason}",
+            printable(value, 64),
+            annotation.value
+        )
+    })
 }
 
 fn field(key: &str) -> String {
@@ -136,7 +163,11 @@ pub fn markdown() -> String {
          | Annotation | Value | What it does | Example | Read from ingress-nginx |\n|---|---|---|---|---|\n",
     );
     for annotation in ANNOTATIONS {
-        let nginx: Vec<_> = annotation.nginx.iter().map(|name| format!("`{name}`")).collect();
+        let nginx: Vec<_> = annotation
+            .nginx
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
@@ -158,13 +189,23 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_examples_are_read() {
-        let mut names: Vec<_> = ANNOTATIONS.iter().map(|annotation| annotation.name).collect();
+        let mut names: Vec<_> = ANNOTATIONS
+            .iter()
+            .map(|annotation| annotation.name)
+            .collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ANNOTATIONS.len());
         for annotation in ANNOTATIONS {
-            let object = ObjectRef { kind: crate::Kind::Ingress, key: crate::ObjectKey::new("a", "b"), uid: String::new() };
-            let all = BTreeMap::from([(format!("{PREFIX}{}", annotation.name), annotation.example.to_owned())]);
+            let object = ObjectRef {
+                kind: crate::Kind::Ingress,
+                key: crate::ObjectKey::new("a", "b"),
+                uid: String::new(),
+            };
+            let all = BTreeMap::from([(
+                format!("{PREFIX}{}", annotation.name),
+                annotation.example.to_owned(),
+            )]);
             let mut findings = Findings::default();
             policy(Some(&all), &Settings::default(), &object, &mut findings);
             assert_eq!(findings.finish(), [], "{}", annotation.name);

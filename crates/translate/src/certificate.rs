@@ -45,13 +45,24 @@ impl CertificateCache {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let known = entries.remove(key);
         let entry = match known {
-            Some(entry) if Arc::ptr_eq(&entry.secret, secret) || entry.secret.data == secret.data && entry.secret.type_ == secret.type_ => {
+            Some(entry)
+                if Arc::ptr_eq(&entry.secret, secret)
+                    || entry.secret.data == secret.data && entry.secret.type_ == secret.type_ =>
+            {
                 entry
             }
             known => {
                 let result = read(key, secret).map(Arc::new);
-                let last_good = result.as_ref().ok().cloned().or_else(|| known.and_then(|entry| entry.last_good));
-                Entry { secret: Arc::clone(secret), result, last_good }
+                let last_good = result
+                    .as_ref()
+                    .ok()
+                    .cloned()
+                    .or_else(|| known.and_then(|entry| entry.last_good));
+                Entry {
+                    secret: Arc::clone(secret),
+                    result,
+                    last_good,
+                }
             }
         };
         let loaded = match (&entry.result, &entry.last_good) {
@@ -65,15 +76,24 @@ impl CertificateCache {
 
     /// Forgets Secrets that are gone.
     pub(crate) fn keep(&self, wanted: impl Fn(&ObjectKey) -> bool) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| wanted(key));
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key, _| wanted(key));
     }
 }
 
 /// The host names of a certificate's leaf, as `subjectAltName` writes them.
 pub(crate) fn names(certificate: &Certificate) -> Vec<String> {
-    let Some(leaf) = certificate.chain.first() else { return Vec::new() };
-    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Vec::new() };
-    let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
+    let Some(leaf) = certificate.chain.first() else {
+        return Vec::new();
+    };
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = leaf.subject_alternative_name() else {
+        return Vec::new();
+    };
     let dns = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         _ => None,
@@ -87,23 +107,44 @@ fn read(key: &ObjectKey, secret: &Secret) -> Result<Certificate, String> {
         return Err(format!("its type is {kind:?}, not kubernetes.io/tls"));
     }
     let data = |name: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
-        bytes.filter(|bytes| !bytes.is_empty()).ok_or_else(|| format!("it has no {name}"))
+        let bytes = secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(name))
+            .map(|bytes| bytes.0.as_slice());
+        bytes
+            .filter(|bytes| !bytes.is_empty())
+            .ok_or_else(|| format!("it has no {name}"))
     };
     let (pem_chain, pem_key) = (data("tls.crt")?, data("tls.key")?);
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(pem_chain).collect::<Result<_, _>>().map_err(|error| format!("tls.crt is not PEM: {error}"))?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem_chain)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("tls.crt is not PEM: {error}"))?;
     let leaf = chain.first().ok_or("tls.crt holds no certificate")?;
-    let private = PrivateKeyDer::from_pem_slice(pem_key).map_err(|_| "tls.key holds no PEM private key".to_owned())?;
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| "the first certificate of tls.crt cannot be read".to_owned())?;
+    let private = PrivateKeyDer::from_pem_slice(pem_key)
+        .map_err(|_| "tls.key holds no PEM private key".to_owned())?;
+    let (_, parsed) = X509Certificate::from_der(leaf)
+        .map_err(|_| "the first certificate of tls.crt cannot be read".to_owned())?;
     if let Ok(PublicKey::RSA(rsa)) = parsed.public_key().parsed()
         && rsa.key_size() < 2048
     {
-        return Err(format!("its RSA key has {} bits, 2048 are the least", rsa.key_size()));
+        return Err(format!(
+            "its RSA key has {} bits, 2048 are the least",
+            rsa.key_size()
+        ));
     }
     let not_after = parsed.validity().not_after.timestamp();
-    let signer = default_provider().key_provider.load_private_key(private.clone_key());
+    let signer = default_provider()
+        .key_provider
+        .load_private_key(private.clone_key());
     let signer = signer.map_err(|_| "tls.key is of a kind that is not supported".to_owned())?;
-    CertifiedKey::new(chain.clone(), signer).keys_match().map_err(|_| "tls.key does not belong to tls.crt".to_owned())?;
-    Ok(Certificate { source: format!("Secret {key}").into(), chain, key: private, not_after })
+    CertifiedKey::new(chain.clone(), signer)
+        .keys_match()
+        .map_err(|_| "tls.key does not belong to tls.crt".to_owned())?;
+    Ok(Certificate {
+        source: format!("Secret {key}").into(),
+        chain,
+        key: private,
+        not_after,
+    })
 }

@@ -13,7 +13,11 @@ const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const DEFAULT_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
 
 /// The Ingresses that are ours, oldest first. Those without a creation time (in files) come first, by name.
-pub(crate) fn claimed<'a>(snapshot: &'a Snapshot, settings: &Settings, findings: &mut Findings) -> Vec<&'a Arc<Ingress>> {
+pub(crate) fn claimed<'a>(
+    snapshot: &'a Snapshot,
+    settings: &Settings,
+    findings: &mut Findings,
+) -> Vec<&'a Arc<Ingress>> {
     let mut ours: BTreeSet<&str> = BTreeSet::new();
     let mut default = settings.serve_classless;
     for (name, class) in &snapshot.ingress_classes {
@@ -23,7 +27,9 @@ pub(crate) fn claimed<'a>(snapshot: &'a Snapshot, settings: &Settings, findings:
         }
         ours.insert(name);
         let annotations = class.metadata.annotations.as_ref();
-        default |= annotations.and_then(|all| all.get(DEFAULT_ANNOTATION)).is_some_and(|value| value == "true");
+        default |= annotations
+            .and_then(|all| all.get(DEFAULT_ANNOTATION))
+            .is_some_and(|value| value == "true");
         if spec.is_some_and(|spec| spec.parameters.is_some()) {
             let object = ObjectRef {
                 kind: Kind::IngressClass,
@@ -31,7 +37,13 @@ pub(crate) fn claimed<'a>(snapshot: &'a Snapshot, settings: &Settings, findings:
                 uid: class.metadata.uid.clone().unwrap_or_default(),
             };
             let message = "parameters are not used by this controller and were ignored".to_owned();
-            findings.add(&object, "spec.parameters", Severity::Warning, "UnsupportedParameters", message);
+            findings.add(
+                &object,
+                "spec.parameters",
+                Severity::Warning,
+                "UnsupportedParameters",
+                message,
+            );
         }
     }
     // Manifests from files need not bring an IngressClass.
@@ -39,15 +51,32 @@ pub(crate) fn claimed<'a>(snapshot: &'a Snapshot, settings: &Settings, findings:
         ours.insert(&settings.class);
     }
     let is_ours = |ingress: &Ingress| {
-        let named = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref());
-        let annotated = ingress.metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION)).map(String::as_str);
+        let named = ingress
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.ingress_class_name.as_deref());
+        let annotated = ingress
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(CLASS_ANNOTATION))
+            .map(String::as_str);
         match (named, annotated) {
             (Some(name), _) => ours.contains(name),
             (None, Some(name)) => name == settings.class || ours.contains(name),
             (None, None) => default,
         }
     };
-    let mut claimed: Vec<_> = snapshot.ingresses.values().filter(|ingress| is_ours(ingress)).collect();
-    claimed.sort_by_cached_key(|ingress| (ingress.metadata.creation_timestamp.clone().map(|t| t.0), ObjectKey::of(&ingress.metadata)));
+    let mut claimed: Vec<_> = snapshot
+        .ingresses
+        .values()
+        .filter(|ingress| is_ours(ingress))
+        .collect();
+    claimed.sort_by_cached_key(|ingress| {
+        (
+            ingress.metadata.creation_timestamp.clone().map(|t| t.0),
+            ObjectKey::of(&ingress.metadata),
+        )
+    });
     claimed
 }

@@ -16,7 +16,11 @@ pub(crate) struct HostOwners {
 
 impl HostOwners {
     pub(crate) fn new(rule: HostOwnership) -> Self {
-        Self { rule, owners: HashMap::new(), children: HashMap::new() }
+        Self {
+            rule,
+            owners: HashMap::new(),
+            children: HashMap::new(),
+        }
     }
 
     /// Claims a host for a namespace.
@@ -28,18 +32,24 @@ impl HostOwners {
             return Ok(());
         }
         let overlapping = match host {
-            HostMatch::Exact(name) => parent(name).and_then(|parent| self.owners.get(&HostMatch::Wildcard(parent.into()))),
+            HostMatch::Exact(name) => {
+                parent(name).and_then(|parent| self.owners.get(&HostMatch::Wildcard(parent.into())))
+            }
             HostMatch::Wildcard(suffix) => self.children.get(suffix),
             HostMatch::Any => None,
         };
         match self.owners.get(host).or(overlapping) {
             Some(owner) if owner != namespace => Err(owner.clone()),
             Some(_) | None => {
-                self.owners.entry(host.clone()).or_insert_with(|| namespace.to_owned());
+                self.owners
+                    .entry(host.clone())
+                    .or_insert_with(|| namespace.to_owned());
                 if let HostMatch::Exact(name) = host
                     && let Some(parent) = parent(name)
                 {
-                    self.children.entry(parent.into()).or_insert_with(|| namespace.to_owned());
+                    self.children
+                        .entry(parent.into())
+                        .or_insert_with(|| namespace.to_owned());
                 }
                 Ok(())
             }
@@ -56,27 +66,51 @@ mod tests {
         let mut owners = HostOwners::new(HostOwnership::Namespace);
         for (host, namespace, expected) in claims {
             let host = HostMatch::parse(host).unwrap_or(HostMatch::Any);
-            assert_eq!(owners.claim(&host, namespace), expected.map_err(str::to_owned), "{host} by {namespace}");
+            assert_eq!(
+                owners.claim(&host, namespace),
+                expected.map_err(str::to_owned),
+                "{host} by {namespace}"
+            );
         }
     }
 
     #[test]
     fn the_first_namespace_owns_a_host() {
-        check(&[("shop.test", "a", Ok(())), ("shop.test", "a", Ok(())), ("shop.test", "b", Err("a")), ("other.test", "b", Ok(()))]);
-        check(&[("", "a", Ok(())), ("", "b", Err("a")), ("shop.test", "b", Ok(()))]);
+        check(&[
+            ("shop.test", "a", Ok(())),
+            ("shop.test", "a", Ok(())),
+            ("shop.test", "b", Err("a")),
+            ("other.test", "b", Ok(())),
+        ]);
+        check(&[
+            ("", "a", Ok(())),
+            ("", "b", Err("a")),
+            ("shop.test", "b", Ok(())),
+        ]);
     }
 
     #[test]
     fn a_wildcard_and_the_names_below_it_have_one_owner() {
-        check(&[("*.shop.test", "a", Ok(())), ("pay.shop.test", "b", Err("a")), ("pay.shop.test", "a", Ok(()))]);
-        check(&[("pay.shop.test", "a", Ok(())), ("*.shop.test", "b", Err("a")), ("x.pay.shop.test", "b", Ok(()))]);
+        check(&[
+            ("*.shop.test", "a", Ok(())),
+            ("pay.shop.test", "b", Err("a")),
+            ("pay.shop.test", "a", Ok(())),
+        ]);
+        check(&[
+            ("pay.shop.test", "a", Ok(())),
+            ("*.shop.test", "b", Err("a")),
+            ("x.pay.shop.test", "b", Ok(())),
+        ]);
     }
 
     #[test]
     fn shared_hosts_have_no_owner() {
         let mut owners = HostOwners::new(HostOwnership::Shared);
         for namespace in ["a", "b"] {
-            assert_eq!(owners.claim(&HostMatch::Exact("shop.test".into()), namespace), Ok(()));
+            assert_eq!(
+                owners.claim(&HostMatch::Exact("shop.test".into()), namespace),
+                Ok(())
+            );
         }
     }
 }

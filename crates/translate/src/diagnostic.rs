@@ -47,18 +47,43 @@ pub(crate) struct Findings(Vec<Diagnostic>);
 
 impl Findings {
     /// Notes a finding. The message is made fit for an Event: one line, no control characters, at most 512 characters.
-    pub(crate) fn add(&mut self, object: &ObjectRef, field: &str, severity: Severity, reason: &'static str, message: String) {
+    pub(crate) fn add(
+        &mut self,
+        object: &ObjectRef,
+        field: &str,
+        severity: Severity,
+        reason: &'static str,
+        message: String,
+    ) {
         let message = printable(&message, 512);
-        self.0.push(Diagnostic { object: object.clone(), field: field.to_owned(), severity, reason, message });
+        self.0.push(Diagnostic {
+            object: object.clone(),
+            field: field.to_owned(),
+            severity,
+            reason,
+            message,
+        });
     }
 
     /// Something is not served.
-    pub(crate) fn error(&mut self, object: &ObjectRef, field: &str, reason: &'static str, message: String) {
+    pub(crate) fn error(
+        &mut self,
+        object: &ObjectRef,
+        field: &str,
+        reason: &'static str,
+        message: String,
+    ) {
         self.add(object, field, Severity::Error, reason, message);
     }
 
     /// Something may not be as meant.
-    pub(crate) fn warning(&mut self, object: &ObjectRef, field: &str, reason: &'static str, message: String) {
+    pub(crate) fn warning(
+        &mut self,
+        object: &ObjectRef,
+        field: &str,
+        reason: &'static str,
+        message: String,
+    ) {
         self.add(object, field, Severity::Warning, reason, message);
     }
 

@@ -54,50 +54,94 @@ pub(crate) fn routes(
     owners: &mut HostOwners,
     findings: &mut Findings,
 ) -> Routes {
-    let mut table = Table { snapshot, settings, hosts: BTreeMap::new(), taken: HashMap::new(), clusters: ClusterSet::default() };
+    let mut table = Table {
+        snapshot,
+        settings,
+        hosts: BTreeMap::new(),
+        taken: HashMap::new(),
+        clusters: ClusterSet::default(),
+    };
     let mut default_route: Option<Route> = None;
     // Default backends come last: a path of any Ingress on the host goes before them.
     let mut defaults: Vec<(HostMatch, Route)> = Vec::new();
     for (ingress, object) in ingresses {
-        let policy = annotation::policy(ingress.metadata.annotations.as_ref(), settings, object, findings);
+        let policy = annotation::policy(
+            ingress.metadata.annotations.as_ref(),
+            settings,
+            object,
+            findings,
+        );
         if policy.withdrawn {
             continue;
         }
-        let owner = Owner { object, namespace: object.key.namespace.as_str().into(), name: object.key.name.as_str().into(), policy };
+        let owner = Owner {
+            object,
+            namespace: object.key.namespace.as_str().into(),
+            name: object.key.name.as_str().into(),
+            policy,
+        };
         let spec = ingress.spec.clone().unwrap_or_default();
         let rules = spec.rules.unwrap_or_default();
         let backend = spec.default_backend.as_ref();
         let mut own_hosts = BTreeSet::new();
         for (position, rule) in rules.iter().enumerate() {
-            own_hosts.extend(table.add_rule(&owner, position, rule, backend.is_some(), owners, findings));
+            own_hosts.extend(table.add_rule(
+                &owner,
+                position,
+                rule,
+                backend.is_some(),
+                owners,
+                findings,
+            ));
         }
         match backend {
             None if rules.is_empty() => {
-                let message = "it has neither rules nor a default backend, so it serves nothing".to_owned();
+                let message =
+                    "it has neither rules nor a default backend, so it serves nothing".to_owned();
                 findings.error(object, "spec", "NoRules", message);
             }
             None => {}
             Some(backend) if rules.is_empty() => {
-                let taken = default_route.as_ref().map(|route| format!("{}/{}", route.id.namespace, route.id.name));
+                let taken = default_route
+                    .as_ref()
+                    .map(|route| format!("{}/{}", route.id.namespace, route.id.name));
                 match (taken, owners.claim(&HostMatch::Any, &object.key.namespace)) {
                     (Some(winner), _) => {
-                        let message = format!("Ingress {winner} is older and has the default backend of everything");
+                        let message = format!(
+                            "Ingress {winner} is older and has the default backend of everything"
+                        );
                         findings.error(object, "spec.defaultBackend", "Conflict", message);
                     }
                     (None, Err(namespace)) => {
-                        let message = format!("requests without a host of their own belong to namespace {namespace}");
+                        let message = format!(
+                            "requests without a host of their own belong to namespace {namespace}"
+                        );
                         findings.error(object, "spec.defaultBackend", "HostConflict", message);
                     }
                     (None, Ok(())) => {
                         let path = PathMatch::prefix("/");
-                        default_route = Some(table.route(&owner, "defaultBackend", "spec.defaultBackend", path, backend, findings));
+                        default_route = Some(table.route(
+                            &owner,
+                            "defaultBackend",
+                            "spec.defaultBackend",
+                            path,
+                            backend,
+                            findings,
+                        ));
                     }
                 }
             }
             Some(backend) => {
                 for host in own_hosts {
                     let path = PathMatch::prefix("/");
-                    let route = table.route(&owner, "defaultBackend", "spec.defaultBackend", path, backend, findings);
+                    let route = table.route(
+                        &owner,
+                        "defaultBackend",
+                        "spec.defaultBackend",
+                        path,
+                        backend,
+                        findings,
+                    );
                     defaults.push((host, route));
                 }
             }
@@ -105,13 +149,26 @@ pub(crate) fn routes(
     }
     for (host, route) in defaults {
         // A host that has a root path of its own needs no default.
-        if !table.taken.contains_key(&(host.clone(), PathMatch::prefix("/"))) {
-            table.taken.insert((host.clone(), PathMatch::prefix("/")), String::new());
+        if !table
+            .taken
+            .contains_key(&(host.clone(), PathMatch::prefix("/")))
+        {
+            table
+                .taken
+                .insert((host.clone(), PathMatch::prefix("/")), String::new());
             table.hosts.entry(host).or_default().push(route);
         }
     }
-    let virtual_hosts = table.hosts.into_iter().map(|(host, routes)| VirtualHost { host, routes }).collect();
-    Routes { virtual_hosts, default_route, clusters: table.clusters }
+    let virtual_hosts = table
+        .hosts
+        .into_iter()
+        .map(|(host, routes)| VirtualHost { host, routes })
+        .collect();
+    Routes {
+        virtual_hosts,
+        default_route,
+        clusters: table.clusters,
+    }
 }
 
 impl Table<'_> {
@@ -130,49 +187,109 @@ impl Table<'_> {
             Ok(host) => host,
             Err(error) => {
                 let message = format!("{error}; the rule was left out");
-                findings.error(owner.object, &format!("{field}.host"), "InvalidHost", message);
+                findings.error(
+                    owner.object,
+                    &format!("{field}.host"),
+                    "InvalidHost",
+                    message,
+                );
                 return None;
             }
         };
         if let Err(namespace) = owners.claim(&host, &owner.object.key.namespace) {
-            let what = if host == HostMatch::Any { "the catch-all host".to_owned() } else { format!("host {host}") };
-            let message = format!("{what} belongs to namespace {namespace}, whose Ingress is older; the rule was left out");
-            findings.error(owner.object, &format!("{field}.host"), "HostConflict", message);
+            let what = if host == HostMatch::Any {
+                "the catch-all host".to_owned()
+            } else {
+                format!("host {host}")
+            };
+            let message = format!(
+                "{what} belongs to namespace {namespace}, whose Ingress is older; the rule was left out"
+            );
+            findings.error(
+                owner.object,
+                &format!("{field}.host"),
+                "HostConflict",
+                message,
+            );
             return None;
         }
-        let paths = rule.http.as_ref().map(|http| http.paths.as_slice()).unwrap_or_default();
+        let paths = rule
+            .http
+            .as_ref()
+            .map(|http| http.paths.as_slice())
+            .unwrap_or_default();
         if paths.is_empty() && !has_default {
-            let message = "the rule has no paths and there is no default backend, so it serves nothing".to_owned();
+            let message =
+                "the rule has no paths and there is no default backend, so it serves nothing"
+                    .to_owned();
             findings.error(owner.object, &field, "NoPaths", message);
         }
         for (index, path) in paths.iter().enumerate() {
-            self.add_path(owner, &host, &format!("rules[{position}].http.paths[{index}]"), path, findings);
+            self.add_path(
+                owner,
+                &host,
+                &format!("rules[{position}].http.paths[{index}]"),
+                path,
+                findings,
+            );
         }
         Some(host)
     }
 
-    fn add_path(&mut self, owner: &Owner<'_>, host: &HostMatch, rule: &str, path: &HTTPIngressPath, findings: &mut Findings) {
+    fn add_path(
+        &mut self,
+        owner: &Owner<'_>,
+        host: &HostMatch,
+        rule: &str,
+        path: &HTTPIngressPath,
+        findings: &mut Findings,
+    ) {
         let field = format!("spec.{rule}");
         let matcher = match path_match(owner, path) {
             Ok(matcher) => matcher,
             Err((reason, message)) => {
-                findings.error(owner.object, &format!("{field}.path"), reason, format!("{message}; the path was left out"));
+                findings.error(
+                    owner.object,
+                    &format!("{field}.path"),
+                    reason,
+                    format!("{message}; the path was left out"),
+                );
                 return;
             }
         };
-        if matches!(matcher, PathMatch::Prefix(_) | PathMatch::StartsWith(_)) && looks_like_regex(matcher.key()) {
-            let message = "the path looks like a regular expression, but is matched as it stands".to_owned();
-            findings.warning(owner.object, &format!("{field}.path"), "LooksLikeRegex", message);
+        if matches!(matcher, PathMatch::Prefix(_) | PathMatch::StartsWith(_))
+            && looks_like_regex(matcher.key())
+        {
+            let message =
+                "the path looks like a regular expression, but is matched as it stands".to_owned();
+            findings.warning(
+                owner.object,
+                &format!("{field}.path"),
+                "LooksLikeRegex",
+                message,
+            );
         }
         match self.taken.entry((host.clone(), matcher.clone())) {
             std::collections::hash_map::Entry::Occupied(winner) => {
-                let message = format!("Ingress {} is older and has {matcher} of host {host}", winner.get());
+                let message = format!(
+                    "Ingress {} is older and has {matcher} of host {host}",
+                    winner.get()
+                );
                 findings.error(owner.object, &field, "Conflict", message);
                 return;
             }
-            std::collections::hash_map::Entry::Vacant(free) => drop(free.insert(owner.object.key.to_string())),
+            std::collections::hash_map::Entry::Vacant(free) => {
+                drop(free.insert(owner.object.key.to_string()))
+            }
         }
-        let route = self.route(owner, rule, &format!("{field}.backend"), matcher, &path.backend, findings);
+        let route = self.route(
+            owner,
+            rule,
+            &format!("{field}.backend"),
+            matcher,
+            &path.backend,
+            findings,
+        );
         match self.hosts.entry(host.clone()) {
             Entry::Occupied(mut routes) => routes.get_mut().push(route),
             Entry::Vacant(host) => drop(host.insert(vec![route])),
@@ -189,15 +306,26 @@ impl Table<'_> {
         backend: &IngressBackend,
         findings: &mut Findings,
     ) -> Route {
-        let unavailable = |reason| Action::Respond(DirectResponse { status: 503, reason });
+        let unavailable = |reason| {
+            Action::Respond(DirectResponse {
+                status: 503,
+                reason,
+            })
+        };
         let action = match (&owner.policy.closed, &backend.service) {
             (Some(reason), _) => unavailable(reason),
             (None, None) => {
-                let message = "only a Service can be a backend; its requests are answered 503".to_owned();
+                let message =
+                    "only a Service can be a backend; its requests are answered 503".to_owned();
                 findings.error(owner.object, field, "UnsupportedBackend", message);
                 unavailable("unsupported_backend")
             }
-            (None, Some(service)) => match service::cluster(self.snapshot, self.settings, &owner.object.key.namespace, service) {
+            (None, Some(service)) => match service::cluster(
+                self.snapshot,
+                self.settings,
+                &owner.object.key.namespace,
+                service,
+            ) {
                 Ok(cluster) => Action::Forward(self.clusters.add(cluster)),
                 Err(error) => {
                     findings.error(owner.object, field, error.reason, error.message);
@@ -205,20 +333,50 @@ impl Table<'_> {
                 }
             },
         };
-        let id = RouteId { kind: "Ingress", namespace: owner.namespace.clone(), name: owner.name.clone(), rule: rule.into() };
-        let Policy { timeouts, limits, retry, .. } = owner.policy;
-        Route { id, path, timeouts, limits, retry, action }
+        let id = RouteId {
+            kind: "Ingress",
+            namespace: owner.namespace.clone(),
+            name: owner.name.clone(),
+            rule: rule.into(),
+        };
+        let Policy {
+            timeouts,
+            limits,
+            retry,
+            ..
+        } = owner.policy;
+        Route {
+            id,
+            path,
+            timeouts,
+            limits,
+            retry,
+            action,
+        }
     }
 }
 
 /// Reads a path and its type.
-fn path_match(owner: &Owner<'_>, path: &HTTPIngressPath) -> Result<PathMatch, (&'static str, String)> {
-    let text = path.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+fn path_match(
+    owner: &Owner<'_>,
+    path: &HTTPIngressPath,
+) -> Result<PathMatch, (&'static str, String)> {
+    let text = path
+        .path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/");
     if text.len() > MAX_PATH {
-        return Err(("InvalidPath", format!("the path has {} bytes, {MAX_PATH} are the most", text.len())));
+        return Err((
+            "InvalidPath",
+            format!("the path has {} bytes, {MAX_PATH} are the most", text.len()),
+        ));
     }
     if owner.policy.regex && path.path_type != "Exact" && looks_like_regex(text) {
-        return Err(("UnsupportedRegex", "regular expressions in paths are not supported".to_owned()));
+        return Err((
+            "UnsupportedRegex",
+            "regular expressions in paths are not supported".to_owned(),
+        ));
     }
     let normal = normal_path(text).map_err(|error| ("InvalidPath", error.to_string()))?;
     match path.path_type.as_str() {
@@ -227,7 +385,10 @@ fn path_match(owner: &Owner<'_>, path: &HTTPIngressPath) -> Result<PathMatch, (&
         // As ingress-nginx has it: characters, not elements.
         "ImplementationSpecific" if normal == "/" => Ok(PathMatch::prefix("/")),
         "ImplementationSpecific" => Ok(PathMatch::StartsWith(normal.as_ref().into())),
-        other => Err(("InvalidPath", format!("path type {other:?} is none of Exact, Prefix, ImplementationSpecific"))),
+        other => Err((
+            "InvalidPath",
+            format!("path type {other:?} is none of Exact, Prefix, ImplementationSpecific"),
+        )),
     }
 }
 

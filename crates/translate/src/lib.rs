@@ -25,7 +25,8 @@ pub use snapshot::{Kind, Object, ObjectKey, ObjectRef, Snapshot};
 use conflict::HostOwners;
 use diagnostic::Findings;
 use routing_table::{
-    Action, ClusterId, ClusterSet, Endpoint, EndpointSets, Listener, ListenerId, ListenerProtocol, RoutingTable, VirtualHosts,
+    Action, ClusterId, ClusterSet, Endpoint, EndpointSets, Listener, ListenerId, ListenerProtocol,
+    RoutingTable, VirtualHosts,
 };
 use std::sync::Arc;
 
@@ -50,24 +51,47 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
         .into_iter()
         .map(|ingress| {
             let uid = ingress.metadata.uid.clone().unwrap_or_default();
-            (ingress, ObjectRef { kind: Kind::Ingress, key: ObjectKey::of(&ingress.metadata), uid })
+            (
+                ingress,
+                ObjectRef {
+                    kind: Kind::Ingress,
+                    key: ObjectKey::of(&ingress.metadata),
+                    uid,
+                },
+            )
         })
         .collect();
     let mut owners = HostOwners::new(settings.host_ownership);
     let routes = ingress::routes(snapshot, settings, &ours, &mut owners, &mut findings);
     let tls = tls::settings(snapshot, settings, &ours, &mut owners, &mut findings);
     let endpoints = all_endpoints(snapshot, settings, &routes.clusters, &mut findings);
-    let virtual_hosts = Arc::new(VirtualHosts::new(routes.virtual_hosts, routes.default_route));
-    warn_of_empty_clusters(&virtual_hosts, &routes.clusters, &endpoints, &ours, &mut findings);
+    let virtual_hosts = Arc::new(VirtualHosts::new(
+        routes.virtual_hosts,
+        routes.default_route,
+    ));
+    warn_of_empty_clusters(
+        &virtual_hosts,
+        &routes.clusters,
+        &endpoints,
+        &ours,
+        &mut findings,
+    );
     let mut listeners = Vec::new();
-    let listener = |name: &str, addr, protocol| {
-        Listener { id: ListenerId::new(name), addr, protocol, virtual_hosts: Arc::clone(&virtual_hosts) }
+    let listener = |name: &str, addr, protocol| Listener {
+        id: ListenerId::new(name),
+        addr,
+        protocol,
+        virtual_hosts: Arc::clone(&virtual_hosts),
     };
     if let Some(addr) = settings.http {
         listeners.push(listener("http", addr, ListenerProtocol::Http));
     }
     if let Some(addr) = settings.https {
-        listeners.push(listener("https", addr, ListenerProtocol::Https(Arc::new(tls))));
+        listeners.push(listener(
+            "https",
+            addr,
+            ListenerProtocol::Https(Arc::new(tls)),
+        ));
     }
     // Cannot fail but for two listeners on one address, which the operator is told at start; serve the first then.
     let table = RoutingTable::new(listeners.clone(), routes.clusters.clone())
@@ -75,7 +99,12 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
         .unwrap_or_default();
     let mut claimed: Vec<_> = ours.into_iter().map(|(_, object)| object.key).collect();
     claimed.sort();
-    Translation { table: Arc::new(table), endpoints, diagnostics: findings.finish(), claimed }
+    Translation {
+        table: Arc::new(table),
+        endpoints,
+        diagnostics: findings.finish(),
+        claimed,
+    }
 }
 
 /// The endpoints of one cluster: what [`translate()`] would put into [`Translation::endpoints`] for it.
@@ -83,9 +112,20 @@ pub fn endpoints(snapshot: &Snapshot, settings: &Settings, cluster: &ClusterId) 
     service::endpoints(snapshot, settings, cluster, &mut Findings::default())
 }
 
-fn all_endpoints(snapshot: &Snapshot, settings: &Settings, clusters: &ClusterSet, findings: &mut Findings) -> EndpointSets {
+fn all_endpoints(
+    snapshot: &Snapshot,
+    settings: &Settings,
+    clusters: &ClusterSet,
+    findings: &mut Findings,
+) -> EndpointSets {
     let each = clusters.as_slice().iter();
-    each.map(|cluster| (cluster.id.clone(), service::endpoints(snapshot, settings, &cluster.id, findings))).collect()
+    each.map(|cluster| {
+        (
+            cluster.id.clone(),
+            service::endpoints(snapshot, settings, &cluster.id, findings),
+        )
+    })
+    .collect()
 }
 
 /// A route to a cluster without endpoints is served 503 by the data plane; its owner should know.
@@ -96,15 +136,37 @@ fn warn_of_empty_clusters(
     ours: &[(&Arc<k8s_openapi::api::networking::v1::Ingress>, ObjectRef)],
     findings: &mut Findings,
 ) {
-    let by_key: std::collections::HashMap<(&str, &str), &ObjectRef> =
-        ours.iter().map(|(_, object)| ((object.key.namespace.as_str(), object.key.name.as_str()), object)).collect();
+    let by_key: std::collections::HashMap<(&str, &str), &ObjectRef> = ours
+        .iter()
+        .map(|(_, object)| {
+            (
+                (object.key.namespace.as_str(), object.key.name.as_str()),
+                object,
+            )
+        })
+        .collect();
     for route in hosts.routes() {
-        let Action::Forward(index) = route.action else { continue };
-        let Some(cluster) = clusters.get(index) else { continue };
-        let Some(object) = by_key.get(&(&*route.id.namespace, &*route.id.name)) else { continue };
+        let Action::Forward(index) = route.action else {
+            continue;
+        };
+        let Some(cluster) = clusters.get(index) else {
+            continue;
+        };
+        let Some(object) = by_key.get(&(&*route.id.namespace, &*route.id.name)) else {
+            continue;
+        };
         if endpoints.get(&cluster.id).is_none_or(Vec::is_empty) {
-            let message = format!("Service {} has no endpoint for port {}; requests are answered 503", service_name(&cluster.id), cluster.id.port);
-            findings.warning(object, &format!("spec.{}", route.id.rule), "NoEndpoints", message);
+            let message = format!(
+                "Service {} has no endpoint for port {}; requests are answered 503",
+                service_name(&cluster.id),
+                cluster.id.port
+            );
+            findings.warning(
+                object,
+                &format!("spec.{}", route.id.rule),
+                "NoEndpoints",
+                message,
+            );
         }
     }
 }

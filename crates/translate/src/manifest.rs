@@ -48,15 +48,25 @@ pub struct ManifestError {
 pub fn parse(text: &str) -> Vec<Result<Located<Item>, ManifestError>> {
     let mut out = Vec::new();
     for (line, document) in documents(text) {
-        let error = |line, column, message: String| ManifestError { line, column, message };
+        let error = |line, column, message: String| ManifestError {
+            line,
+            column,
+            message,
+        };
         if document.len() > MAX_DOCUMENT {
-            out.push(Err(error(line, 0, format!("the document is larger than {MAX_DOCUMENT} bytes"))));
+            out.push(Err(error(
+                line,
+                0,
+                format!("the document is larger than {MAX_DOCUMENT} bytes"),
+            )));
             continue;
         }
         match read_document(document) {
             Ok(Value::Null) => {}
             Ok(value) => read_value(value, line, &mut out),
-            Err((at, column, message)) => out.push(Err(error(line + at.saturating_sub(1), column, message))),
+            Err((at, column, message)) => {
+                out.push(Err(error(line + at.saturating_sub(1), column, message)))
+            }
         }
     }
     out
@@ -76,14 +86,20 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
         at += line.len();
     }
     out.push((start_line, &text[start..]));
-    out.retain(|(_, document)| document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')));
+    out.retain(|(_, document)| {
+        document
+            .lines()
+            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    });
     out
 }
 
 fn read_document(document: &str) -> Result<Value, (usize, usize, String)> {
     // By way of a YAML value, which refuses keys that stand twice.
     let value: serde_yaml::Value = serde_yaml::from_str(document).map_err(|error| {
-        let (line, column) = error.location().map_or((1, 0), |at| (at.line(), at.column()));
+        let (line, column) = error
+            .location()
+            .map_or((1, 0), |at| (at.line(), at.column()));
         let text = error.to_string();
         let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
         (line, column, message)
@@ -92,25 +108,54 @@ fn read_document(document: &str) -> Result<Value, (usize, usize, String)> {
 }
 
 fn read_value(value: Value, line: usize, out: &mut Vec<Result<Located<Item>, ManifestError>>) {
-    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if kind.ends_with("List") && value.get("items").is_some_and(Value::is_array) {
         if let Value::Object(mut map) = value
             && let Some(Value::Array(items)) = map.remove("items")
         {
-            items.into_iter().for_each(|item| read_value(item, line, out));
+            items
+                .into_iter()
+                .for_each(|item| read_value(item, line, out));
         }
         return;
     }
-    let error = |message: String| Err(ManifestError { line, column: 0, message });
+    let error = |message: String| {
+        Err(ManifestError {
+            line,
+            column: 0,
+            message,
+        })
+    };
     if kind.is_empty() || api_version.is_empty() {
-        out.push(error("not a Kubernetes object: apiVersion and kind are needed".into()));
+        out.push(error(
+            "not a Kubernetes object: apiVersion and kind are needed".into(),
+        ));
         return;
     }
-    let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind && known.api_version() == api_version);
+    let name = value
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let known = Kind::ALL
+        .into_iter()
+        .find(|known| known.as_str() == kind && known.api_version() == api_version);
     let Some(known) = known else {
-        out.push(Ok(Located { value: Item::Skipped { api_version, kind, name }, line }));
+        out.push(Ok(Located {
+            value: Item::Skipped {
+                api_version,
+                kind,
+                name,
+            },
+            line,
+        }));
         return;
     };
     if name.is_empty() {
@@ -118,7 +163,10 @@ fn read_value(value: Value, line: usize, out: &mut Vec<Result<Located<Item>, Man
         return;
     }
     out.push(match object(known, value) {
-        Ok(object) => Ok(Located { value: Item::Object(object), line }),
+        Ok(object) => Ok(Located {
+            value: Item::Object(object),
+            line,
+        }),
         Err(reason) => error(format!("{kind} {name}: {reason}")),
     });
 }
@@ -144,7 +192,11 @@ pub fn object(kind: Kind, mut value: Value) -> Result<Object, serde_json::Error>
             // What the API server does on a write (Secret.stringData: "merged into the data field on write").
             if let Some(strings) = secret.string_data.take() {
                 let data = secret.data.get_or_insert_default();
-                data.extend(strings.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes()))));
+                data.extend(
+                    strings
+                        .into_iter()
+                        .map(|(key, text)| (key, ByteString(text.into_bytes()))),
+                );
             }
             Object::Secret(Arc::new(secret))
         }
@@ -157,8 +209,14 @@ mod tests {
 
     fn shown(text: &str) -> Vec<String> {
         let show = |item: Result<Located<Item>, ManifestError>| match item {
-            Ok(Located { value: Item::Object(object), line }) => format!("{line} {} {}", object.kind(), object.key()),
-            Ok(Located { value: Item::Skipped { kind, name, .. }, line }) => format!("{line} skipped {kind} {name}"),
+            Ok(Located {
+                value: Item::Object(object),
+                line,
+            }) => format!("{line} {} {}", object.kind(), object.key()),
+            Ok(Located {
+                value: Item::Skipped { kind, name, .. },
+                line,
+            }) => format!("{line} skipped {kind} {name}"),
             Err(error) => format!("{}:{} {}", error.line, error.column, error.message),
         };
         parse(text).into_iter().map(show).collect()
@@ -169,7 +227,14 @@ mod tests {
         let text = "# a comment\n---\napiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\n---\n---\n\
             {\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{\"name\":\"s\"}},\
             {\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"d\"}}]}\n";
-        assert_eq!(shown(text), ["3 Service shop/a", "8 Secret default/s", "8 skipped Deployment d"]);
+        assert_eq!(
+            shown(text),
+            [
+                "3 Service shop/a",
+                "8 Secret default/s",
+                "8 skipped Deployment d"
+            ]
+        );
     }
 
     #[test]
@@ -179,9 +244,15 @@ mod tests {
             apiVersion: v1\nkind: Service\nmetadata: {name: good}\n---\na: [\n";
         let shown = shown(text);
         assert!(shown[0].contains("duplicate"), "{shown:?}");
-        assert_eq!(shown[1], "6:0 not a Kubernetes object: apiVersion and kind are needed");
+        assert_eq!(
+            shown[1],
+            "6:0 not a Kubernetes object: apiVersion and kind are needed"
+        );
         assert_eq!(shown[2], "8:0 Service without metadata.name");
-        assert!(shown[3].starts_with("12:0 Service c: invalid type"), "{shown:?}");
+        assert!(
+            shown[3].starts_with("12:0 Service c: invalid type"),
+            "{shown:?}"
+        );
         assert_eq!(shown[4], "17 Service default/good");
         assert!(shown[5].starts_with("22:"), "{shown:?}");
     }

@@ -6,7 +6,9 @@ use crate::snapshot::{Kind, ObjectKey, ObjectRef, Snapshot};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::api::networking::v1::IngressServiceBackend;
-use routing_table::{Balancing, Cluster, ClusterId, Discovery, Endpoint, Serving, UpstreamProtocol};
+use routing_table::{
+    Balancing, Cluster, ClusterId, Discovery, Endpoint, Serving, UpstreamProtocol,
+};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,17 +29,31 @@ pub(crate) fn cluster(
     namespace: &str,
     backend: &IngressServiceBackend,
 ) -> Result<Cluster, BackendError> {
-    let error = |reason, flag, message| Err(BackendError { reason, flag, message });
+    let error = |reason, flag, message| {
+        Err(BackendError {
+            reason,
+            flag,
+            message,
+        })
+    };
     let key = ObjectKey::new(namespace, &backend.name);
     let Some(service) = snapshot.services.get(&key) else {
-        return error("BackendNotFound", "backend_not_found", format!("Service {key} does not exist; its requests are answered 503"));
+        return error(
+            "BackendNotFound",
+            "backend_not_found",
+            format!("Service {key} does not exist; its requests are answered 503"),
+        );
     };
     if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
         return if settings.external_name {
-            let message = format!("Service {key} is of type ExternalName, which needs DNS discovery; its requests are answered 503");
+            let message = format!(
+                "Service {key} is of type ExternalName, which needs DNS discovery; its requests are answered 503"
+            );
             error("ExternalNameUnsupported", "external_name", message)
         } else {
-            let message = format!("Service {key} is of type ExternalName, which is refused; its requests are answered 503");
+            let message = format!(
+                "Service {key} is of type ExternalName, which is refused; its requests are answered 503"
+            );
             error("ExternalNameRefused", "external_name", message)
         };
     }
@@ -49,16 +65,30 @@ pub(crate) fn cluster(
         None => Some(port.port) == by_number,
     });
     let Some(port) = found else {
-        let wanted = by_name.map_or_else(|| by_number.map_or("(none)".to_owned(), |n| n.to_string()), |name| format!("{name:?}"));
+        let wanted = by_name.map_or_else(
+            || by_number.map_or("(none)".to_owned(), |n| n.to_string()),
+            |name| format!("{name:?}"),
+        );
         let message = format!("Service {key} has no port {wanted}; its requests are answered 503");
         return error("PortNotFound", "port_not_found", message);
     };
-    if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
-        let message = format!("port {} of Service {key} is not TCP; its requests are answered 503", port.port);
+    if port
+        .protocol
+        .as_deref()
+        .is_some_and(|protocol| protocol != "TCP")
+    {
+        let message = format!(
+            "port {} of Service {key} is not TCP; its requests are answered 503",
+            port.port
+        );
         return error("UnsupportedProtocol", "unsupported_protocol", message);
     }
     let Ok(number) = u16::try_from(port.port) else {
-        return error("PortNotFound", "port_not_found", format!("port {} of Service {key} is no port number", port.port));
+        return error(
+            "PortNotFound",
+            "port_not_found",
+            format!("port {} of Service {key} is no port number", port.port),
+        );
     };
     Ok(Cluster {
         id: ClusterId::new(namespace, &backend.name, number),
@@ -69,67 +99,127 @@ pub(crate) fn cluster(
 }
 
 fn ports(service: &Service) -> &[ServicePort] {
-    service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
+    service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ports.as_deref())
+        .unwrap_or_default()
 }
 
 /// The endpoints of a cluster: all slices merged, each address once, sorted.
-pub(crate) fn endpoints(snapshot: &Snapshot, settings: &Settings, cluster: &ClusterId, findings: &mut Findings) -> Vec<Endpoint> {
+pub(crate) fn endpoints(
+    snapshot: &Snapshot,
+    settings: &Settings,
+    cluster: &ClusterId,
+    findings: &mut Findings,
+) -> Vec<Endpoint> {
     let key = ObjectKey::new(&cluster.namespace, &cluster.service);
-    let (Some(service), Some(slices)) = (snapshot.services.get(&key), snapshot.endpoint_slices.get(&key)) else {
+    let (Some(service), Some(slices)) = (
+        snapshot.services.get(&key),
+        snapshot.endpoint_slices.get(&key),
+    ) else {
         return Vec::new();
     };
-    let Some(port) = ports(service).iter().find(|port| port.port == i32::from(cluster.port)) else { return Vec::new() };
+    let Some(port) = ports(service)
+        .iter()
+        .find(|port| port.port == i32::from(cluster.port))
+    else {
+        return Vec::new();
+    };
     let mut merged: BTreeMap<SocketAddr, Serving> = BTreeMap::new();
     for slice in slices.values() {
-        for endpoint in slice_endpoints(slice, port.name.as_deref().unwrap_or_default(), settings, findings) {
+        for endpoint in slice_endpoints(
+            slice,
+            port.name.as_deref().unwrap_or_default(),
+            settings,
+            findings,
+        ) {
             let serving = merged.entry(endpoint.addr).or_insert(endpoint.serving);
             *serving = (*serving).min(endpoint.serving);
         }
     }
-    merged.into_iter().map(|(addr, serving)| Endpoint { addr, serving }).collect()
+    merged
+        .into_iter()
+        .map(|(addr, serving)| Endpoint { addr, serving })
+        .collect()
 }
 
-fn slice_endpoints(slice: &EndpointSlice, port_name: &str, settings: &Settings, findings: &mut Findings) -> Vec<Endpoint> {
+fn slice_endpoints(
+    slice: &EndpointSlice,
+    port_name: &str,
+    settings: &Settings,
+    findings: &mut Findings,
+) -> Vec<Endpoint> {
     let object = ObjectRef {
         kind: Kind::EndpointSlice,
         key: ObjectKey::of(&slice.metadata),
         uid: slice.metadata.uid.clone().unwrap_or_default(),
     };
-    let mut invalid = |field: &str, message: String| findings.error(&object, field, "InvalidEndpoint", message);
+    let mut invalid =
+        |field: &str, message: String| findings.error(&object, field, "InvalidEndpoint", message);
     let v6 = match slice.address_type.as_str() {
         "IPv4" => false,
         "IPv6" => true,
         other => {
-            invalid("addressType", format!("address type {other:?} is not used; the slice was ignored"));
+            invalid(
+                "addressType",
+                format!("address type {other:?} is not used; the slice was ignored"),
+            );
             return Vec::new();
         }
     };
     // The slice's port belongs to the Service's port of the same name; its number may differ from slice to slice, which is
     // how a named targetPort works.
     let named = |port: &&k8s_openapi::api::discovery::v1::EndpointPort| {
-        port.name.as_deref().unwrap_or_default() == port_name && port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+        port.name.as_deref().unwrap_or_default() == port_name
+            && port
+                .protocol
+                .as_deref()
+                .is_none_or(|protocol| protocol == "TCP")
     };
-    let Some(port) = slice.ports.iter().flatten().find(named) else { return Vec::new() };
-    let Some(port) = port.port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0) else {
-        invalid("ports", format!("port {port_name:?} has no usable number; the slice was ignored"));
+    let Some(port) = slice.ports.iter().flatten().find(named) else {
+        return Vec::new();
+    };
+    let Some(port) = port
+        .port
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| *number > 0)
+    else {
+        invalid(
+            "ports",
+            format!("port {port_name:?} has no usable number; the slice was ignored"),
+        );
         return Vec::new();
     };
     let mut out = Vec::new();
     let mut refused = Vec::new();
     for endpoint in &slice.endpoints {
-        let Some(serving) = serving(endpoint.conditions.as_ref()) else { continue };
+        let Some(serving) = serving(endpoint.conditions.as_ref()) else {
+            continue;
+        };
         for address in &endpoint.addresses {
             match address.parse::<IpAddr>() {
                 Ok(ip) if ip.is_ipv6() == v6 && is_usable(ip, settings.local_endpoints) => {
-                    out.push(Endpoint { addr: SocketAddr::new(ip, port), serving });
+                    out.push(Endpoint {
+                        addr: SocketAddr::new(ip, port),
+                        serving,
+                    });
                 }
                 _ => refused.push(address.as_str()),
             }
         }
     }
     if !refused.is_empty() {
-        let shown = refused.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-        let message = format!("{} address(es) cannot be endpoints and were ignored: {shown}", refused.len());
+        let shown = refused
+            .iter()
+            .take(5)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let message = format!(
+            "{} address(es) cannot be endpoints and were ignored: {shown}",
+            refused.len()
+        );
         invalid("endpoints", message);
     }
     out
@@ -138,7 +228,9 @@ fn slice_endpoints(slice: &EndpointSlice, port_name: &str, settings: &Settings, 
 /// EndpointConditions: "ready: [...] nil should be interpreted as true"; "serving: [...] nil: consumers should defer to the
 /// ready condition". Terminating but serving is kept for when nothing else is ready (KEP-1669).
 fn serving(conditions: Option<&EndpointConditions>) -> Option<Serving> {
-    let Some(conditions) = conditions else { return Some(Serving::Ready) };
+    let Some(conditions) = conditions else {
+        return Some(Serving::Ready);
+    };
     if conditions.ready.unwrap_or(true) {
         return Some(Serving::Ready);
     }

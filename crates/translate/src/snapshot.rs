@@ -28,7 +28,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 5] = [Kind::Ingress, Kind::IngressClass, Kind::Service, Kind::EndpointSlice, Kind::Secret];
+    pub const ALL: [Kind; 5] = [
+        Kind::Ingress,
+        Kind::IngressClass,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::Secret,
+    ];
 
     /// As written in a manifest's `kind`.
     pub fn as_str(self) -> &'static str {
@@ -69,18 +75,28 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// A key.
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// The key of an object.
     pub fn of(meta: &ObjectMeta) -> Self {
-        Self { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+        }
     }
 }
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -173,7 +189,10 @@ impl Snapshot {
                 // The label may have moved the slice to another Service.
                 self.remove(Kind::EndpointSlice, &key);
                 if let Some(service) = service_of(&object) {
-                    self.endpoint_slices.entry(service).or_default().insert(key.name, object);
+                    self.endpoint_slices
+                        .entry(service)
+                        .or_default()
+                        .insert(key.name, object);
                 }
             }
         }
@@ -203,7 +222,10 @@ impl Snapshot {
     /// The Service that an EndpointSlice of the snapshot belongs to.
     pub fn service_of_slice(&self, slice: &ObjectKey) -> Option<&ObjectKey> {
         // Slices are named after their Service, so the search is short; a hand-made slice may be anywhere in its namespace.
-        let from = ObjectKey { namespace: slice.namespace.clone(), name: String::new() };
+        let from = ObjectKey {
+            namespace: slice.namespace.clone(),
+            name: String::new(),
+        };
         self.endpoint_slices
             .range(from..)
             .take_while(|(service, _)| service.namespace == slice.namespace)
@@ -215,5 +237,8 @@ impl Snapshot {
 /// The Service an EndpointSlice belongs to, by its label.
 pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
-    Some(ObjectKey::new(slice.metadata.namespace.as_deref().unwrap_or_default(), name))
+    Some(ObjectKey::new(
+        slice.metadata.namespace.as_deref().unwrap_or_default(),
+        name,
+    ))
 }

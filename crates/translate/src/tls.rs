@@ -17,16 +17,33 @@ pub(crate) fn settings(
     owners: &mut HostOwners,
     findings: &mut Findings,
 ) -> TlsSettings {
-    settings.certificates.keep(|key| snapshot.secrets.contains_key(key));
+    settings
+        .certificates
+        .keep(|key| snapshot.secrets.contains_key(key));
     let mut certificates = SniIndex::default();
     for (ingress, object) in ingresses {
-        add_ingress(snapshot, settings, ingress, object, owners, &mut certificates, findings);
+        add_ingress(
+            snapshot,
+            settings,
+            ingress,
+            object,
+            owners,
+            &mut certificates,
+            findings,
+        );
     }
     let default_certificate = settings.default_certificate.as_ref().and_then(|key| {
-        let object = ObjectRef { kind: Kind::Secret, key: key.clone(), uid: String::new() };
+        let object = ObjectRef {
+            kind: Kind::Secret,
+            key: key.clone(),
+            uid: String::new(),
+        };
         secret(snapshot, settings, key, &object, "", findings)
     });
-    TlsSettings { certificates, default_certificate }
+    TlsSettings {
+        certificates,
+        default_certificate,
+    }
 }
 
 fn add_ingress(
@@ -42,14 +59,32 @@ fn add_ingress(
     for (position, tls) in spec.tls.iter().flatten().enumerate() {
         let field = format!("spec.tls[{position}]");
         // No Secret: the default certificate is meant.
-        let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
+        let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else {
+            continue;
+        };
         if name.contains('/') {
-            let message = "a Secret of another namespace cannot be used; the default certificate answers".to_owned();
-            findings.error(object, &format!("{field}.secretName"), "RefNotPermitted", message);
+            let message =
+                "a Secret of another namespace cannot be used; the default certificate answers"
+                    .to_owned();
+            findings.error(
+                object,
+                &format!("{field}.secretName"),
+                "RefNotPermitted",
+                message,
+            );
             continue;
         }
         let key = ObjectKey::new(&object.key.namespace, name);
-        let Some(certificate) = secret(snapshot, settings, &key, object, &format!("{field}.secretName"), findings) else { continue };
+        let Some(certificate) = secret(
+            snapshot,
+            settings,
+            &key,
+            object,
+            &format!("{field}.secretName"),
+            findings,
+        ) else {
+            continue;
+        };
         let hosts = match tls.hosts.as_deref() {
             Some(hosts) if !hosts.is_empty() => hosts.to_vec(),
             _ => covered_hosts(ingress, &certificate),
@@ -60,14 +95,21 @@ fn add_ingress(
                 Ok(HostMatch::Any) => continue,
                 Ok(host) => host,
                 Err(error) => {
-                    findings.error(object, &field, "InvalidHost", format!("{error}; it gets no certificate"));
+                    findings.error(
+                        object,
+                        &field,
+                        "InvalidHost",
+                        format!("{error}; it gets no certificate"),
+                    );
                     continue;
                 }
             };
             match owners.claim(&host, &object.key.namespace) {
                 Ok(()) => drop(certificates.add(&host, &certificate)),
                 Err(owner) => {
-                    let message = format!("{host} belongs to namespace {owner}; this certificate is not used for it");
+                    let message = format!(
+                        "{host} belongs to namespace {owner}; this certificate is not used for it"
+                    );
                     findings.error(object, &field, "HostConflict", message);
                 }
             }
@@ -77,7 +119,10 @@ fn add_ingress(
 
 /// Without `hosts`, an entry is for those hosts of the Ingress's own rules that the certificate names.
 fn covered_hosts(ingress: &Ingress, certificate: &Certificate) -> Vec<String> {
-    let patterns: Vec<HostMatch> = names(certificate).iter().filter_map(|name| HostMatch::parse(name).ok()).collect();
+    let patterns: Vec<HostMatch> = names(certificate)
+        .iter()
+        .filter_map(|name| HostMatch::parse(name).ok())
+        .collect();
     let covers = |host: &HostMatch| {
         patterns.iter().any(|pattern| match (pattern, host) {
             (HostMatch::Any, _) | (_, HostMatch::Any) => false,
@@ -85,9 +130,15 @@ fn covered_hosts(ingress: &Ingress, certificate: &Certificate) -> Vec<String> {
             (pattern, wildcard) => pattern == wildcard,
         })
     };
-    let rules = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
+    let rules = ingress
+        .spec
+        .iter()
+        .flat_map(|spec| spec.rules.iter().flatten());
     let hosts = rules.filter_map(|rule| rule.host.as_deref());
-    hosts.filter(|host| HostMatch::parse(host).is_ok_and(|host| covers(&host))).map(str::to_owned).collect()
+    hosts
+        .filter(|host| HostMatch::parse(host).is_ok_and(|host| covers(&host)))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The certificate of a Secret, with whatever is wrong said on `object`.
@@ -100,18 +151,30 @@ fn secret(
     findings: &mut Findings,
 ) -> Option<Arc<Certificate>> {
     let Some(secret) = snapshot.secrets.get(key) else {
-        let message = format!("Secret {key} does not exist or is not of type kubernetes.io/tls; the default certificate answers");
+        let message = format!(
+            "Secret {key} does not exist or is not of type kubernetes.io/tls; the default certificate answers"
+        );
         findings.error(object, field, "SecretNotFound", message);
         return None;
     };
     match settings.certificates.load(key, secret) {
         Loaded::Good(certificate) => Some(certificate),
         Loaded::Stale(certificate, reason) => {
-            findings.error(object, field, "InvalidCertificate", format!("Secret {key}: {reason}; its last good certificate is kept"));
+            findings.error(
+                object,
+                field,
+                "InvalidCertificate",
+                format!("Secret {key}: {reason}; its last good certificate is kept"),
+            );
             Some(certificate)
         }
         Loaded::Bad(reason) => {
-            findings.error(object, field, "InvalidCertificate", format!("Secret {key}: {reason}; the default certificate answers"));
+            findings.error(
+                object,
+                field,
+                "InvalidCertificate",
+                format!("Secret {key}: {reason}; the default certificate answers"),
+            );
             None
         }
     }

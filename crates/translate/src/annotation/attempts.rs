@@ -12,7 +12,9 @@ pub(super) const ATTEMPTS: Annotation = Annotation {
     doc: "Endpoints to try when one cannot be connected to, or closed a connection at rest. Default 3.",
     example: "2",
     apply: |policy, value| {
-        let number: u32 = value.parse().map_err(|_| "it is no whole number".to_owned())?;
+        let number: u32 = value
+            .parse()
+            .map_err(|_| "it is no whole number".to_owned())?;
         if number > MAX_ATTEMPTS {
             return Err(format!("it is more than {MAX_ATTEMPTS}"));
         }

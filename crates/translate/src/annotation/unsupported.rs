@@ -11,31 +11,116 @@ use std::fmt::Write;
 
 /// They protect what is behind them, so without them nothing may be served.
 const SECURITY: &[&str] = &[
-    "allowlist-source-range", "auth-proxy-set-headers", "auth-secret", "auth-secret-type", "auth-signin", "auth-snippet",
-    "auth-tls-match-cn", "auth-tls-pass-certificate-to-upstream", "auth-tls-secret", "auth-tls-verify-client",
-    "auth-tls-verify-depth", "auth-type", "auth-url", "configuration-snippet", "denylist-source-range", "enable-modsecurity",
-    "enable-owasp-core-rules", "limit-allowlist", "limit-connections", "limit-rpm", "limit-rps", "limit-whitelist",
-    "modsecurity-snippet", "modsecurity-transaction-id", "proxy-ssl-secret", "proxy-ssl-verify", "satisfy", "server-snippet",
-    "ssl-passthrough", "stream-snippet", "whitelist-source-range",
+    "allowlist-source-range",
+    "auth-proxy-set-headers",
+    "auth-secret",
+    "auth-secret-type",
+    "auth-signin",
+    "auth-snippet",
+    "auth-tls-match-cn",
+    "auth-tls-pass-certificate-to-upstream",
+    "auth-tls-secret",
+    "auth-tls-verify-client",
+    "auth-tls-verify-depth",
+    "auth-type",
+    "auth-url",
+    "configuration-snippet",
+    "denylist-source-range",
+    "enable-modsecurity",
+    "enable-owasp-core-rules",
+    "limit-allowlist",
+    "limit-connections",
+    "limit-rpm",
+    "limit-rps",
+    "limit-whitelist",
+    "modsecurity-snippet",
+    "modsecurity-transaction-id",
+    "proxy-ssl-secret",
+    "proxy-ssl-verify",
+    "satisfy",
+    "server-snippet",
+    "ssl-passthrough",
+    "stream-snippet",
+    "whitelist-source-range",
 ];
 
 /// They change what is served; it is served without the change.
 const BEHAVIOUR: &[&str] = &[
-    "affinity", "affinity-canary-behavior", "affinity-mode", "app-root", "auth-always-set-cookie", "auth-cache-duration",
-    "auth-cache-key", "auth-method", "auth-realm", "auth-request-redirect", "auth-response-headers",
-    "auth-signin-redirect-param", "auth-tls-error-page", "canary-by-cookie", "canary-by-header", "canary-by-header-pattern",
-    "canary-by-header-value", "canary-weight", "canary-weight-total", "connection-proxy-header", "cors-allow-credentials",
-    "cors-allow-headers", "cors-allow-methods", "cors-allow-origin", "cors-expose-headers", "cors-max-age", "custom-headers",
-    "custom-http-errors", "default-backend", "disable-proxy-intercept-errors", "enable-cors", "enable-global-auth",
-    "force-ssl-redirect", "from-to-www-redirect", "limit-burst-multiplier", "limit-rate", "limit-rate-after", "load-balance",
-    "mirror-host", "mirror-request-body", "mirror-target", "permanent-redirect", "permanent-redirect-code",
-    "preserve-trailing-slash", "proxy-cookie-domain", "proxy-cookie-path", "proxy-next-upstream", "proxy-next-upstream-timeout",
-    "proxy-redirect-from", "proxy-redirect-to", "proxy-ssl-name", "proxy-ssl-server-name", "relative-redirects",
-    "rewrite-target", "server-alias", "service-upstream", "session-cookie-change-on-failure",
-    "session-cookie-conditional-samesite-none", "session-cookie-domain", "session-cookie-expires", "session-cookie-max-age",
-    "session-cookie-name", "session-cookie-path", "session-cookie-samesite", "session-cookie-secure", "ssl-redirect",
-    "temporal-redirect", "temporal-redirect-code", "upstream-hash-by", "upstream-hash-by-subset", "upstream-hash-by-subset-size",
-    "upstream-vhost", "use-port-in-redirects", "use-regex", "x-forwarded-prefix",
+    "affinity",
+    "affinity-canary-behavior",
+    "affinity-mode",
+    "app-root",
+    "auth-always-set-cookie",
+    "auth-cache-duration",
+    "auth-cache-key",
+    "auth-method",
+    "auth-realm",
+    "auth-request-redirect",
+    "auth-response-headers",
+    "auth-signin-redirect-param",
+    "auth-tls-error-page",
+    "canary-by-cookie",
+    "canary-by-header",
+    "canary-by-header-pattern",
+    "canary-by-header-value",
+    "canary-weight",
+    "canary-weight-total",
+    "connection-proxy-header",
+    "cors-allow-credentials",
+    "cors-allow-headers",
+    "cors-allow-methods",
+    "cors-allow-origin",
+    "cors-expose-headers",
+    "cors-max-age",
+    "custom-headers",
+    "custom-http-errors",
+    "default-backend",
+    "disable-proxy-intercept-errors",
+    "enable-cors",
+    "enable-global-auth",
+    "force-ssl-redirect",
+    "from-to-www-redirect",
+    "limit-burst-multiplier",
+    "limit-rate",
+    "limit-rate-after",
+    "load-balance",
+    "mirror-host",
+    "mirror-request-body",
+    "mirror-target",
+    "permanent-redirect",
+    "permanent-redirect-code",
+    "preserve-trailing-slash",
+    "proxy-cookie-domain",
+    "proxy-cookie-path",
+    "proxy-next-upstream",
+    "proxy-next-upstream-timeout",
+    "proxy-redirect-from",
+    "proxy-redirect-to",
+    "proxy-ssl-name",
+    "proxy-ssl-server-name",
+    "relative-redirects",
+    "rewrite-target",
+    "server-alias",
+    "service-upstream",
+    "session-cookie-change-on-failure",
+    "session-cookie-conditional-samesite-none",
+    "session-cookie-domain",
+    "session-cookie-expires",
+    "session-cookie-max-age",
+    "session-cookie-name",
+    "session-cookie-path",
+    "session-cookie-samesite",
+    "session-cookie-secure",
+    "ssl-redirect",
+    "temporal-redirect",
+    "temporal-redirect-code",
+    "upstream-hash-by",
+    "upstream-hash-by-subset",
+    "upstream-hash-by-subset-size",
+    "upstream-vhost",
+    "use-port-in-redirects",
+    "use-regex",
+    "x-forwarded-prefix",
 ];
 
 /// Whether a name behind the prefix is in one of the lists.
@@ -44,8 +129,16 @@ pub fn is_listed(name: &str) -> bool {
 }
 
 /// Reads what these annotations mean for us.
-pub(super) fn apply(all: &BTreeMap<String, String>, policy: &mut Policy, object: &ObjectRef, findings: &mut Findings) {
-    let set = |name: &str| all.get(&format!("{NGINX_PREFIX}{name}")).map(|value| value.trim());
+pub(super) fn apply(
+    all: &BTreeMap<String, String>,
+    policy: &mut Policy,
+    object: &ObjectRef,
+    findings: &mut Findings,
+) {
+    let set = |name: &str| {
+        all.get(&format!("{NGINX_PREFIX}{name}"))
+            .map(|value| value.trim())
+    };
     let is_true = |name: &str| set(name) == Some("true");
     let harmless = |name: &str| match set(name) {
         // Switched off in so many words.
@@ -56,38 +149,87 @@ pub(super) fn apply(all: &BTreeMap<String, String>, policy: &mut Policy, object:
     if is_true("canary") {
         policy.withdrawn = true;
         let message = "canary Ingresses are not supported; it is not served, and the Ingress it stands beside serves everything";
-        findings.error(object, "metadata.annotations", "UnsupportedAnnotation", message.to_owned());
+        findings.error(
+            object,
+            "metadata.annotations",
+            "UnsupportedAnnotation",
+            message.to_owned(),
+        );
     }
-    let protecting: Vec<&str> = SECURITY.iter().copied().filter(|name| set(name).is_some() && !harmless(name)).collect();
+    let protecting: Vec<&str> = SECURITY
+        .iter()
+        .copied()
+        .filter(|name| set(name).is_some() && !harmless(name))
+        .collect();
     if !protecting.is_empty() {
         policy.closed = Some("unsupported_security_annotation");
-        let message = format!("not supported, so its routes answer 503 rather than serve unprotected: {}", protecting.join(", "));
-        findings.error(object, "metadata.annotations", "UnsupportedSecurityAnnotation", message);
+        let message = format!(
+            "not supported, so its routes answer 503 rather than serve unprotected: {}",
+            protecting.join(", ")
+        );
+        findings.error(
+            object,
+            "metadata.annotations",
+            "UnsupportedSecurityAnnotation",
+            message,
+        );
     }
     if let Some(protocol) = set("backend-protocol")
         && !protocol.eq_ignore_ascii_case("HTTP")
     {
         policy.closed = Some("unsupported_backend_protocol");
-        let message = "backend-protocol other than HTTP is not supported; its routes answer 503".to_owned();
-        findings.error(object, "metadata.annotations", "UnsupportedBackendProtocol", message);
+        let message =
+            "backend-protocol other than HTTP is not supported; its routes answer 503".to_owned();
+        findings.error(
+            object,
+            "metadata.annotations",
+            "UnsupportedBackendProtocol",
+            message,
+        );
     }
     policy.regex = is_true("use-regex") || set("rewrite-target").is_some();
-    let ignored: Vec<&str> = BEHAVIOUR.iter().copied().filter(|name| set(name).is_some() && !harmless(name)).collect();
+    let ignored: Vec<&str> = BEHAVIOUR
+        .iter()
+        .copied()
+        .filter(|name| set(name).is_some() && !harmless(name))
+        .collect();
     if !ignored.is_empty() {
         let message = format!("not supported and ignored: {}", ignored.join(", "));
-        findings.warning(object, "metadata.annotations", "UnsupportedAnnotation", message);
+        findings.warning(
+            object,
+            "metadata.annotations",
+            "UnsupportedAnnotation",
+            message,
+        );
     }
 }
 
 /// The lists, for the documentation.
 pub(super) fn markdown() -> String {
-    let list = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let list = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let mut out = String::from("\n## ingress-nginx annotations that are not acted on\n\n");
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "Behind `{NGINX_PREFIX}`. Nothing is ignored in silence but what only tunes nginx itself.\n");
-    let _ = writeln!(out, "- **The route answers 503**, never unprotected: {}, and `backend-protocol` other than `HTTP`.", list(SECURITY));
+    let _ = writeln!(
+        out,
+        "Behind `{NGINX_PREFIX}`. Nothing is ignored in silence but what only tunes nginx itself.\n"
+    );
+    let _ = writeln!(
+        out,
+        "- **The route answers 503**, never unprotected: {}, and `backend-protocol` other than `HTTP`.",
+        list(SECURITY)
+    );
     let _ = writeln!(out, "- **The Ingress is not served**: `canary: \"true\"`.");
-    let _ = writeln!(out, "- **Ignored, with a warning on the object**: {}.", list(BEHAVIOUR));
+    let _ = writeln!(
+        out,
+        "- **Ignored, with a warning on the object**: {}.",
+        list(BEHAVIOUR)
+    );
     let _ = writeln!(
         out,
         "- With `use-regex` or `rewrite-target`, a path that is a regular expression is taken off with a diagnostic; plain paths are served."

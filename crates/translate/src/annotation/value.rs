@@ -11,7 +11,9 @@ pub(super) const DURATION: &str = "a duration (`500ms`, `2s`, `1m`, `1h`, or sec
 /// Reads a duration above 0 and up to 24 hours; a bare number is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().map_err(|_| "it does not start with a number".to_owned())?;
+    let number: u64 = text[..digits]
+        .parse()
+        .map_err(|_| "it does not start with a number".to_owned())?;
     let duration = match text[digits..].trim() {
         "ms" => Some(Duration::from_millis(number)),
         "" | "s" => Some(Duration::from_secs(number)),
@@ -29,7 +31,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// Reads a size in bytes: `8m` as nginx writes it, `8Mi` as Kubernetes does.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().map_err(|_| "it does not start with a number".to_owned())?;
+    let number: u64 = text[..digits]
+        .parse()
+        .map_err(|_| "it does not start with a number".to_owned())?;
     let unit: u64 = match text[digits..].trim() {
         "" | "b" | "B" => 1,
         "k" | "K" | "Ki" => 1 << 10,
@@ -37,7 +41,9 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "g" | "G" | "Gi" => 1 << 30,
         unit => return Err(format!("the unit {unit:?} is none of k, m, g, Ki, Mi, Gi")),
     };
-    number.checked_mul(unit).ok_or_else(|| "it is too large".into())
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| "it is too large".into())
 }
 
 #[cfg(test)]
@@ -46,17 +52,42 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in [("500ms", 500), ("2s", 2_000), ("2", 2_000), ("1m", 60_000), ("24h", 86_400_000)] {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("2", 2_000),
+            ("1m", 60_000),
+            ("24h", 86_400_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["-1s", "99999h", "1e9", "NaN", "", "s", "0", "0s", "1.5s", "18446744073709551615h", "99999999999999999999s", "2s;"] {
+        for bad in [
+            "-1s",
+            "99999h",
+            "1e9",
+            "NaN",
+            "",
+            "s",
+            "0",
+            "0s",
+            "1.5s",
+            "18446744073709551615h",
+            "99999999999999999999s",
+            "2s;",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("1m", 1 << 20), ("8k", 8192), ("2Gi", 2 << 30), ("10", 10)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1m", 1 << 20),
+            ("8k", 8192),
+            ("2Gi", 2 << 30),
+            ("10", 10),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for bad in ["-1", "1e9", "x", "", "1t", "18446744073709551615g"] {

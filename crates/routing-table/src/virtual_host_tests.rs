@@ -1,0 +1,137 @@
+//! The index finds what a plain walk over all routes finds.
+#![allow(
+    clippy::unwrap_used,
+    reason = "test code: a failed unwrap is a failed test"
+)]
+
+use super::*;
+use crate::id::RouteId;
+use crate::route::{Action, DirectResponse};
+use proptest::prelude::*;
+
+fn route(name: usize, path: PathMatch) -> Route {
+    let id = RouteId {
+        kind: "Ingress",
+        namespace: "a".into(),
+        name: name.to_string().into(),
+        rule: "".into(),
+    };
+    let action = Action::Respond(DirectResponse {
+        status: 503,
+        reason: "test",
+    });
+    Route {
+        id,
+        path,
+        timeouts: Default::default(),
+        limits: Default::default(),
+        retry: Default::default(),
+        action,
+    }
+}
+
+/// The rules as the documentation has them, without any index.
+fn naive<'a>(hosts: &'a [VirtualHost], host: &str, path: &str) -> Option<&'a Route> {
+    let rank = |matcher: &HostMatch| match matcher {
+        HostMatch::Exact(_) => 0,
+        HostMatch::Wildcard(_) => 1,
+        HostMatch::Any => 2,
+    };
+    let best = hosts
+        .iter()
+        .filter(|one| one.host.matches(host))
+        .map(|one| rank(&one.host))
+        .min()?;
+    let routes = hosts
+        .iter()
+        .filter(|one| one.host.matches(host) && rank(&one.host) == best)
+        .flat_map(|one| &one.routes);
+    // `min_by` keeps the first of equals, which is the oldest.
+    routes
+        .filter(|route| route.path.matches(path))
+        .min_by(|a, b| a.precedence(b))
+}
+
+fn host_pattern() -> impl Strategy<Value = HostMatch> {
+    "(\\*\\.)?([ab]\\.){0,2}(t|u)|".prop_map(|pattern| HostMatch::parse(&pattern).unwrap())
+}
+
+fn path_pattern() -> impl Strategy<Value = PathMatch> {
+    ("(/[ab]{0,2}){1,3}/?", 0..3).prop_map(|(path, kind)| match kind {
+        0 => PathMatch::Exact(path.as_str().into()),
+        1 => PathMatch::prefix(&path),
+        _ => PathMatch::StartsWith(path.as_str().into()),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn the_index_agrees_with_a_walk(
+        rules in prop::collection::vec((host_pattern(), path_pattern()), 0..20),
+        asked in prop::collection::vec(("([ab]\\.){0,3}(t|u)", "(/[ab]{0,3}){1,4}/?"), 1..20),
+    ) {
+        let hosts: Vec<_> = rules
+            .into_iter()
+            .enumerate()
+            .map(|(n, (host, path))| VirtualHost { host, routes: vec![route(n, path)] })
+            .collect();
+        let index = VirtualHosts::new(hosts.clone(), None);
+        for (host, path) in asked {
+            let found = index.find(&host, &path).map(|position| &*index.routes()[position]);
+            prop_assert_eq!(found, naive(&hosts, &host, &path), "{} {}", host, path);
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_hosts_agree_with_a_walk() {
+    let hosts: Vec<_> = (0..10_000)
+        .map(|n| {
+            let pattern = if n % 10 == 0 {
+                format!("*.w{n}.test")
+            } else {
+                format!("h{n}.test")
+            };
+            VirtualHost {
+                host: HostMatch::parse(&pattern).unwrap(),
+                routes: vec![route(n, PathMatch::prefix(&format!("/{}", n % 3)))],
+            }
+        })
+        .collect();
+    let index = VirtualHosts::new(hosts.clone(), Some(route(99_999, PathMatch::prefix("/"))));
+    for n in (0..10_000).step_by(97) {
+        for host in [
+            format!("h{n}.test"),
+            format!("x.w{n}.test"),
+            format!("w{n}.test"),
+            format!("x.y.w{n}.test"),
+        ] {
+            for path in ["/0", "/1/x", "/2"] {
+                let found = index
+                    .find(&host, path)
+                    .map(|position| index.routes()[position].id.name.to_string());
+                let expected = naive(&hosts, &host, path)
+                    .map_or("99999".to_owned(), |route| route.id.name.to_string());
+                assert_eq!(found, Some(expected), "{host}{path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_exact_host_hides_a_wildcard_and_both_hide_any() {
+    let rules = [("", "/any"), ("*.a.test", "/wild"), ("x.a.test", "/exact")];
+    let host = |(name, (host, path)): (usize, &(&str, &str))| VirtualHost {
+        host: HostMatch::parse(host).unwrap(),
+        routes: vec![route(name, PathMatch::prefix(path))],
+    };
+    let index = VirtualHosts::new(rules.iter().enumerate().map(host).collect(), None);
+    let finds = |host: &str, path: &str| index.find(host, path).is_some();
+    assert!(
+        finds("x.a.test", "/exact") && !finds("x.a.test", "/wild") && !finds("x.a.test", "/any")
+    );
+    assert!(finds("y.a.test", "/wild") && !finds("y.a.test", "/any"));
+    assert!(finds("other.test", "/any"));
+}
