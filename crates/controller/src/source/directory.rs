@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_secs(10);
 pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metrics, shutdown: CancellationToken) -> Result<(), ReadError> {
     let (mut memory, loaded) = load_aside(Memory::default(), &path).await;
     let mut said = Vec::new();
-    send(&loaded?, &mut said, &changes, &metrics).await;
+    send(&loaded?.unwrap_or_default(), &mut said, &changes, &metrics).await;
     let (notify, mut notified) = mpsc::channel::<()>(1);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading a file is an event too, and it is us who read.
@@ -58,10 +58,11 @@ pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metric
         let loaded;
         (memory, loaded) = load_aside(memory, &path).await;
         let failure = match loaded {
-            Ok(loaded) => {
+            Ok(Some(loaded)) => {
                 send(&loaded, &mut said, &changes, &metrics).await;
                 None
             }
+            Ok(None) => None,
             Err(error) => Some(error.to_string()),
         };
         if let Some(error) = failure.as_ref().filter(|error| failed.as_ref() != Some(*error)) {
@@ -72,12 +73,12 @@ pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metric
     }
 }
 
-/// Reads on a thread where a slow disk stops nobody else.
-async fn load_aside(mut memory: Memory, path: &Path) -> (Memory, Result<Loaded, ReadError>) {
+/// Reads what has changed, on a thread where a slow disk stops nobody else.
+async fn load_aside(mut memory: Memory, path: &Path) -> (Memory, Result<Option<Loaded>, ReadError>) {
     let path = path.to_owned();
     let name = path.clone();
     let read = tokio::task::spawn_blocking(move || {
-        let loaded = memory.load(&path);
+        let loaded = memory.load_changed(&path);
         (memory, loaded)
     });
     // Only if reading panics; then nothing is remembered, and the next reading shows what is there.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use translate::manifest::{Item, Located, parse};
 use translate::{Kind, Object, ObjectKey};
@@ -87,20 +88,34 @@ pub fn load(path: &Path) -> Result<Loaded, ReadError> {
 
 /// What each file held when it was last readable.
 #[derive(Debug, Default)]
-pub(super) struct Memory(BTreeMap<PathBuf, Vec<(Object, usize)>>);
+pub(super) struct Memory {
+    files: BTreeMap<PathBuf, Vec<(Object, usize)>>,
+    /// Of the path as it was just before it was last read.
+    signature: Option<Signature>,
+}
 
 impl Memory {
+    /// Reads a path if it is not as it was when it was last read.
+    pub(super) fn load_changed(&mut self, path: &Path) -> Result<Option<Loaded>, ReadError> {
+        let signature = signature(path);
+        if signature.is_some() && signature == self.signature {
+            return Ok(None);
+        }
+        self.signature = signature;
+        self.load(path).map(Some)
+    }
+
     /// Reads a path, and remembers what it read.
     pub(super) fn load(&mut self, path: &Path) -> Result<Loaded, ReadError> {
         let mut out = Loaded::default();
         let files = files(path, &mut out.problems).map_err(|source| ReadError { path: path.to_owned(), source })?;
         // What stands below a directory that cannot be read at the moment is not gone.
         let kept = |known: &PathBuf| files.contains(known) || out.problems.iter().any(|problem| known.starts_with(&problem.origin.file));
-        self.0.retain(|known, _| kept(known));
-        let all: BTreeSet<PathBuf> = files.iter().chain(self.0.keys()).cloned().collect();
+        self.files.retain(|known, _| kept(known));
+        let all: BTreeSet<PathBuf> = files.iter().chain(self.files.keys()).cloned().collect();
         let mut seen: BTreeMap<(Kind, ObjectKey), Origin> = BTreeMap::new();
         for file in all {
-            let found = if files.contains(&file) { self.load_file(&file, &mut out) } else { self.0.get(&file).cloned().unwrap_or_default() };
+            let found = if files.contains(&file) { self.load_file(&file, &mut out) } else { self.files.get(&file).cloned().unwrap_or_default() };
             for (object, line) in found {
                 let origin = Origin { file: file.clone(), line };
                 let name = (object.kind(), object.key());
@@ -144,12 +159,27 @@ impl Memory {
                 }
             }
         }
-        if broken && let Some(before) = self.0.get(file) {
+        if broken && let Some(before) = self.files.get(file) {
             return before.clone();
         }
-        self.0.insert(file.to_owned(), objects.clone());
+        self.files.insert(file.to_owned(), objects.clone());
         objects
     }
+}
+
+/// What tells whether anything below a path has changed, for a fraction of the price of reading it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Signature(Vec<(PathBuf, u64, u64, std::time::SystemTime)>);
+
+/// The signature of a path; `None` if something in it cannot be looked at, which should be tried again each time.
+pub(super) fn signature(path: &Path) -> Option<Signature> {
+    let mut problems = Vec::new();
+    let files = files(path, &mut problems).ok().filter(|_| problems.is_empty())?;
+    let of = |file: PathBuf| {
+        let metadata = std::fs::metadata(&file).ok()?;
+        Some((file, metadata.ino(), metadata.len(), metadata.modified().ok()?))
+    };
+    files.into_iter().map(of).collect::<Option<_>>().map(Signature)
 }
 
 /// The manifest files of a path. A directory in it that cannot be read is a problem.

@@ -47,7 +47,7 @@ pub(super) async fn watch(api: Api<DeserializeGuard<Service>>, highest: Highest,
         let Ok(list) = api.list(&ListParams::default().limit(1)).await else { continue };
         if highest.is_back(version(list.metadata.resource_version.as_deref())) {
             tracing::warn!("the API server went back in time; everything is listed again");
-            let _ = &restart;
+            restart.send_replace(());
         }
     }
 }
