@@ -46,7 +46,10 @@ impl Batch {
 
     /// When to translate next.
     pub fn due(&self) -> Option<Instant> {
-        let soon = self.first.zip(self.last).map(|(first, last)| (last + self.quiet).min(first + self.longest));
+        let soon = self
+            .first
+            .zip(self.last)
+            .map(|(first, last)| (last + self.quiet).min(first + self.longest));
         let soon = soon.map(|at| self.built.map_or(at, |built| at.max(built + self.interval)));
         match (soon, self.later) {
             (Some(soon), Some(later)) => Some(soon.min(later)),

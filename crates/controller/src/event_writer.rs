@@ -54,15 +54,22 @@ struct Limiter {
 
 impl Limiter {
     fn new(now: Instant) -> Self {
-        Self { known: BTreeSet::new(), said: BTreeMap::new(), tokens: BURST, filled: now }
+        Self {
+            known: BTreeSet::new(),
+            said: BTreeMap::new(),
+            tokens: BURST,
+            filled: now,
+        }
     }
 
     /// The diagnostics to say now. The others stay unknown, so that the next call comes back to them; `bool` tells whether
     /// there are any.
     fn admit(&mut self, diagnostics: &[Diagnostic], now: Instant) -> (Vec<Diagnostic>, bool) {
-        self.tokens = (self.tokens + now.duration_since(self.filled).as_secs_f64() * PER_SECOND).min(BURST);
+        self.tokens =
+            (self.tokens + now.duration_since(self.filled).as_secs_f64() * PER_SECOND).min(BURST);
         self.filled = now;
-        self.said.retain(|_, (at, _)| now.duration_since(*at) < AGAIN);
+        self.said
+            .retain(|_, (at, _)| now.duration_since(*at) < AGAIN);
         let current: BTreeSet<Diagnostic> = diagnostics.iter().cloned().collect();
         self.known.retain(|known| current.contains(known));
         let (mut admitted, mut held) = (Vec::new(), false);
@@ -101,7 +108,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let mut leading = Leading::new(leader);
-    let mut writer = Writer { client, instance, metrics, said: BTreeMap::new(), logged: None };
+    let mut writer = Writer {
+        client,
+        instance,
+        metrics,
+        said: BTreeMap::new(),
+        logged: None,
+    };
     let mut limiter = Limiter::new(now());
     let mut due = now();
     loop {
@@ -110,7 +123,9 @@ pub async fn run(
             let (admitted, held) = limiter.admit(&current.diagnostics, now());
             due = now() + if held { HELD } else { RECHECK };
             for diagnostic in admitted {
-                let written = !shutdown.is_cancelled() && leading.may_write().await && writer.write(&diagnostic).await;
+                let written = !shutdown.is_cancelled()
+                    && leading.may_write().await
+                    && writer.write(&diagnostic).await;
                 if !written {
                     limiter.take_back(&diagnostic);
                     due = due.min(now() + HELD);
@@ -156,7 +171,10 @@ impl Writer {
     async fn write(&mut self, diagnostic: &Diagnostic) -> bool {
         let event = event(diagnostic, &self.instance, MicroTime(Timestamp::now()));
         let name = event.metadata.name.clone().unwrap_or_default();
-        let api: Api<Event> = Api::namespaced(self.client.clone(), event.metadata.namespace.as_deref().unwrap_or_default());
+        let api: Api<Event> = Api::namespaced(
+            self.client.clone(),
+            event.metadata.namespace.as_deref().unwrap_or_default(),
+        );
         if self.said.len() >= REMEMBERED {
             self.said.clear();
         }
@@ -167,8 +185,10 @@ impl Writer {
                 // It was said before, by us or by the last leader.
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     *times = (*times).max(2);
-                    let series = json!({"series": {"count": *times, "lastObservedTime": event.event_time}});
-                    api.patch(&name, &PatchParams::default(), &Patch::Merge(series)).await
+                    let series =
+                        json!({"series": {"count": *times, "lastObservedTime": event.event_time}});
+                    api.patch(&name, &PatchParams::default(), &Patch::Merge(series))
+                        .await
                 }
                 result => result,
             }
@@ -180,7 +200,10 @@ impl Writer {
         };
         self.metrics.events.with_label_values(&[label]).inc();
         let Some(error) = error else { return true };
-        if self.logged.is_none_or(|at| now().duration_since(at) >= LOG_EVERY) {
+        if self
+            .logged
+            .is_none_or(|at| now().duration_since(at) >= LOG_EVERY)
+        {
             self.logged = Some(now());
             tracing::warn!(object = %diagnostic.object, error, "Event was not written");
         }
@@ -191,13 +214,21 @@ impl Writer {
 /// The Event for a diagnostic. Its name is made of what it says, so that every replica gives it the same one.
 fn event(diagnostic: &Diagnostic, instance: &str, now: MicroTime) -> Event {
     let object = &diagnostic.object;
-    let place = if diagnostic.field.is_empty() { String::new() } else { format!("{}: ", diagnostic.field) };
+    let place = if diagnostic.field.is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", diagnostic.field)
+    };
     let note = first_bytes(&format!("{place}{}", diagnostic.message), MAX_NOTE).to_owned();
     let mut hasher = DefaultHasher::new();
     (&object.uid, diagnostic.reason, &note).hash(&mut hasher);
     let namespace = Some(object.key.namespace.clone()).filter(|namespace| !namespace.is_empty());
     let metadata = ObjectMeta {
-        name: Some(format!("{}.{:016x}", first_bytes(&object.key.name, MAX_NAME), hasher.finish())),
+        name: Some(format!(
+            "{}.{:016x}",
+            first_bytes(&object.key.name, MAX_NAME),
+            hasher.finish()
+        )),
         // Where Events about objects without a namespace go.
         namespace: namespace.clone().or_else(|| Some("default".to_owned())),
         ..ObjectMeta::default()
@@ -234,8 +265,18 @@ mod tests {
     use translate::{Kind, ObjectKey, ObjectRef, Severity};
 
     fn diagnostic(uid: &str, message: &str) -> Diagnostic {
-        let object = ObjectRef { kind: Kind::Ingress, key: ObjectKey::new("shop", uid), uid: uid.into() };
-        Diagnostic { object, field: String::new(), severity: Severity::Error, reason: "BackendNotFound", message: message.into() }
+        let object = ObjectRef {
+            kind: Kind::Ingress,
+            key: ObjectKey::new("shop", uid),
+            uid: uid.into(),
+        };
+        Diagnostic {
+            object,
+            field: String::new(),
+            severity: Severity::Error,
+            reason: "BackendNotFound",
+            message: message.into(),
+        }
     }
 
     #[test]
@@ -246,7 +287,10 @@ mod tests {
         assert_eq!(limiter.admit(&wrong, start), (wrong.to_vec(), false));
         assert_eq!(limiter.admit(&wrong, start + AGAIN * 2), (vec![], false));
         assert_eq!(limiter.admit(&[], start + AGAIN * 2), (vec![], false));
-        assert_eq!(limiter.admit(&wrong, start + AGAIN * 3), (wrong.to_vec(), false));
+        assert_eq!(
+            limiter.admit(&wrong, start + AGAIN * 3),
+            (wrong.to_vec(), false)
+        );
     }
 
     #[test]
@@ -256,7 +300,10 @@ mod tests {
         let mut said = 0;
         for second in 0..120 {
             let now = start + Duration::from_secs(second);
-            said += limiter.admit(&[diagnostic("a", &second.to_string())], now).0.len();
+            said += limiter
+                .admit(&[diagnostic("a", &second.to_string())], now)
+                .0
+                .len();
         }
         assert_eq!(said, 2);
     }
@@ -264,8 +311,16 @@ mod tests {
     #[test]
     fn an_event_has_the_same_name_everywhere_and_fits() {
         let now = MicroTime(Timestamp::UNIX_EPOCH);
-        let one = event(&diagnostic("a", &"\u{e4}".repeat(600)), "replica-1", now.clone());
-        let two = event(&diagnostic("a", &"\u{e4}".repeat(600)), "replica-2", now.clone());
+        let one = event(
+            &diagnostic("a", &"\u{e4}".repeat(600)),
+            "replica-1",
+            now.clone(),
+        );
+        let two = event(
+            &diagnostic("a", &"\u{e4}".repeat(600)),
+            "replica-2",
+            now.clone(),
+        );
         let other = event(&diagnostic("a", "y"), "replica-1", now);
         assert_eq!(one.metadata.name, two.metadata.name);
         assert_ne!(one.metadata.name, other.metadata.name);
@@ -280,14 +335,19 @@ mod tests {
         assert_eq!(limiter.admit(&wrong, start).0.len(), 1);
         limiter.take_back(&wrong[0]);
         assert_eq!(limiter.admit(&wrong, start + AGAIN / 2), (vec![], true));
-        assert_eq!(limiter.admit(&wrong, start + AGAIN), (wrong.to_vec(), false));
+        assert_eq!(
+            limiter.admit(&wrong, start + AGAIN),
+            (wrong.to_vec(), false)
+        );
     }
 
     #[test]
     fn a_flood_is_spread_out_and_nothing_is_lost() {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
-        let wrong: Vec<_> = (0..100).map(|n| diagnostic(&format!("{n:03}"), "x")).collect();
+        let wrong: Vec<_> = (0..100)
+            .map(|n| diagnostic(&format!("{n:03}"), "x"))
+            .collect();
         let (first, held) = limiter.admit(&wrong, start);
         assert_eq!((first.len(), held), (50, true));
         let (second, held) = limiter.admit(&wrong, start + Duration::from_secs(5));

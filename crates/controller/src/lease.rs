@@ -60,11 +60,15 @@ impl Election {
                 now
             }
         };
-        let seconds = seen.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let seconds = seen
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok());
         match seen.holder_identity.as_deref().unwrap_or_default() {
             "" => Step::Take,
             holder if holder == identity => Step::Renew,
-            _ if now.duration_since(since) >= seconds.map_or(DURATION, Duration::from_secs) => Step::Take,
+            _ if now.duration_since(since) >= seconds.map_or(DURATION, Duration::from_secs) => {
+                Step::Take
+            }
             _ => Step::Wait,
         }
     }
@@ -148,11 +152,21 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 /// One try; says whether we hold the lease.
-async fn attempt(api: &Api<Lease>, name: &LeaseName, election: &mut Election) -> kube::Result<bool> {
+async fn attempt(
+    api: &Api<Lease>,
+    name: &LeaseName,
+    election: &mut Election,
+) -> kube::Result<bool> {
     let written = match api.get_opt(&name.name).await? {
         None => {
-            let metadata = ObjectMeta { name: Some(name.name.clone()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(spec(name, None)) };
+            let metadata = ObjectMeta {
+                name: Some(name.name.clone()),
+                ..ObjectMeta::default()
+            };
+            let lease = Lease {
+                metadata,
+                spec: Some(spec(name, None)),
+            };
             api.create(&PostParams::default(), &lease).await
         }
         Some(mut lease) => {
@@ -161,7 +175,8 @@ async fn attempt(api: &Api<Lease>, name: &LeaseName, election: &mut Election) ->
                 return Ok(false);
             }
             lease.spec = Some(spec(name, Some(&seen)));
-            api.replace(&name.name, &PostParams::default(), &lease).await
+            api.replace(&name.name, &PostParams::default(), &lease)
+                .await
         }
     };
     match written {
@@ -187,7 +202,10 @@ impl Leading {
     const GAP: Duration = Duration::from_secs(8);
 
     pub(crate) fn new(leader: watch::Receiver<bool>) -> Self {
-        Self { leader, checked: now() }
+        Self {
+            leader,
+            checked: now(),
+        }
     }
 
     /// Notes that the writer is alive.
@@ -218,9 +236,13 @@ fn spec(name: &LeaseName, seen: Option<&LeaseSpec>) -> LeaseSpec {
     LeaseSpec {
         holder_identity: Some(name.identity.clone()),
         lease_duration_seconds: Some(DURATION.as_secs() as i32),
-        acquire_time: ours.and_then(|ours| ours.acquire_time.clone()).or_else(|| Some(now.clone())),
+        acquire_time: ours
+            .and_then(|ours| ours.acquire_time.clone())
+            .or_else(|| Some(now.clone())),
         renew_time: Some(now),
-        lease_transitions: Some(transitions.saturating_add(i32::from(seen.is_some() && ours.is_none()))),
+        lease_transitions: Some(
+            transitions.saturating_add(i32::from(seen.is_some() && ours.is_none())),
+        ),
         ..LeaseSpec::default()
     }
 }
@@ -232,7 +254,8 @@ async fn resign(api: &Api<Lease>, name: &LeaseName) -> kube::Result<()> {
     {
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
-        api.replace(&name.name, &PostParams::default(), &lease).await?;
+        api.replace(&name.name, &PostParams::default(), &lease)
+            .await?;
     }
     Ok(())
 }
@@ -243,12 +266,17 @@ mod tests {
     use super::*;
 
     fn held_by(holder: &str, seconds: i32) -> LeaseSpec {
-        LeaseSpec { holder_identity: Some(holder.into()), lease_duration_seconds: Some(seconds), ..LeaseSpec::default() }
+        LeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: Some(seconds),
+            ..LeaseSpec::default()
+        }
     }
 
     #[track_caller]
     fn check(holder: &str, seconds_seen: u64, expected: Step) {
-        let (mut election, start, spec) = (Election::default(), Instant::now(), held_by(holder, 15));
+        let (mut election, start, spec) =
+            (Election::default(), Instant::now(), held_by(holder, 15));
         election.step(&spec, "me", start);
         let step = election.step(&spec, "me", start + Duration::from_secs(seconds_seen));
         assert_eq!(step, expected, "{holder:?} unchanged for {seconds_seen} s");
@@ -260,7 +288,10 @@ mod tests {
         check("me", 100, Step::Renew);
         check("other", 14, Step::Wait);
         check("other", 15, Step::Take);
-        assert_eq!(Election::default().step(&LeaseSpec::default(), "me", Instant::now()), Step::Take);
+        assert_eq!(
+            Election::default().step(&LeaseSpec::default(), "me", Instant::now()),
+            Step::Take
+        );
     }
 
     #[test]
@@ -273,22 +304,44 @@ mod tests {
             let now = start + Duration::from_secs(10 * n as u64);
             assert_eq!(election.step(&spec, "me", now), Step::Wait);
         }
-        assert_eq!(election.step(&spec, "me", start + Duration::from_secs(190 + 15)), Step::Take);
+        assert_eq!(
+            election.step(&spec, "me", start + Duration::from_secs(190 + 15)),
+            Step::Take
+        );
     }
 
     #[test]
     fn leading_ends_before_others_may_lead() {
         let start = Instant::now();
-        let election = Election { renewed: Some(start), ..Election::default() };
+        let election = Election {
+            renewed: Some(start),
+            ..Election::default()
+        };
         assert!(election.until().unwrap() + RETRY < start + DURATION);
     }
 
     #[test]
     fn a_new_holder_is_a_transition() {
-        let name = LeaseName { namespace: "a".into(), name: "b".into(), identity: "me".into() };
+        let name = LeaseName {
+            namespace: "a".into(),
+            name: "b".into(),
+            identity: "me".into(),
+        };
         let transitions = |seen: Option<&LeaseSpec>| spec(&name, seen).lease_transitions;
         assert_eq!(transitions(None), Some(0));
-        assert_eq!(transitions(Some(&LeaseSpec { lease_transitions: Some(3), ..held_by("other", 15) })), Some(4));
-        assert_eq!(transitions(Some(&LeaseSpec { lease_transitions: Some(3), ..held_by("me", 15) })), Some(3));
+        assert_eq!(
+            transitions(Some(&LeaseSpec {
+                lease_transitions: Some(3),
+                ..held_by("other", 15)
+            })),
+            Some(4)
+        );
+        assert_eq!(
+            transitions(Some(&LeaseSpec {
+                lease_transitions: Some(3),
+                ..held_by("me", 15)
+            })),
+            Some(3)
+        );
     }
 }

@@ -53,7 +53,12 @@ pub async fn run<E: std::fmt::Display>(
     report: watch::Sender<Option<Report>>,
     shutdown: CancellationToken,
 ) {
-    let Options { settings, mut batch, metrics, publish_service } = options;
+    let Options {
+        settings,
+        mut batch,
+        metrics,
+        publish_service,
+    } = options;
     let mut store = Store::default();
     let mut last: Option<Last> = None;
     // Whether there is something to report, and when there was last.
@@ -65,8 +70,14 @@ pub async fn run<E: std::fmt::Display>(
         }
     };
     loop {
-        let report_due = (stale && last.is_some()).then(|| reported.map_or_else(now, |at| at + REPORT_EVERY));
-        let due = batch.due().filter(|_| store.is_synced()).into_iter().chain(report_due).min();
+        let report_due =
+            (stale && last.is_some()).then(|| reported.map_or_else(now, |at| at + REPORT_EVERY));
+        let due = batch
+            .due()
+            .filter(|_| store.is_synced())
+            .into_iter()
+            .chain(report_due)
+            .min();
         let wait = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -87,7 +98,10 @@ pub async fn run<E: std::fmt::Display>(
         let mut taken = 0;
         while let Some(change) = next {
             // Ingress status and Service addresses are part of the report without being part of the table.
-            stale |= !matches!(&change, Change::Upsert(Object::EndpointSlice(_)) | Change::Delete(Kind::EndpointSlice, _));
+            stale |= !matches!(
+                &change,
+                Change::Upsert(Object::EndpointSlice(_)) | Change::Delete(Kind::EndpointSlice, _)
+            );
             for effect in store.apply(change) {
                 match effect {
                     Effect::Nothing => {}
@@ -96,7 +110,11 @@ pub async fn run<E: std::fmt::Display>(
                 }
             }
             taken += 1;
-            next = if taken < BURST { changes.try_recv().ok() } else { None };
+            next = if taken < BURST {
+                changes.try_recv().ok()
+            } else {
+                None
+            };
         }
         if !store.is_synced() {
             continue;
@@ -116,16 +134,40 @@ pub async fn run<E: std::fmt::Display>(
             let started = std::time::Instant::now();
             let made = translate::translate(store.snapshot(), &settings);
             metrics.translations.inc();
-            metrics.translation_seconds.observe(started.elapsed().as_secs_f64());
+            metrics
+                .translation_seconds
+                .observe(started.elapsed().as_secs_f64());
             batch.built(now());
-            count(&metrics, &store, last.as_ref().map(|last| &**last.diagnostics).unwrap_or_default(), &made.diagnostics);
-            let same = last.as_ref().is_some_and(|last| last.table == made.table && last.endpoints == made.endpoints);
+            count(
+                &metrics,
+                &store,
+                last.as_ref()
+                    .map(|last| &**last.diagnostics)
+                    .unwrap_or_default(),
+                &made.diagnostics,
+            );
+            let same = last
+                .as_ref()
+                .is_some_and(|last| last.table == made.table && last.endpoints == made.endpoints);
             if !same {
                 metrics.table_updates.inc();
-                publish(Update::Table(Arc::clone(&made.table), made.endpoints.clone()));
+                publish(Update::Table(
+                    Arc::clone(&made.table),
+                    made.endpoints.clone(),
+                ));
             }
-            let Translation { table, endpoints, diagnostics, claimed } = made;
-            last = Some(Last { table, endpoints, diagnostics: Arc::new(diagnostics), claimed });
+            let Translation {
+                table,
+                endpoints,
+                diagnostics,
+                claimed,
+            } = made;
+            last = Some(Last {
+                table,
+                endpoints,
+                diagnostics: Arc::new(diagnostics),
+                claimed,
+            });
             stale = true;
         }
         if let Some(last) = &last
@@ -159,11 +201,18 @@ fn now() -> Instant {
 }
 
 /// New endpoints of the clusters of these Services, where they differ.
-fn changed_endpoints(store: &Store, settings: &Settings, last: &Last, services: &BTreeSet<ObjectKey>) -> EndpointSets {
+fn changed_endpoints(
+    store: &Store,
+    settings: &Settings,
+    last: &Last,
+    services: &BTreeSet<ObjectKey>,
+) -> EndpointSets {
     let mut sets = EndpointSets::new();
     for service in services {
         let from = ClusterId::new(&service.namespace, &service.name, 0);
-        let clusters = last.endpoints.range(from..).take_while(|(id, _)| *id.namespace == *service.namespace && *id.service == *service.name);
+        let clusters = last.endpoints.range(from..).take_while(|(id, _)| {
+            *id.namespace == *service.namespace && *id.service == *service.name
+        });
         for (id, before) in clusters {
             let now = translate::endpoints(store.snapshot(), settings, id);
             if now != *before {
@@ -175,21 +224,38 @@ fn changed_endpoints(store: &Store, settings: &Settings, last: &Last, services: 
 }
 
 fn make_report(store: &Store, last: &Last, publish_service: Option<&ObjectKey>) -> Report {
-    let claimed: BTreeMap<_, _> = last.claimed.iter().map(|key| (key.clone(), store.status(key).to_vec())).collect();
-    let others = store.statuses().iter().filter(|(key, _)| !claimed.contains_key(*key));
+    let claimed: BTreeMap<_, _> = last
+        .claimed
+        .iter()
+        .map(|key| (key.clone(), store.status(key).to_vec()))
+        .collect();
+    let others = store
+        .statuses()
+        .iter()
+        .filter(|(key, _)| !claimed.contains_key(*key));
     Report {
         diagnostics: Arc::clone(&last.diagnostics),
-        unclaimed: others.map(|(key, addresses)| (key.clone(), addresses.clone())).collect(),
+        unclaimed: others
+            .map(|(key, addresses)| (key.clone(), addresses.clone()))
+            .collect(),
         claimed,
-        service_addresses: publish_service.map(|service| store.service_addresses(service).to_vec()).unwrap_or_default(),
+        service_addresses: publish_service
+            .map(|service| store.service_addresses(service).to_vec())
+            .unwrap_or_default(),
     }
 }
 
 fn count(metrics: &Metrics, store: &Store, before: &[Diagnostic], diagnostics: &[Diagnostic]) {
     for (kind, count) in store.counts() {
-        metrics.objects.with_label_values(&[kind.as_str()]).set(count as i64);
+        metrics
+            .objects
+            .with_label_values(&[kind.as_str()])
+            .set(count as i64);
     }
-    let mut counts: BTreeMap<[&str; 2], i64> = before.iter().map(|diagnostic| (labels(diagnostic), 0)).collect();
+    let mut counts: BTreeMap<[&str; 2], i64> = before
+        .iter()
+        .map(|diagnostic| (labels(diagnostic), 0))
+        .collect();
     for diagnostic in diagnostics {
         *counts.entry(labels(diagnostic)).or_default() += 1;
     }

@@ -80,7 +80,13 @@ fn step(current: &Status, wanted: &Status, written: Option<&Written>, now: Insta
     }
     match written {
         // We only have not heard of it yet.
-        Some(written) if written.wrote == *wanted && written.before == *current && now < written.at + ECHO => Step::Nothing,
+        Some(written)
+            if written.wrote == *wanted
+                && written.before == *current
+                && now < written.at + ECHO =>
+        {
+            Step::Nothing
+        }
         // Somebody else writes it too.
         Some(written) if written.wrote == *wanted && now < written.at + REWRITE => Step::Later,
         _ => Step::Write,
@@ -120,7 +126,15 @@ pub async fn run(
 ) {
     let leading = Leading::new(leader);
     let written = BTreeMap::new();
-    let mut writer = Writer { client, metrics, shutdown: shutdown.clone(), leading, written, node: None, logged: None };
+    let mut writer = Writer {
+        client,
+        metrics,
+        shutdown: shutdown.clone(),
+        leading,
+        written,
+        node: None,
+        logged: None,
+    };
     let mut wait = RECHECK;
     let mut due = Instant::now();
     loop {
@@ -132,7 +146,13 @@ pub async fn run(
                     None => true,
                 };
                 // A failure is tried again soon, then ever less often.
-                wait = if settled { RECHECK } else if wait >= RECHECK { RETRY } else { (wait * 2).min(RECHECK) };
+                wait = if settled {
+                    RECHECK
+                } else if wait >= RECHECK {
+                    RETRY
+                } else {
+                    (wait * 2).min(RECHECK)
+                };
                 due = Instant::now() + wait;
             }
         } else {
@@ -164,7 +184,9 @@ pub async fn run(
 impl Writer {
     /// Brings every status to what it should be; says whether nothing has to be tried again.
     async fn write_all(&mut self, settings: &Settings, report: &Report) -> bool {
-        let Some(wanted) = self.addresses(settings, report).await else { return false };
+        let Some(wanted) = self.addresses(settings, report).await else {
+            return false;
+        };
         if wanted.is_empty() {
             // A load balancer without an address yet, or a Service that is being replaced. What stands there stays: taking
             // it away would take names out of DNS.
@@ -194,11 +216,21 @@ impl Writer {
     /// An Ingress that moved to another class is not ours to advertise any more.
     async fn clear_unclaimed(&mut self, report: &Report) -> bool {
         let mut settled = true;
-        let left: Vec<_> = self.written.keys().filter(|key| !report.claimed.contains_key(*key)).cloned().collect();
+        let left: Vec<_> = self
+            .written
+            .keys()
+            .filter(|key| !report.claimed.contains_key(*key))
+            .cloned()
+            .collect();
         for key in left {
-            let Some(written) = self.written.get(&key) else { continue };
+            let Some(written) = self.written.get(&key) else {
+                continue;
+            };
             // Whatever else stands there now is somebody else's.
-            let ours = report.unclaimed.get(&key).is_some_and(|current| *current == written.wrote || *current == written.before);
+            let ours = report
+                .unclaimed
+                .get(&key)
+                .is_some_and(|current| *current == written.wrote || *current == written.before);
             if ours {
                 if !self.may_write().await {
                     return false;
@@ -217,9 +249,13 @@ impl Writer {
         let written = std::mem::take(&mut self.written);
         for (key, written) in written {
             let current = report.claimed.get(&key);
-            let ours = current.is_some_and(|current| *current == written.wrote || *current == written.before);
+            let ours = current
+                .is_some_and(|current| *current == written.wrote || *current == written.before);
             // There is no time to try again.
-            if ours && (!self.leading.may_write().await || self.write(&key, &[]).await == Outcome::Failed) {
+            if ours
+                && (!self.leading.may_write().await
+                    || self.write(&key, &[]).await == Outcome::Failed)
+            {
                 return;
             }
         }
@@ -229,7 +265,14 @@ impl Writer {
     async fn addresses(&mut self, settings: &Settings, report: &Report) -> Option<Status> {
         let name = match &settings.addresses {
             Addresses::Service => return Some(report.service_addresses.clone()),
-            Addresses::Given(given) => return Some(given.iter().map(|address| address_or_name(address)).collect()),
+            Addresses::Given(given) => {
+                return Some(
+                    given
+                        .iter()
+                        .map(|address| address_or_name(address))
+                        .collect(),
+                );
+            }
             Addresses::Node(name) => name,
         };
         if let Some((status, at)) = &self.node
@@ -237,7 +280,12 @@ impl Writer {
         {
             return Some(status.clone());
         }
-        let error = match tokio::time::timeout(WRITE_TIMEOUT, Api::<Node>::all(self.client.clone()).get(name)).await {
+        let error = match tokio::time::timeout(
+            WRITE_TIMEOUT,
+            Api::<Node>::all(self.client.clone()).get(name),
+        )
+        .await
+        {
             Ok(Ok(node)) => {
                 let status = of_node(&node);
                 self.node = Some((status.clone(), Instant::now()));
@@ -247,7 +295,11 @@ impl Writer {
             Err(_) => "no answer".to_owned(),
         };
         if self.may_log() {
-            tracing::warn!(node = name, error, "node cannot be read, so no status is written");
+            tracing::warn!(
+                node = name,
+                error,
+                "node cannot be read, so no status is written"
+            );
         }
         None
     }
@@ -265,23 +317,41 @@ impl Writer {
     }
 
     fn note(&mut self, key: &ObjectKey, before: &Status, wrote: &Status) {
-        let same = self.written.get(key).is_some_and(|written| written.wrote == *wrote && written.before == *before);
+        let same = self
+            .written
+            .get(key)
+            .is_some_and(|written| written.wrote == *wrote && written.before == *before);
         if !same {
-            let written = Written { wrote: wrote.clone(), before: before.clone(), at: Instant::now() };
+            let written = Written {
+                wrote: wrote.clone(),
+                before: before.clone(),
+                at: Instant::now(),
+            };
             self.written.insert(key.clone(), written);
         }
     }
 
     /// Writes one status. After a failure it waits, so that there are not thousands of them at once.
-    async fn write(&mut self, key: &ObjectKey, addresses: &[IngressLoadBalancerIngress]) -> Outcome {
+    async fn write(
+        &mut self,
+        key: &ObjectKey,
+        addresses: &[IngressLoadBalancerIngress],
+    ) -> Outcome {
         let api: Api<Ingress> = Api::namespaced(self.client.clone(), &key.namespace);
-        let ingress = if addresses.is_empty() { json!(null) } else { json!(addresses) };
+        let ingress = if addresses.is_empty() {
+            json!(null)
+        } else {
+            json!(addresses)
+        };
         let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
         let params = PatchParams::default();
-        let result = tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(&key.name, &params, &patch)).await;
+        let result =
+            tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(&key.name, &params, &patch)).await;
         let (label, outcome, error) = match result {
             Ok(Ok(_)) => ("ok", Outcome::Written, None),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => ("gone", Outcome::Gone, None),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                ("gone", Outcome::Gone, None)
+            }
             Ok(Err(error)) => ("error", Outcome::Failed, Some(error.to_string())),
             Err(_) => ("timeout", Outcome::Failed, Some("no answer".to_owned())),
         };
@@ -306,16 +376,42 @@ mod tests {
     #[test]
     fn a_status_is_written_when_it_differs_and_not_again_before_it_is_heard_of() {
         let status = |ip: &str| vec![address_or_name(ip)];
-        let (ours, old, other) = (status("192.0.2.1"), status("192.0.2.2"), status("192.0.2.3"));
+        let (ours, old, other) = (
+            status("192.0.2.1"),
+            status("192.0.2.2"),
+            status("192.0.2.3"),
+        );
         let at = Instant::now();
-        let written = Written { wrote: ours.clone(), before: old.clone(), at };
+        let written = Written {
+            wrote: ours.clone(),
+            before: old.clone(),
+            at,
+        };
         assert_eq!(step(&ours, &ours, None, at), Step::Nothing);
         assert_eq!(step(&old, &ours, None, at), Step::Write);
-        assert_eq!(step(&old, &ours, Some(&written), at), Step::Nothing, "not heard of yet");
-        assert_eq!(step(&old, &ours, Some(&written), at + ECHO), Step::Write, "it never came");
-        assert_eq!(step(&other, &ours, Some(&written), at), Step::Later, "somebody wrote over it");
-        assert_eq!(step(&other, &ours, Some(&written), at + REWRITE), Step::Write);
-        assert_eq!(step(&old, &other, Some(&written), at), Step::Write, "our address changed");
+        assert_eq!(
+            step(&old, &ours, Some(&written), at),
+            Step::Nothing,
+            "not heard of yet"
+        );
+        assert_eq!(
+            step(&old, &ours, Some(&written), at + ECHO),
+            Step::Write,
+            "it never came"
+        );
+        assert_eq!(
+            step(&other, &ours, Some(&written), at),
+            Step::Later,
+            "somebody wrote over it"
+        );
+        assert_eq!(
+            step(&other, &ours, Some(&written), at + REWRITE),
+            Step::Write
+        );
+        assert_eq!(
+            step(&old, &other, Some(&written), at),
+            Step::Write,
+            "our address changed"
+        );
     }
-
 }

@@ -57,7 +57,10 @@ impl Store {
 
     /// The addresses in an Ingress's status.
     pub fn status(&self, ingress: &ObjectKey) -> &[IngressLoadBalancerIngress] {
-        self.status.get(ingress).map(Vec::as_slice).unwrap_or_default()
+        self.status
+            .get(ingress)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 
     /// The Ingresses that have addresses in their status, with them.
@@ -67,7 +70,10 @@ impl Store {
 
     /// What a Service publishes as its address.
     pub fn service_addresses(&self, service: &ObjectKey) -> &[IngressLoadBalancerIngress] {
-        self.service_addresses.get(service).map(Vec::as_slice).unwrap_or_default()
+        self.service_addresses
+            .get(service)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 
     /// Applies a change; says what it made necessary.
@@ -78,7 +84,11 @@ impl Store {
             Change::Replace(kind, objects) => {
                 let first = self.synced.insert(kind);
                 let kept: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
-                let gone: Vec<_> = self.keys(kind).into_iter().filter(|key| !kept.contains(key)).collect();
+                let gone: Vec<_> = self
+                    .keys(kind)
+                    .into_iter()
+                    .filter(|key| !kept.contains(key))
+                    .collect();
                 let mut effects: Vec<_> = gone.iter().map(|key| self.delete(kind, key)).collect();
                 effects.extend(objects.into_iter().map(|object| self.upsert(object)));
                 if first {
@@ -93,7 +103,11 @@ impl Store {
         let s = &self.snapshot;
         match kind {
             Kind::Ingress => s.ingresses.keys().cloned().collect(),
-            Kind::IngressClass => s.ingress_classes.keys().map(|name| ObjectKey::new("", name)).collect(),
+            Kind::IngressClass => s
+                .ingress_classes
+                .keys()
+                .map(|name| ObjectKey::new("", name))
+                .collect(),
             Kind::Service => s.services.keys().cloned().collect(),
             Kind::Secret => s.secrets.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
@@ -107,32 +121,53 @@ impl Store {
             Object::Ingress(ingress) => {
                 let mut ingress = Arc::unwrap_or_clone(ingress);
                 ingress.metadata.resource_version = None;
-                let status = ingress.status.take().and_then(|status| status.load_balancer).and_then(|lb| lb.ingress);
+                let status = ingress
+                    .status
+                    .take()
+                    .and_then(|status| status.load_balancer)
+                    .and_then(|lb| lb.ingress);
                 match status.filter(|addresses| !addresses.is_empty()) {
                     Some(addresses) => drop(self.status.insert(key.clone(), addresses)),
                     None => drop(self.status.remove(&key)),
                 }
-                let same = self.snapshot.ingresses.get(&key).is_some_and(|known| **known == ingress);
+                let same = self
+                    .snapshot
+                    .ingresses
+                    .get(&key)
+                    .is_some_and(|known| **known == ingress);
                 self.put(same, Object::Ingress(Arc::new(ingress)))
             }
             Object::IngressClass(class) => {
                 let mut class = Arc::unwrap_or_clone(class);
                 class.metadata.resource_version = None;
-                let same = self.snapshot.ingress_classes.get(&key.name).is_some_and(|known| **known == class);
+                let same = self
+                    .snapshot
+                    .ingress_classes
+                    .get(&key.name)
+                    .is_some_and(|known| **known == class);
                 self.put(same, Object::IngressClass(Arc::new(class)))
             }
             Object::Service(service) => {
                 let mut service = Arc::unwrap_or_clone(service);
-                self.service_addresses.insert(key.clone(), crate::addresses::of_service(&service));
+                self.service_addresses
+                    .insert(key.clone(), crate::addresses::of_service(&service));
                 service.status = None;
                 service.metadata.resource_version = None;
-                let same = self.snapshot.services.get(&key).is_some_and(|known| **known == service);
+                let same = self
+                    .snapshot
+                    .services
+                    .get(&key)
+                    .is_some_and(|known| **known == service);
                 self.put(same, Object::Service(Arc::new(service)))
             }
             Object::Secret(secret) => {
                 let mut secret = Arc::unwrap_or_clone(secret);
                 secret.metadata.resource_version = None;
-                let same = self.snapshot.secrets.get(&key).is_some_and(|known| **known == secret);
+                let same = self
+                    .snapshot
+                    .secrets
+                    .get(&key)
+                    .is_some_and(|known| **known == secret);
                 self.put(same, Object::Secret(Arc::new(secret)))
             }
             Object::EndpointSlice(slice) => {
@@ -141,7 +176,11 @@ impl Store {
                 let before = self.slices.get(&key).cloned();
                 let after = service_of(&slice);
                 if let (Some(service), true) = (&before, before == after) {
-                    let slices = self.snapshot.endpoint_slices.entry(service.clone()).or_default();
+                    let slices = self
+                        .snapshot
+                        .endpoint_slices
+                        .entry(service.clone())
+                        .or_default();
                     if slices.get(&key.name).is_some_and(|known| **known == slice) {
                         return Effect::Nothing;
                     }
@@ -150,7 +189,11 @@ impl Store {
                 }
                 self.take_slice(&key);
                 if let Some(service) = &after {
-                    let slices = self.snapshot.endpoint_slices.entry(service.clone()).or_default();
+                    let slices = self
+                        .snapshot
+                        .endpoint_slices
+                        .entry(service.clone())
+                        .or_default();
                     slices.insert(key.name.clone(), Arc::new(slice));
                     self.slices.insert(key, service.clone());
                 }
@@ -184,9 +227,17 @@ impl Store {
                 s.services.remove(key).is_some()
             }
             Kind::Secret => s.secrets.remove(key).is_some(),
-            Kind::EndpointSlice => return self.take_slice(key).map_or(Effect::Nothing, Effect::Endpoints),
+            Kind::EndpointSlice => {
+                return self
+                    .take_slice(key)
+                    .map_or(Effect::Nothing, Effect::Endpoints);
+            }
         };
-        if known { Effect::Table } else { Effect::Nothing }
+        if known {
+            Effect::Table
+        } else {
+            Effect::Nothing
+        }
     }
 
     /// Takes a slice out of the snapshot; gives the Service it belonged to.
@@ -209,7 +260,10 @@ mod tests {
     use serde_json::{Value, json};
 
     fn object(value: Value) -> Object {
-        let kind = Kind::ALL.into_iter().find(|kind| value["kind"] == kind.as_str()).unwrap();
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| value["kind"] == kind.as_str())
+            .unwrap();
         translate::manifest::object(kind, value).unwrap()
     }
 
@@ -230,12 +284,32 @@ mod tests {
     #[test]
     fn only_what_we_read_is_a_change() {
         let mut store = Store::default();
-        assert_eq!(store.apply(ingress(json!({}), "1", "192.0.2.1")), [Effect::Table]);
-        assert_eq!(store.apply(ingress(json!({}), "2", "192.0.2.2")), [Effect::Nothing]);
-        assert_eq!(store.status(&ObjectKey::new("shop", "web"))[0].ip.as_deref(), Some("192.0.2.2"));
-        assert_eq!(store.apply(ingress(json!({"ingressClassName": "x"}), "3", "192.0.2.2")), [Effect::Table]);
-        assert_eq!(store.apply(Change::Delete(Kind::Ingress, ObjectKey::new("shop", "web"))), [Effect::Table]);
-        assert_eq!(store.apply(Change::Delete(Kind::Ingress, ObjectKey::new("shop", "web"))), [Effect::Nothing]);
+        assert_eq!(
+            store.apply(ingress(json!({}), "1", "192.0.2.1")),
+            [Effect::Table]
+        );
+        assert_eq!(
+            store.apply(ingress(json!({}), "2", "192.0.2.2")),
+            [Effect::Nothing]
+        );
+        assert_eq!(
+            store.status(&ObjectKey::new("shop", "web"))[0]
+                .ip
+                .as_deref(),
+            Some("192.0.2.2")
+        );
+        assert_eq!(
+            store.apply(ingress(json!({"ingressClassName": "x"}), "3", "192.0.2.2")),
+            [Effect::Table]
+        );
+        assert_eq!(
+            store.apply(Change::Delete(Kind::Ingress, ObjectKey::new("shop", "web"))),
+            [Effect::Table]
+        );
+        assert_eq!(
+            store.apply(Change::Delete(Kind::Ingress, ObjectKey::new("shop", "web"))),
+            [Effect::Nothing]
+        );
     }
 
     #[test]
@@ -243,10 +317,18 @@ mod tests {
         let mut store = Store::default();
         store.apply(ingress(json!({}), "1", "192.0.2.1"));
         let web = ObjectKey::new("shop", "web");
-        store.apply(Change::Upsert(object(json!({"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}}))));
-        assert_eq!(store.apply(Change::Delete(Kind::Service, web.clone())), [Effect::Table]);
+        store.apply(Change::Upsert(object(
+            json!({"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}}),
+        )));
+        assert_eq!(
+            store.apply(Change::Delete(Kind::Service, web.clone())),
+            [Effect::Table]
+        );
         assert_eq!(store.status(&web).len(), 1);
-        assert_eq!(store.apply(Change::Delete(Kind::Ingress, web.clone())), [Effect::Table]);
+        assert_eq!(
+            store.apply(Change::Delete(Kind::Ingress, web.clone())),
+            [Effect::Table]
+        );
         assert_eq!(store.status(&web).len(), 0);
     }
 
@@ -254,12 +336,28 @@ mod tests {
     fn slices_have_a_path_of_their_own() {
         let mut store = Store::default();
         let api = ObjectKey::new("shop", "api");
-        assert_eq!(store.apply(slice("api-1", "api", "10.0.0.1")), [Effect::Endpoints(api.clone())]);
-        assert_eq!(store.apply(slice("api-1", "api", "10.0.0.1")), [Effect::Nothing]);
-        assert_eq!(store.apply(slice("api-1", "api", "10.0.0.2")), [Effect::Endpoints(api.clone())]);
-        assert_eq!(store.apply(slice("api-1", "web", "10.0.0.2")), [Effect::Table], "it moved to another Service");
+        assert_eq!(
+            store.apply(slice("api-1", "api", "10.0.0.1")),
+            [Effect::Endpoints(api.clone())]
+        );
+        assert_eq!(
+            store.apply(slice("api-1", "api", "10.0.0.1")),
+            [Effect::Nothing]
+        );
+        assert_eq!(
+            store.apply(slice("api-1", "api", "10.0.0.2")),
+            [Effect::Endpoints(api.clone())]
+        );
+        assert_eq!(
+            store.apply(slice("api-1", "web", "10.0.0.2")),
+            [Effect::Table],
+            "it moved to another Service"
+        );
         let gone = Change::Delete(Kind::EndpointSlice, ObjectKey::new("shop", "api-1"));
-        assert_eq!(store.apply(gone.clone()), [Effect::Endpoints(ObjectKey::new("shop", "web"))]);
+        assert_eq!(
+            store.apply(gone.clone()),
+            [Effect::Endpoints(ObjectKey::new("shop", "web"))]
+        );
         assert_eq!(store.apply(gone), [Effect::Nothing]);
         assert!(store.snapshot().endpoint_slices.is_empty());
     }

@@ -24,7 +24,9 @@ pub(crate) fn trim(object: Object) -> Object {
             let mut ingress = Arc::unwrap_or_clone(ingress);
             trim_metadata(&mut ingress.metadata, &ANNOTATIONS, &[]);
             let balancer = ingress.status.and_then(|status| status.load_balancer);
-            ingress.status = balancer.map(|balancer| IngressStatus { load_balancer: Some(balancer) });
+            ingress.status = balancer.map(|balancer| IngressStatus {
+                load_balancer: Some(balancer),
+            });
             Object::Ingress(Arc::new(ingress))
         }
         Object::IngressClass(class) => {
@@ -99,7 +101,10 @@ mod tests {
             Object::Secret(object) => serde_json::to_value(&*object),
         };
         let mut shown = shown.unwrap();
-        shown.as_object_mut().unwrap().retain(|field, _| field != "apiVersion" && field != "kind");
+        shown
+            .as_object_mut()
+            .unwrap()
+            .retain(|field, _| field != "apiVersion" && field != "kind");
         assert_eq!(shown, expected);
     }
 
@@ -119,7 +124,11 @@ mod tests {
         let kept = json!({
             "name": "web", "namespace": "shop", "uid": "1", "resourceVersion": "7", "annotations": read, "creationTimestamp": "2026-01-01T00:00:00Z",
         });
-        check(Kind::Ingress, json!({"metadata": metadata}), json!({"metadata": kept}));
+        check(
+            Kind::Ingress,
+            json!({"metadata": metadata}),
+            json!({"metadata": kept}),
+        );
     }
 
     #[test]
@@ -143,6 +152,10 @@ mod tests {
         let data = json!({"tls.crt": "YQ==", "tls.key": "Yg==", "other": "Yw=="});
         let kept = json!({"tls.crt": "YQ==", "tls.key": "Yg=="});
         let metadata = json!({"name": "s", "namespace": "shop"});
-        check(Kind::Secret, json!({"metadata": metadata, "data": data}), json!({"metadata": metadata, "data": kept}));
+        check(
+            Kind::Secret,
+            json!({"metadata": metadata, "data": data}),
+            json!({"metadata": metadata, "data": kept}),
+        );
     }
 }

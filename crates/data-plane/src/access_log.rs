@@ -5,8 +5,8 @@
 use crate::metrics::WorkerStats;
 use std::cell::{Cell, RefCell};
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bytes a worker collects before it hands them over.
@@ -51,7 +51,13 @@ impl AccessLogSink {
         let thread = std::thread::Builder::new()
             .name("access-log".into())
             .spawn(write)?;
-        Ok((Self { batches: sender, spare }, thread))
+        Ok((
+            Self {
+                batches: sender,
+                spare,
+            },
+            thread,
+        ))
     }
 }
 
@@ -125,7 +131,12 @@ impl AccessLog {
 
     /// An empty batch.
     fn spare(&self) -> Vec<u8> {
-        let spare = self.sink.as_ref().and_then(|sink| sink.spare.lock().unwrap_or_else(PoisonError::into_inner).pop());
+        let spare = self.sink.as_ref().and_then(|sink| {
+            sink.spare
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+        });
         spare.unwrap_or_else(|| Vec::with_capacity(BATCH + 4096))
     }
 
@@ -158,7 +169,10 @@ struct Clock {
 impl Clock {
     /// `2026-01-31T12:00:00.123Z`.
     fn now(&self) -> [u8; 24] {
-        #[allow(clippy::disallowed_methods, reason = "people read the log by the time of day; nothing is timed with it")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "people read the log by the time of day; nothing is timed with it"
+        )]
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();

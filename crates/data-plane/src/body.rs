@@ -15,7 +15,10 @@ pub(crate) struct AnswerBody {
 }
 
 /// Where the bytes come from.
-#[allow(clippy::large_enum_variant, reason = "nearly all are of the large kind; a box would be an allocation a request")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are of the large kind; a box would be an allocation a request"
+)]
 pub(crate) enum Source {
     /// Written by us.
     Own(Bytes),

@@ -235,7 +235,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         self.watch_write(cx, written)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         let written = if total <= SMALL_WRITE {
             // Copying a small answer costs less than the kernel takes to look at a list of pieces.

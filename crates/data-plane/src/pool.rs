@@ -43,7 +43,12 @@ impl Default for PoolLimits {
 impl Pool {
     /// An empty pool.
     pub(crate) fn new(limits: PoolLimits) -> Self {
-        Self { idle: RefCell::default(), limits, now: Cell::new(Instant::now()), head: RefCell::default() }
+        Self {
+            idle: RefCell::default(),
+            limits,
+            now: Cell::new(Instant::now()),
+            head: RefCell::default(),
+        }
     }
 
     /// A connection to this endpoint that is ready for a request.

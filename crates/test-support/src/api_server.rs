@@ -111,21 +111,29 @@ impl Shared {
 impl ApiServer {
     /// A server without objects, on a port of its own on 127.0.0.1.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port is free");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a loopback port is free");
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             signals: broadcast::channel(4096).0,
             dead: Mutex::default(),
         });
-        let server = Self { addr, shared, running: Mutex::default(), tasks: TaskTracker::new() };
+        let server = Self {
+            addr,
+            shared,
+            running: Mutex::default(),
+            tasks: TaskTracker::new(),
+        };
         server.serve(listener);
         server
     }
 
     fn serve(&self, listener: TcpListener) {
         let running = self.running.lock().unwrap().clone();
-        self.tasks.spawn(http::accept(listener, Arc::clone(&self.shared), running));
+        self.tasks
+            .spawn(http::accept(listener, Arc::clone(&self.shared), running));
     }
 
     /// A kubeconfig for it. Requests made with it are those of `user`.
@@ -148,7 +156,11 @@ impl ApiServer {
 
     /// Deletes an object; says whether it was there.
     pub fn delete(&self, resource: &str, namespace: &str, name: &str) -> bool {
-        let deleted = self.shared.state().delete(resource, namespace, name).is_some();
+        let deleted = self
+            .shared
+            .state()
+            .delete(resource, namespace, name)
+            .is_some();
         self.wake();
         deleted
     }
@@ -160,7 +172,11 @@ impl ApiServer {
 
     /// All objects of a resource.
     pub fn list(&self, resource: &str) -> Vec<Value> {
-        self.shared.state().list(resource).map(|(_, object)| object.clone()).collect()
+        self.shared
+            .state()
+            .list(resource)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// Every request so far, in the order they were answered. A watch stands here when it starts.
@@ -170,7 +186,12 @@ impl ApiServer {
 
     /// How many requests there were.
     pub fn count(&self, verb: Verb, resource: &str) -> usize {
-        self.shared.state().seen.iter().filter(|seen| seen.verb == verb && seen.resource == resource).count()
+        self.shared
+            .state()
+            .seen
+            .iter()
+            .filter(|seen| seen.verb == verb && seen.resource == resource)
+            .count()
     }
 
     /// Answers some of the next requests with an error.
@@ -205,7 +226,10 @@ impl ApiServer {
 
     /// Sends this line, whatever it says, on every watch of a resource.
     pub fn send_line(&self, resource: &'static str, line: &str) {
-        let _ = self.shared.signals.send(Signal::Line(resource, line.to_owned()));
+        let _ = self
+            .shared
+            .signals
+            .send(Signal::Line(resource, line.to_owned()));
     }
 
     /// Sends the current revision on every watch.
@@ -228,7 +252,11 @@ impl ApiServer {
 
     /// Opens the socket again, on the same port.
     pub async fn resume(&self) {
-        self.serve(TcpListener::bind(self.addr).await.expect("our port is still free"));
+        self.serve(
+            TcpListener::bind(self.addr)
+                .await
+                .expect("our port is still free"),
+        );
     }
 
     /// Everything stored now.

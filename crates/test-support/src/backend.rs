@@ -55,7 +55,9 @@ impl Backend {
 
     /// A backend at an address, which waits before each answer.
     pub async fn start_at(name: &str, addr: SocketAddr, delay: Duration) -> Self {
-        let listener = TcpListener::bind(addr).await.expect("a backend can bind its address");
+        let listener = TcpListener::bind(addr)
+            .await
+            .expect("a backend can bind its address");
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             name: name.to_owned(),
@@ -65,8 +67,18 @@ impl Backend {
             last: Mutex::new(None),
         });
         let (stop, close) = (CancellationToken::new(), CancellationToken::new());
-        tokio::spawn(accept(listener, Arc::clone(&shared), stop.clone(), close.clone()));
-        Self { addr, shared, stop, close }
+        tokio::spawn(accept(
+            listener,
+            Arc::clone(&shared),
+            stop.clone(),
+            close.clone(),
+        ));
+        Self {
+            addr,
+            shared,
+            stop,
+            close,
+        }
     }
 
     /// Requests answered.
@@ -97,7 +109,12 @@ impl Drop for Backend {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken, close: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    close: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -109,7 +126,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         let (shared, stop, close) = (Arc::clone(&shared), stop.clone(), close.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-            let mut connection = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            let mut connection = std::pin::pin!(
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service)
+            );
             tokio::select! {
                 _ = connection.as_mut() => {}
                 () = close.cancelled() => {}
@@ -122,13 +141,25 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
     if !shared.delay.is_zero() {
         tokio::time::sleep(shared.delay).await;
     }
-    let seen = Seen { method: parts.method.to_string(), target: parts.uri.to_string(), headers: parts.headers, body };
+    let seen = Seen {
+        method: parts.method.to_string(),
+        target: parts.uri.to_string(),
+        headers: parts.headers,
+        body,
+    };
     *shared.last.lock().unwrap() = Some(seen);
     shared.requests.fetch_add(1, Ordering::Relaxed);
     Ok(Response::new(Full::new(Bytes::from(shared.name.clone()))))

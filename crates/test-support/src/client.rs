@@ -32,7 +32,9 @@ impl Answer {
 
     /// Whether the server closes the connection after it.
     pub fn closes(&self) -> bool {
-        self.headers.get("connection").is_some_and(|value| value == "close")
+        self.headers
+            .get("connection")
+            .is_some_and(|value| value == "close")
     }
 }
 
@@ -48,9 +50,13 @@ impl Client {
     /// When the connection is refused or not made in time.
     pub async fn connect(addr: SocketAddr) -> Result<Self, String> {
         let connect = tokio::time::timeout(TIMEOUT, TcpStream::connect(addr)).await;
-        let stream = connect.map_err(|_| "connect timed out".to_owned())?.map_err(|error| format!("connect: {error}"))?;
+        let stream = connect
+            .map_err(|_| "connect timed out".to_owned())?
+            .map_err(|error| format!("connect: {error}"))?;
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
         tokio::spawn(connection);
         Ok(Self { sender })
     }
@@ -61,13 +67,30 @@ impl Client {
     /// When there is no whole answer in time.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
         let exchange = async {
-            self.sender.ready().await.map_err(|error| format!("not ready: {error}"))?;
-            let response = self.sender.send_request(request).await.map_err(|error| format!("send: {error:?}"))?;
+            self.sender
+                .ready()
+                .await
+                .map_err(|error| format!("not ready: {error}"))?;
+            let response = self
+                .sender
+                .send_request(request)
+                .await
+                .map_err(|error| format!("send: {error:?}"))?;
             let (parts, body) = response.into_parts();
-            let body = body.collect().await.map_err(|error| format!("body: {error:?}"))?.to_bytes();
-            Ok(Answer { status: parts.status, headers: parts.headers, body })
+            let body = body
+                .collect()
+                .await
+                .map_err(|error| format!("body: {error:?}"))?
+                .to_bytes();
+            Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body,
+            })
         };
-        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| "request timed out".to_owned())?
+        tokio::time::timeout(TIMEOUT, exchange)
+            .await
+            .map_err(|_| "request timed out".to_owned())?
     }
 
     /// GETs a path of a host.
@@ -75,13 +98,19 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub async fn get(&mut self, host: &str, path: &str) -> Result<Answer, String> {
-        self.send(request(Method::GET, host, path, Bytes::new())).await
+        self.send(request(Method::GET, host, path, Bytes::new()))
+            .await
     }
 }
 
 /// A request with a host.
 pub fn request(method: Method, host: &str, path: &str, body: Bytes) -> Request<Full<Bytes>> {
-    Request::builder().method(method).uri(path).header("host", host).body(Full::new(body)).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", host)
+        .body(Full::new(body))
+        .unwrap()
 }
 
 /// GETs a path of a host on a connection of its own.
@@ -93,7 +122,12 @@ pub async fn get(addr: SocketAddr, host: &str, path: &str) -> Result<Answer, Str
 }
 
 /// GETs again and again, every few milliseconds, until the answer is as wanted; panics with the last one after 30 s.
-pub async fn wait_for(addr: SocketAddr, host: &str, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+pub async fn wait_for(
+    addr: SocketAddr,
+    host: &str,
+    path: &str,
+    wanted: impl Fn(&Answer) -> bool,
+) -> Answer {
     let mut last = Err("nothing tried".to_owned());
     let start = tokio::time::Instant::now();
     while start.elapsed() < Duration::from_secs(30) {
@@ -109,19 +143,34 @@ pub async fn wait_for(addr: SocketAddr, host: &str, path: &str, wanted: impl Fn(
 }
 
 /// GETs over HTTP/1.1 on a stream that is connected already; gives the body.
-pub async fn over_http1(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, host: &str, path: &str) -> Bytes {
+pub async fn over_http1(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    path: &str,
+) -> Bytes {
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let response = sender.send_request(request(Method::GET, host, path, Bytes::new())).await.unwrap();
+    let response = sender
+        .send_request(request(Method::GET, host, path, Bytes::new()))
+        .await
+        .unwrap();
     response.into_body().collect().await.unwrap().to_bytes()
 }
 
 /// GETs over HTTP/2 on a stream that is connected already; gives the body.
-pub async fn over_http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, host: &str, path: &str) -> Bytes {
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+pub async fn over_http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    path: &str,
+) -> Bytes {
+    let handshake =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.unwrap();
     tokio::spawn(connection);
-    let request = Request::builder().uri(format!("https://{host}{path}")).body(Full::new(Bytes::new())).unwrap();
+    let request = Request::builder()
+        .uri(format!("https://{host}{path}"))
+        .body(Full::new(Bytes::new()))
+        .unwrap();
     let response = sender.send_request(request).await.unwrap();
     response.into_body().collect().await.unwrap().to_bytes()
 }

@@ -1,5 +1,9 @@
 //! What tests share: backends, a client, load, certificates, and running the real binary. Fakes stand behind sockets.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code: a failed unwrap is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "test code: a failed unwrap is a failed test"
+)]
 
 pub mod api_server;
 pub mod backend;

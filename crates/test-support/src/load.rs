@@ -71,8 +71,19 @@ pub struct Plan {
 impl Load {
     /// Starts a load.
     pub fn start(plan: Plan) -> Self {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let tasks = (0..plan.clients).map(|_| tokio::spawn(one_client(plan.clone(), Arc::clone(&stop), Arc::clone(&sent)))).collect();
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let tasks = (0..plan.clients)
+            .map(|_| {
+                tokio::spawn(one_client(
+                    plan.clone(),
+                    Arc::clone(&stop),
+                    Arc::clone(&sent),
+                ))
+            })
+            .collect();
         Self { stop, sent, tasks }
     }
 
@@ -127,8 +138,15 @@ async fn one_client(plan: Plan, stop: Arc<AtomicBool>, sent: Arc<AtomicU64>) -> 
             },
         };
         let post = plan.posts && outcome.total() % 2 == 1;
-        let (method, body) = if post { (Method::POST, Bytes::from_static(b"payload")) } else { (Method::GET, Bytes::new()) };
-        match connected.send(request(method, &plan.host, &plan.path, body)).await {
+        let (method, body) = if post {
+            (Method::POST, Bytes::from_static(b"payload"))
+        } else {
+            (Method::GET, Bytes::new())
+        };
+        match connected
+            .send(request(method, &plan.host, &plan.path, body))
+            .await
+        {
             Ok(answer) if answer.status == 200 => {
                 outcome.ok += 1;
                 *outcome.bodies.entry(answer.text()).or_default() += 1;
@@ -137,7 +155,10 @@ async fn one_client(plan: Plan, stop: Arc<AtomicBool>, sent: Arc<AtomicU64>) -> 
                 }
             }
             Ok(answer) => {
-                *outcome.failed.entry(format!("status {}", answer.status.as_u16())).or_default() += 1;
+                *outcome
+                    .failed
+                    .entry(format!("status {}", answer.status.as_u16()))
+                    .or_default() += 1;
             }
             Err(error) => *outcome.failed.entry(error).or_default() += 1,
         }

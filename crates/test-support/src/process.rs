@@ -13,13 +13,21 @@ pub fn binary() -> PathBuf {
     }
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("tidegate");
-    assert!(path.exists(), "{} is not there: run `cargo build -p tidegate` first, or set TIDEGATE_BIN", path.display());
+    assert!(
+        path.exists(),
+        "{} is not there: run `cargo build -p tidegate` first, or set TIDEGATE_BIN",
+        path.display()
+    );
     path
 }
 
 /// A port that was free just now.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A running tidegate. Dropping it kills it.
@@ -56,18 +64,31 @@ impl Tidegate {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .expect("tidegate starts");
-        Self { child, http, https, admin, log }
+        Self {
+            child,
+            http,
+            https,
+            admin,
+            log,
+        }
     }
 
     /// Waits until it is ready; panics with its log after 30 s.
     pub async fn ready(mut self) -> Self {
         let start = Instant::now();
         loop {
-            if get(self.admin, "admin", "/readyz").await.is_ok_and(|answer| answer.status == 200) {
+            if get(self.admin, "admin", "/readyz")
+                .await
+                .is_ok_and(|answer| answer.status == 200)
+            {
                 return self;
             }
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && start.elapsed() < Duration::from_secs(30), "not ready ({ended:?}):\n{}", self.logged());
+            assert!(
+                ended.is_none() && start.elapsed() < Duration::from_secs(30),
+                "not ready ({ended:?}):\n{}",
+                self.logged()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -85,13 +106,22 @@ impl Tidegate {
     /// One metric, summed over its series; 0 if there is none.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = get(self.admin, "admin", "/metrics").await.unwrap().text();
-        let series = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let series = text.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        series
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let status = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().unwrap();
+        let status = Command::new("kill")
+            .arg("-TERM")
+            .arg(self.pid().to_string())
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
@@ -102,7 +132,11 @@ impl Tidegate {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(start.elapsed() < most, "still running after {most:?}:\n{}", self.logged());
+            assert!(
+                start.elapsed() < most,
+                "still running after {most:?}:\n{}",
+                self.logged()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

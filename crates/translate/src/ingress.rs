@@ -13,7 +13,7 @@ use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
 use routing_table::{Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, VirtualHost};
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
 
 /// Longest path of a rule, in bytes.
@@ -149,13 +149,9 @@ pub(crate) fn routes(
     }
     for (host, route) in defaults {
         // A host that has a root path of its own needs no default.
-        if !table
-            .taken
-            .contains_key(&(host.clone(), PathMatch::prefix("/")))
-        {
-            table
-                .taken
-                .insert((host.clone(), PathMatch::prefix("/")), String::new());
+        let root = (host.clone(), PathMatch::prefix("/"));
+        if let hash_map::Entry::Vacant(free) = table.taken.entry(root) {
+            free.insert(route.id.to_string());
             table.hosts.entry(host).or_default().push(route);
         }
     }
@@ -270,7 +266,7 @@ impl Table<'_> {
             );
         }
         match self.taken.entry((host.clone(), matcher.clone())) {
-            std::collections::hash_map::Entry::Occupied(winner) => {
+            hash_map::Entry::Occupied(winner) => {
                 let message = format!(
                     "Ingress {} is older and has {matcher} of host {host}",
                     winner.get()
@@ -278,8 +274,8 @@ impl Table<'_> {
                 findings.error(owner.object, &field, "Conflict", message);
                 return;
             }
-            std::collections::hash_map::Entry::Vacant(free) => {
-                drop(free.insert(owner.object.key.to_string()))
+            hash_map::Entry::Vacant(free) => {
+                free.insert(owner.object.key.to_string());
             }
         }
         let route = self.route(

@@ -8,6 +8,10 @@
     clippy::expect_used,
     reason = "test code: a failed unwrap is a failed test"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the cases are files; the crate under test reads none"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

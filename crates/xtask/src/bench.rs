@@ -70,16 +70,33 @@ pub(crate) struct Bench {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let bench = prepare()?;
-    let cases = if args.cases.is_empty() { Case::ALL.to_vec() } else { args.cases };
-    let peers: Vec<Peer> = if args.peers.is_empty() { Peer::ALL.to_vec() } else { args.peers };
-    let mut origin = Running::start(Command::new("taskset").args(["-c", "1"]).arg(&bench.origin).args([ORIGIN_PORT.to_string(), "128".into()]))?;
+    let cases = if args.cases.is_empty() {
+        Case::ALL.to_vec()
+    } else {
+        args.cases
+    };
+    let peers: Vec<Peer> = if args.peers.is_empty() {
+        Peer::ALL.to_vec()
+    } else {
+        args.peers
+    };
+    let mut origin = Running::start(
+        Command::new("taskset")
+            .args(["-c", "1"])
+            .arg(&bench.origin)
+            .args([ORIGIN_PORT.to_string(), "128".into()]),
+    )?;
     let mut results: BTreeMap<(Case, Peer), Vec<f64>> = BTreeMap::new();
     for round in 1..=args.rounds {
         for case in &cases {
             for peer in &peers {
                 let micros = measure(&bench, *peer, *case, args.seconds)
                     .with_context(|| format!("{} with {}", peer.name(), case.name()))?;
-                println!("round {round}  {:<34} {:<22} {micros:6.2} us/request", case.name(), peer.name());
+                println!(
+                    "round {round}  {:<34} {:<22} {micros:6.2} us/request",
+                    case.name(),
+                    peer.name()
+                );
                 results.entry((*case, *peer)).or_default().push(micros);
             }
         }
@@ -91,18 +108,42 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 /// Builds what is needed, finds the peers.
 fn prepare() -> anyhow::Result<Bench> {
-    for (program, package) in [("nginx", "nginx-light"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("taskset", "util-linux"), ("cc", "gcc")] {
-        if output(Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")])).is_err() {
+    for (program, package) in [
+        ("nginx", "nginx-light"),
+        ("haproxy", "haproxy"),
+        ("wrk", "wrk"),
+        ("taskset", "util-linux"),
+        ("cc", "gcc"),
+    ] {
+        if output(
+            Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")]),
+        )
+        .is_err()
+        {
             bail!("{program} is not installed (Debian package {package})");
         }
     }
-    run_command(Command::new("cargo").args(["build", "--release", "--package", "tidegate"]).current_dir(root()))?;
+    run_command(
+        Command::new("cargo")
+            .args(["build", "--release", "--package", "tidegate"])
+            .current_dir(root()),
+    )?;
     let directory = cache()?.join("bench");
     std::fs::create_dir_all(&directory)?;
     let origin = directory.join("origin");
-    run_command(Command::new("cc").args(["-O2", "-o"]).arg(&origin).arg(root().join("tests/bench/origin.c")))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(Bench { directory, origin, tidegate: target.join("release/tidegate") })
+    run_command(
+        Command::new("cc")
+            .args(["-O2", "-o"])
+            .arg(&origin)
+            .arg(root().join("tests/bench/origin.c")),
+    )?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(Bench {
+        directory,
+        origin,
+        tidegate: target.join("release/tidegate"),
+    })
 }
 
 /// CPU microseconds a request of one proxy in one case.
@@ -121,7 +162,9 @@ fn measure(bench: &Bench, peer: Peer, case: Case, seconds: u32) -> anyhow::Resul
 /// Asks for 16 hosts spread over the table, in turn.
 fn wrk_script(directory: &Path, hosts: u32) -> anyhow::Result<PathBuf> {
     let path = directory.join(format!("hosts{hosts}.lua"));
-    let names: Vec<String> = (0..16).map(|n| format!("'h{}.bench.test'", n * hosts / 16)).collect();
+    let names: Vec<String> = (0..16)
+        .map(|n| format!("'h{}.bench.test'", n * hosts / 16))
+        .collect();
     let text = format!(
         "local requests = {{}}\nlocal n = 0\nfunction init()\n  for i, host in ipairs({{{}}}) do\n    \
          requests[i] = wrk.format('GET', '/some/path?with=query', {{Host = host, ['User-Agent'] = 'bench', Accept = '*/*'}})\n  end\nend\n\
@@ -136,13 +179,29 @@ fn wrk_script(directory: &Path, hosts: u32) -> anyhow::Result<PathBuf> {
 fn wrk(script: &Path, connections: u32, seconds: u32) -> anyhow::Result<u64> {
     let url = format!("http://127.0.0.1:{PROXY_PORT}/");
     let mut command = Command::new("taskset");
-    command.args(["-c", "1", "wrk", "-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--timeout", "10s", "-s"]);
+    command.args([
+        "-c",
+        "1",
+        "wrk",
+        "-t1",
+        &format!("-c{connections}"),
+        &format!("-d{seconds}s"),
+        "--timeout",
+        "10s",
+        "-s",
+    ]);
     let text = output(command.arg(script).arg(url))?;
     if text.contains("Non-2xx") || text.contains("Socket errors") {
         bail!("requests failed:\n{text}");
     }
-    let line = text.lines().find(|line| line.contains("requests in")).context("wrk printed no total")?;
-    line.split_whitespace().next().and_then(|n| n.parse().ok()).context("wrk printed no total")
+    let line = text
+        .lines()
+        .find(|line| line.contains("requests in"))
+        .context("wrk printed no total")?;
+    line.split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok())
+        .context("wrk printed no total")
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -153,26 +212,49 @@ fn median(values: &[f64]) -> f64 {
 
 /// Medians, and ratios of the same round.
 fn report(cases: &[Case], peers: &[Peer], results: &BTreeMap<(Case, Peer), Vec<f64>>) {
-    let of = |case: Case, peer: Peer| results.get(&(case, peer)).map(Vec::as_slice).unwrap_or_default();
-    println!("\nCPU microseconds a request, median (least..most), and the median ratio of the same rounds:\n");
+    let of = |case: Case, peer: Peer| {
+        results
+            .get(&(case, peer))
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    };
+    println!(
+        "\nCPU microseconds a request, median (least..most), and the median ratio of the same rounds:\n"
+    );
     for case in cases {
         println!("{}", case.name());
         for peer in peers {
             let values = of(*case, *peer);
-            let (least, most) = values.iter().fold((f64::MAX, 0.0f64), |(a, b), v| (a.min(*v), b.max(*v)));
-            print!("  {:<22} {:6.2} ({least:.2}..{most:.2})", peer.name(), median(values));
+            let (least, most) = values
+                .iter()
+                .fold((f64::MAX, 0.0f64), |(a, b), v| (a.min(*v), b.max(*v)));
+            print!(
+                "  {:<22} {:6.2} ({least:.2}..{most:.2})",
+                peer.name(),
+                median(values)
+            );
             if *peer == Peer::Tidegate {
                 for other in peers.iter().filter(|other| **other != Peer::Tidegate) {
-                    let ratios: Vec<f64> = values.iter().zip(of(*case, *other)).map(|(a, b)| a / b).collect();
+                    let ratios: Vec<f64> = values
+                        .iter()
+                        .zip(of(*case, *other))
+                        .map(|(a, b)| a / b)
+                        .collect();
                     print!("   {:.3} x {}", median(&ratios), other.name());
                 }
             }
             println!();
         }
     }
-    let (ten, many) = (of(Case::C64, Peer::Tidegate), of(Case::Hosts10000, Peer::Tidegate));
+    let (ten, many) = (
+        of(Case::C64, Peer::Tidegate),
+        of(Case::Hosts10000, Peer::Tidegate),
+    );
     if !ten.is_empty() && !many.is_empty() {
         let ratios: Vec<f64> = many.iter().zip(ten).map(|(a, b)| a / b).collect();
-        println!("10,000 hosts against 10 hosts, Tidegate: {:.3} x", median(&ratios));
+        println!(
+            "10,000 hosts against 10 hosts, Tidegate: {:.3} x",
+            median(&ratios)
+        );
     }
 }

@@ -12,7 +12,11 @@ mod tools;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Tidegate's automation", disable_help_subcommand = true)]
+#[command(
+    name = "cargo xtask",
+    about = "Tidegate's automation",
+    disable_help_subcommand = true
+)]
 struct Args {
     #[command(subcommand)]
     task: Task,

@@ -7,7 +7,11 @@ use std::process::Command;
 /// The root of the checkout.
 pub(crate) fn root() -> PathBuf {
     // CARGO_MANIFEST_DIR is <root>/crates/xtask when cargo compiles this crate.
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap_or(Path::new("."))
+        .to_path_buf()
 }
 
 /// A rebuildable cache outside the checkout: `$TIDEGATE_CACHE`, else `$XDG_CACHE_HOME/tidegate`, else `~/.cache/tidegate`.
@@ -17,16 +21,22 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     } else if let Some(dir) = std::env::var_os("XDG_CACHE_HOME") {
         PathBuf::from(dir).join("tidegate")
     } else {
-        PathBuf::from(std::env::var_os("HOME").context("neither TIDEGATE_CACHE, XDG_CACHE_HOME nor HOME is set")?)
-            .join(".cache/tidegate")
+        PathBuf::from(
+            std::env::var_os("HOME")
+                .context("neither TIDEGATE_CACHE, XDG_CACHE_HOME nor HOME is set")?,
+        )
+        .join(".cache/tidegate")
     };
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create the cache {}", dir.display()))?;
+    std::fs::create_dir_all(&dir)
+        .with_context(|| format!("cannot create the cache {}", dir.display()))?;
     Ok(dir)
 }
 
 /// Runs a command with inherited output; an error names the whole command line.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
         bail!("{command:?} ended with {status}");
     }
@@ -35,9 +45,15 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 
 /// Runs a command and returns its standard output; an error shows its standard error.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
-    let out = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    let out = command
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
     if !out.status.success() {
-        bail!("{command:?} ended with {}:\n{}", out.status, String::from_utf8_lossy(&out.stderr));
+        bail!(
+            "{command:?} ended with {}:\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }

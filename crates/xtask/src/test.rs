@@ -36,18 +36,57 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if filter.is_empty() {
         step("format and lints");
         totals.check("rustfmt", cargo(&["fmt", "--all", "--check"]));
-        totals.check("clippy", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+        totals.check(
+            "clippy",
+            cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        );
         step("chart");
         totals.checks("chart", crate::chart::check());
     }
     step("unit, golden, property, proxy, fake API server");
-    totals.cargo_test(Command::new("cargo").args(["test", "--workspace", "--no-fail-fast", "--exclude", "tests", "--"]).args(&filter))?;
+    totals.cargo_test(
+        Command::new("cargo")
+            .args([
+                "test",
+                "--workspace",
+                "--no-fail-fast",
+                "--exclude",
+                "tests",
+                "--",
+            ])
+            .args(&filter),
+    )?;
     step("whole system, without a cluster");
     let mut plain = Command::new("cargo");
-    plain.args(["test", "--package", "tests", "--no-fail-fast", "--", "--nocapture", "--skip", "cluster_"]).args(&filter);
-    totals.cargo_test(plain.env_remove("TIDEGATE_REQUIRE_CLUSTER").env_remove("TIDEGATE_CLUSTER_DIR").env("TIDEGATE_BIN", binary()))?;
+    plain
+        .args([
+            "test",
+            "--package",
+            "tests",
+            "--no-fail-fast",
+            "--",
+            "--nocapture",
+            "--skip",
+            "cluster_",
+        ])
+        .args(&filter);
+    totals.cargo_test(
+        plain
+            .env_remove("TIDEGATE_REQUIRE_CLUSTER")
+            .env_remove("TIDEGATE_CLUSTER_DIR")
+            .env("TIDEGATE_BIN", binary()),
+    )?;
     if args.no_cluster {
-        totals.notes.push("cluster tests skipped: --no-cluster".into());
+        totals
+            .notes
+            .push("cluster tests skipped: --no-cluster".into());
     } else {
         with_cluster(&mut totals, &filter)?;
     }
@@ -68,25 +107,51 @@ fn with_cluster(totals: &mut Totals, filter: &[&str]) -> anyhow::Result<()> {
     step("whole system, real API server");
     if let Some(reason) = cluster::skip_reason()? {
         println!("skipped: {reason}");
-        totals.notes.push(format!("cluster tests skipped: {reason}"));
+        totals
+            .notes
+            .push(format!("cluster tests skipped: {reason}"));
         return Ok(());
     }
     let cluster = Cluster::from_environment()?;
     let started_here = match cluster.up() {
         Ok(started) => started,
-        Err(error) if error.downcast_ref::<Unavailable>().is_some() && std::env::var_os("TIDEGATE_REQUIRE_CLUSTER").is_none() => {
+        Err(error)
+            if error.downcast_ref::<Unavailable>().is_some()
+                && std::env::var_os("TIDEGATE_REQUIRE_CLUSTER").is_none() =>
+        {
             println!("skipped: {error:#}");
-            totals.notes.push(format!("cluster tests skipped: {error:#}"));
+            totals
+                .notes
+                .push(format!("cluster tests skipped: {error:#}"));
             return Ok(());
         }
         Err(error) => return Err(error),
     };
     if filter.is_empty() {
-        totals.checks("chart on the API server", crate::chart::apply_to_cluster(&cluster));
+        totals.checks(
+            "chart on the API server",
+            crate::chart::apply_to_cluster(&cluster),
+        );
     }
     let mut tests = cluster.command("cargo")?;
-    tests.args(["test", "--package", "tests", "--no-fail-fast", "--", "--nocapture", "--test-threads=1", "cluster_"]).args(filter);
-    let result = totals.cargo_test(tests.env("TIDEGATE_REQUIRE_CLUSTER", "1").env("TIDEGATE_BIN", binary()).current_dir(root()));
+    tests
+        .args([
+            "test",
+            "--package",
+            "tests",
+            "--no-fail-fast",
+            "--",
+            "--nocapture",
+            "--test-threads=1",
+            "cluster_",
+        ])
+        .args(filter);
+    let result = totals.cargo_test(
+        tests
+            .env("TIDEGATE_REQUIRE_CLUSTER", "1")
+            .env("TIDEGATE_BIN", binary())
+            .current_dir(root()),
+    );
     if started_here {
         cluster.down()?;
     }
@@ -98,7 +163,8 @@ fn step(name: &str) {
 }
 
 fn binary() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join("debug/tidegate")
 }
 
@@ -134,14 +200,21 @@ impl Totals {
 
     /// Runs `cargo test`, shows what it prints, and adds up its closing lines.
     fn cargo_test(&mut self, command: &mut Command) -> anyhow::Result<()> {
-        let mut child = command.current_dir(root()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let mut child = command
+            .current_dir(root())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
         let out = child.stdout.take().context("cargo test has no output")?;
         let mut failed = 0;
         for line in BufReader::new(out).lines() {
             let line = line?;
             println!("{line}");
             let count = |word: &str| {
-                let part = line.strip_prefix("test result:")?.split(['.', ';']).find(|part| part.trim().ends_with(word))?;
+                let part = line
+                    .strip_prefix("test result:")?
+                    .split(['.', ';'])
+                    .find(|part| part.trim().ends_with(word))?;
                 part.split_whitespace().next()?.parse::<u64>().ok()
             };
             self.passed += count("passed").unwrap_or(0);

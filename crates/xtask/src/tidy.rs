@@ -8,15 +8,44 @@ use std::process::Command;
 
 /// What a crate must never depend on, directly or by way of another crate of ours. A crate that is not listed here fails.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    ("routing-table", &["tokio", "hyper", "kube", "k8s-openapi", "serde", "rustls"]),
-    ("translate", &["tokio", "kube", "hyper", "data-plane", "controller", "balance"]),
+    (
+        "routing-table",
+        &["tokio", "hyper", "kube", "k8s-openapi", "serde", "rustls"],
+    ),
+    (
+        "translate",
+        &[
+            "tokio",
+            "kube",
+            "hyper",
+            "data-plane",
+            "controller",
+            "balance",
+        ],
+    ),
     ("controller", &["data-plane", "balance"]),
-    ("balance", &["tokio", "hyper", "kube", "k8s-openapi", "rustls"]),
-    ("data-plane", &["kube", "k8s-openapi", "hickory-resolver", "translate", "controller", "serde_yaml"]),
+    (
+        "balance",
+        &["tokio", "hyper", "kube", "k8s-openapi", "rustls"],
+    ),
+    (
+        "data-plane",
+        &[
+            "kube",
+            "k8s-openapi",
+            "hickory-resolver",
+            "translate",
+            "controller",
+            "serde_yaml",
+        ],
+    ),
     ("tidegate", &[]),
     ("test-support", &["data-plane", "controller", "translate"]),
     ("tests", &[]),
-    ("xtask", &["tidegate", "data-plane", "controller", "kube", "tokio"]),
+    (
+        "xtask",
+        &["tidegate", "data-plane", "controller", "kube", "tokio"],
+    ),
 ];
 
 /// Nothing may depend on these but as a development dependency.
@@ -35,19 +64,33 @@ pub(crate) fn run(_args: Args) -> anyhow::Result<()> {
         println!("tidy: crate graph and files are as they should be");
         return Ok(());
     }
-    bail!("{} thing(s) to tidy:\n  {}", problems.len(), problems.join("\n  "));
+    bail!(
+        "{} thing(s) to tidy:\n  {}",
+        problems.len(),
+        problems.join("\n  ")
+    );
 }
 
 /// Forbidden edges of the crate graph.
 fn edges() -> anyhow::Result<Vec<String>> {
-    let text = output(Command::new("cargo").args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(root()))?;
+    let text = output(
+        Command::new("cargo")
+            .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+            .current_dir(root()),
+    )?;
     let metadata: Value = serde_json::from_str(&text).context("cargo metadata printed no JSON")?;
     let mut direct: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let name = package["name"].as_str().unwrap_or_default().to_owned();
         let normal = |dependency: &&Value| dependency["kind"].is_null();
-        let all = package["dependencies"].as_array().into_iter().flatten().filter(normal);
-        let names = all.filter_map(|dependency| dependency["name"].as_str().map(str::to_owned)).collect();
+        let all = package["dependencies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(normal);
+        let names = all
+            .filter_map(|dependency| dependency["name"].as_str().map(str::to_owned))
+            .collect();
         direct.insert(name, names);
     }
     Ok(check_edges(&direct))
@@ -62,7 +105,9 @@ fn check_edges(direct: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
         };
         for (reached, by) in reachable(name, direct) {
             if forbidden.contains(&reached.as_str()) {
-                problems.push(format!("{name} must never depend on {reached}, but does ({by})"));
+                problems.push(format!(
+                    "{name} must never depend on {reached}, but does ({by})"
+                ));
             }
         }
         for leaf in LEAVES.iter().filter(|leaf| dependencies.contains(**leaf)) {
@@ -91,13 +136,28 @@ fn reachable(name: &str, direct: &BTreeMap<String, BTreeSet<String>>) -> BTreeMa
 /// Files that are too long, or do not say what they are for.
 fn files() -> anyhow::Result<Vec<String>> {
     let mut problems = Vec::new();
-    let listed = output(Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"]).current_dir(root()))?;
+    let listed = output(
+        Command::new("git")
+            .args([
+                "ls-files",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+                "*.rs",
+            ])
+            .current_dir(root()),
+    )?;
     for file in listed.lines() {
-        let Ok(text) = std::fs::read_to_string(root().join(file)) else { continue };
-        let is_test = file.contains("/tests/") || file.starts_with("tests/") || file.ends_with("_tests.rs");
+        let Ok(text) = std::fs::read_to_string(root().join(file)) else {
+            continue;
+        };
+        let is_test =
+            file.contains("/tests/") || file.starts_with("tests/") || file.ends_with("_tests.rs");
         let lines = text.lines().count();
         if lines > MAX_LINES && !is_test {
-            problems.push(format!("{file} has {lines} lines, {MAX_LINES} are the most"));
+            problems.push(format!(
+                "{file} has {lines} lines, {MAX_LINES} are the most"
+            ));
         }
         if !text.starts_with("//!") {
             problems.push(format!("{file} does not begin with a module doc (//!)"));
@@ -111,7 +171,15 @@ mod tests {
     use super::*;
 
     fn graph(edges: &[(&str, &[&str])]) -> BTreeMap<String, BTreeSet<String>> {
-        edges.iter().map(|(name, to)| ((*name).to_owned(), to.iter().map(|to| (*to).to_owned()).collect())).collect()
+        edges
+            .iter()
+            .map(|(name, to)| {
+                (
+                    (*name).to_owned(),
+                    to.iter().map(|to| (*to).to_owned()).collect(),
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -121,7 +189,10 @@ mod tests {
 
     #[test]
     fn a_forbidden_edge_is_found_also_at_second_hand() {
-        let problems = check_edges(&graph(&[("data-plane", &["balance"]), ("balance", &["kube"])]));
+        let problems = check_edges(&graph(&[
+            ("data-plane", &["balance"]),
+            ("balance", &["kube"]),
+        ]));
         assert_eq!(
             problems,
             [
@@ -129,7 +200,13 @@ mod tests {
                 "data-plane must never depend on kube, but does (data-plane -> balance -> kube)",
             ]
         );
-        assert_eq!(check_edges(&graph(&[("data-plane", &["balance", "hyper"]), ("balance", &[])])), [""; 0]);
+        assert_eq!(
+            check_edges(&graph(&[
+                ("data-plane", &["balance", "hyper"]),
+                ("balance", &[])
+            ])),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -26,7 +26,12 @@ const POLL: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the path cannot be read at start. Later it keeps what it had.
-pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metrics, shutdown: CancellationToken) -> Result<(), ReadError> {
+pub async fn watch(
+    path: PathBuf,
+    changes: mpsc::Sender<Change>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), ReadError> {
     let (mut memory, loaded) = load_aside(Memory::default(), &path).await;
     let mut said = Vec::new();
     send(&loaded?.unwrap_or_default(), &mut said, &changes, &metrics).await;
@@ -65,7 +70,10 @@ pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metric
             Ok(None) => None,
             Err(error) => Some(error.to_string()),
         };
-        if let Some(error) = failure.as_ref().filter(|error| failed.as_ref() != Some(*error)) {
+        if let Some(error) = failure
+            .as_ref()
+            .filter(|error| failed.as_ref() != Some(*error))
+        {
             tracing::error!(error, "manifests are kept as they were");
             metrics.manifest_problems.inc();
         }
@@ -74,7 +82,10 @@ pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>, metrics: Metric
 }
 
 /// Reads what has changed, on a thread where a slow disk stops nobody else.
-async fn load_aside(mut memory: Memory, path: &Path) -> (Memory, Result<Option<Loaded>, ReadError>) {
+async fn load_aside(
+    mut memory: Memory,
+    path: &Path,
+) -> (Memory, Result<Option<Loaded>, ReadError>) {
     let path = path.to_owned();
     let name = path.clone();
     let read = tokio::task::spawn_blocking(move || {
@@ -82,7 +93,15 @@ async fn load_aside(mut memory: Memory, path: &Path) -> (Memory, Result<Option<L
         (memory, loaded)
     });
     // Only if reading panics; then nothing is remembered, and the next reading shows what is there.
-    read.await.unwrap_or_else(|error| (Memory::default(), Err(ReadError { path: name, source: std::io::Error::other(error) })))
+    read.await.unwrap_or_else(|error| {
+        (
+            Memory::default(),
+            Err(ReadError {
+                path: name,
+                source: std::io::Error::other(error),
+            }),
+        )
+    })
 }
 
 /// What has to be watched to see a path change. A file by way of its directory, so that a replaced one is still seen, and
@@ -91,19 +110,37 @@ fn watched(path: &Path) -> (PathBuf, RecursiveMode) {
     if path.is_dir() {
         return (path.to_owned(), RecursiveMode::Recursive);
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     (directory.to_owned(), RecursiveMode::NonRecursive)
 }
 
 /// Sends everything; what has not changed has no effect there. Problems are logged when they are new.
-async fn send(loaded: &Loaded, said: &mut Vec<Problem>, changes: &mpsc::Sender<Change>, metrics: &Metrics) {
-    for problem in loaded.problems.iter().filter(|problem| !said.contains(problem)) {
+async fn send(
+    loaded: &Loaded,
+    said: &mut Vec<Problem>,
+    changes: &mpsc::Sender<Change>,
+    metrics: &Metrics,
+) {
+    for problem in loaded
+        .problems
+        .iter()
+        .filter(|problem| !said.contains(problem))
+    {
         tracing::error!("{problem}");
     }
     said.clone_from(&loaded.problems);
     metrics.manifest_problems.set(loaded.problems.len() as i64);
     for kind in Kind::ALL {
-        let objects = loaded.objects.iter().map(|(object, _)| object).filter(|object| object.kind() == kind).cloned().collect();
+        let objects = loaded
+            .objects
+            .iter()
+            .map(|(object, _)| object)
+            .filter(|object| object.kind() == kind)
+            .cloned()
+            .collect();
         if changes.send(Change::Replace(kind, objects)).await.is_err() {
             return;
         }

@@ -14,15 +14,15 @@ mod sink;
 use crate::metrics::Metrics;
 use crate::source::Change;
 use k8s_openapi::NamespaceResourceScope;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::client::ClientBuilder;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
 use kube::{Api, Client, Config, Resource};
 use place::Place;
 use revision::Highest;
-use sink::Sink;
 use serde::de::DeserializeOwned;
+use sink::Sink;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
@@ -65,17 +65,31 @@ pub enum ClientError {
 ///
 /// # Errors
 /// See [`ClientError`]; each names the file.
-pub async fn client(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Client, ClientError> {
-    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+pub async fn client(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+) -> Result<Client, ClientError> {
+    let options = KubeConfigOptions {
+        context: context.map(str::to_owned),
+        ..KubeConfigOptions::default()
+    };
     let mut config = match kubeconfig {
         Some(path) => {
-            let error = |source| ClientError::Kubeconfig { path: path.display().to_string(), source };
+            let error = |source| ClientError::Kubeconfig {
+                path: path.display().to_string(),
+                source,
+            };
             let file = Kubeconfig::read_from(path).map_err(error)?;
-            Config::from_custom_kubeconfig(file, &options).await.map_err(error)?
+            Config::from_custom_kubeconfig(file, &options)
+                .await
+                .map_err(error)?
         }
         None => match context {
             Some(_) => {
-                let error = |source| ClientError::Kubeconfig { path: "from KUBECONFIG or ~/.kube/config".into(), source };
+                let error = |source| ClientError::Kubeconfig {
+                    path: "from KUBECONFIG or ~/.kube/config".into(),
+                    source,
+                };
                 Config::from_kubeconfig(&options).await.map_err(error)?
             }
             None => Config::infer().await?,
@@ -85,7 +99,9 @@ pub async fn client(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<
     config.read_timeout = Some(READ_TIMEOUT);
     // It would wait up to minutes by itself, and hide every failure until then.
     config.default_retry = false;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).build())
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT))
+        .build())
 }
 
 /// What to watch.
@@ -98,22 +114,63 @@ pub struct Scope {
 }
 
 /// Watches every kind until `shutdown`.
-pub async fn watch(client: Client, scope: Scope, changes: mpsc::Sender<Change>, metrics: Metrics, shutdown: CancellationToken) {
+pub async fn watch(
+    client: Client,
+    scope: Scope,
+    changes: mpsc::Sender<Change>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
     let (restart, restarted) = watch::channel(());
-    let mut watches = Watches { changes, metrics, restarted, highest: Highest::default(), tasks: JoinSet::new() };
+    let mut watches = Watches {
+        changes,
+        metrics,
+        restarted,
+        highest: Highest::default(),
+        tasks: JoinSet::new(),
+    };
     let namespace = scope.namespace.as_deref();
-    let all = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
+    let all = watcher::Config::default()
+        .timeout(WATCH_SECONDS)
+        .page_size(PAGE);
     let tls = all.clone().fields("type=kubernetes.io/tls");
-    watches.add(Kind::Ingress, vec![namespaced(&client, namespace)], &all, Object::Ingress);
-    watches.add(Kind::IngressClass, vec![Api::all(client.clone())], &all, Object::IngressClass);
-    watches.add(Kind::Service, vec![namespaced(&client, namespace)], &all, Object::Service);
-    watches.add(Kind::EndpointSlice, vec![namespaced(&client, namespace)], &all, Object::EndpointSlice);
+    watches.add(
+        Kind::Ingress,
+        vec![namespaced(&client, namespace)],
+        &all,
+        Object::Ingress,
+    );
+    watches.add(
+        Kind::IngressClass,
+        vec![Api::all(client.clone())],
+        &all,
+        Object::IngressClass,
+    );
+    watches.add(
+        Kind::Service,
+        vec![namespaced(&client, namespace)],
+        &all,
+        Object::Service,
+    );
+    watches.add(
+        Kind::EndpointSlice,
+        vec![namespaced(&client, namespace)],
+        &all,
+        Object::EndpointSlice,
+    );
     let secrets = match scope.secret_namespaces.as_slice() {
         [] => vec![namespaced(&client, namespace)],
-        several => several.iter().map(|namespace| namespaced(&client, Some(namespace))).collect(),
+        several => several
+            .iter()
+            .map(|namespace| namespaced(&client, Some(namespace)))
+            .collect(),
     };
     watches.add(Kind::Secret, secrets, &tls, Object::Secret);
-    let revision = revision::watch(namespaced(&client, namespace), watches.highest.clone(), restart);
+    let revision = revision::watch(
+        namespaced(&client, namespace),
+        watches.highest.clone(),
+        restart,
+    );
     watches.tasks.spawn(revision);
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -126,7 +183,10 @@ pub async fn watch(client: Client, scope: Scope, changes: mpsc::Sender<Change>, 
 
 fn namespaced<K>(client: &Client, namespace: Option<&str>) -> Api<DeserializeGuard<K>>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug,
 {
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -145,8 +205,13 @@ struct Watches {
 
 impl Watches {
     /// Watches a kind in some places.
-    fn add<K>(&mut self, kind: Kind, apis: Vec<Api<DeserializeGuard<K>>>, config: &watcher::Config, wrap: fn(Arc<K>) -> Object)
-    where
+    fn add<K>(
+        &mut self,
+        kind: Kind,
+        apis: Vec<Api<DeserializeGuard<K>>>,
+        config: &watcher::Config,
+        wrap: fn(Arc<K>) -> Object,
+    ) where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
         DeserializeGuard<K>: Resource<DynamicType = ()>,
     {
@@ -155,7 +220,14 @@ impl Watches {
         self.tasks.spawn(sink.run(received));
         for (number, api) in apis.into_iter().enumerate() {
             let (restart, highest) = (self.restarted.clone(), self.highest.clone());
-            let place = Place { number, api, config: config.clone(), wrap, restart, highest };
+            let place = Place {
+                number,
+                api,
+                config: config.clone(),
+                wrap,
+                restart,
+                highest,
+            };
             self.tasks.spawn(place.watch(found.clone()));
         }
     }

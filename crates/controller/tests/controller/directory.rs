@@ -16,8 +16,16 @@ struct Served {
 impl Served {
     fn start(path: PathBuf) -> Self {
         let inner = Loop::start(None);
-        let source = directory::watch(path, inner.changes.clone(), inner.metrics.clone(), inner.shutdown.clone());
-        Self { inner, source: tokio::spawn(source) }
+        let source = directory::watch(
+            path,
+            inner.changes.clone(),
+            inner.metrics.clone(),
+            inner.shutdown.clone(),
+        );
+        Self {
+            inner,
+            source: tokio::spawn(source),
+        }
     }
 
     async fn stop(self) {
@@ -28,13 +36,24 @@ impl Served {
 
 /// JSON is YAML too.
 fn manifests(objects: &[Value]) -> String {
-    objects.iter().map(|object| format!("---\n{object}\n")).collect()
+    objects
+        .iter()
+        .map(|object| format!("---\n{object}\n"))
+        .collect()
 }
 
 fn shop() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), "shop.yaml", &manifests(&[class(), service("web"), slice("web", "10.0.0.1")]));
-    write(dir.path(), "web.yaml", &manifests(&[ingress("web", "web.test")]));
+    write(
+        dir.path(),
+        "shop.yaml",
+        &manifests(&[class(), service("web"), slice("web", "10.0.0.1")]),
+    );
+    write(
+        dir.path(),
+        "web.yaml",
+        &manifests(&[ingress("web", "web.test")]),
+    );
     dir
 }
 
@@ -46,15 +65,33 @@ fn write(dir: &Path, file: &str, text: &str) {
 async fn files_come_change_and_go() {
     let dir = shop();
     let mut served = Served::start(dir.path().to_owned());
-    served.inner.until(|published| published.has("host web.test") && published.has("10.0.0.1:8080")).await;
-    write(dir.path(), "other.yaml", &manifests(&[ingress("other", "other.test")]));
+    served
+        .inner
+        .until(|published| published.has("host web.test") && published.has("10.0.0.1:8080"))
+        .await;
+    write(
+        dir.path(),
+        "other.yaml",
+        &manifests(&[ingress("other", "other.test")]),
+    );
     served.inner.until_shows("host other.test").await;
-    write(dir.path(), "other.yaml", &manifests(&[ingress("other", "changed.test")]));
+    write(
+        dir.path(),
+        "other.yaml",
+        &manifests(&[ingress("other", "changed.test")]),
+    );
     served.inner.until_shows("host changed.test").await;
     std::fs::remove_file(dir.path().join("other.yaml")).unwrap();
-    served.inner.until(|published| !published.has("changed.test")).await;
+    served
+        .inner
+        .until(|published| !published.has("changed.test"))
+        .await;
     let tables = served.inner.now().tables;
-    write(dir.path(), "shop.yaml", &manifests(&[class(), service("web"), slice("web", "10.0.0.2")]));
+    write(
+        dir.path(),
+        "shop.yaml",
+        &manifests(&[class(), service("web"), slice("web", "10.0.0.2")]),
+    );
     let after = served.inner.until_shows("10.0.0.2:8080").await;
     assert_eq!(after.tables, tables, "only endpoints changed");
     served.stop().await;
@@ -65,12 +102,27 @@ async fn a_broken_file_keeps_what_it_had_and_the_others_go_on() {
     let dir = shop();
     let mut served = Served::start(dir.path().to_owned());
     served.inner.until_shows("host web.test").await;
-    write(dir.path(), "web.yaml", &format!("{}---\nspec: [\n", manifests(&[ingress("web", "half.test")])));
-    write(dir.path(), "other.yaml", &manifests(&[ingress("other", "other.test")]));
+    write(
+        dir.path(),
+        "web.yaml",
+        &format!(
+            "{}---\nspec: [\n",
+            manifests(&[ingress("web", "half.test")])
+        ),
+    );
+    write(
+        dir.path(),
+        "other.yaml",
+        &manifests(&[ingress("other", "other.test")]),
+    );
     let after = served.inner.until_shows("host other.test").await;
     assert!(after.has("host web.test") && !after.has("half.test"));
     assert_eq!(served.inner.metrics.manifest_problems.get(), 1);
-    write(dir.path(), "web.yaml", &manifests(&[ingress("web", "mended.test")]));
+    write(
+        dir.path(),
+        "web.yaml",
+        &manifests(&[ingress("web", "mended.test")]),
+    );
     served.inner.until_shows("host mended.test").await;
     assert_eq!(served.inner.metrics.manifest_problems.get(), 0);
     served.stop().await;
@@ -81,7 +133,11 @@ async fn a_mounted_config_map_is_swapped_as_a_whole() {
     let dir = shop();
     let version = |name: &str, host: &str| {
         std::fs::create_dir(dir.path().join(name)).unwrap();
-        write(&dir.path().join(name), "mounted.yaml", &manifests(&[ingress("mounted", host)]));
+        write(
+            &dir.path().join(name),
+            "mounted.yaml",
+            &manifests(&[ingress("mounted", host)]),
+        );
     };
     version("..2026_01", "old.test");
     symlink("..2026_01", dir.path().join("..data")).unwrap();
@@ -92,7 +148,10 @@ async fn a_mounted_config_map_is_swapped_as_a_whole() {
     symlink("..2026_02", dir.path().join("..data_tmp")).unwrap();
     std::fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
     std::fs::remove_dir_all(dir.path().join("..2026_01")).unwrap();
-    served.inner.until(|published| published.has("host new.test") && !published.has("old.test")).await;
+    served
+        .inner
+        .until(|published| published.has("host new.test") && !published.has("old.test"))
+        .await;
     assert_eq!(served.inner.metrics.manifest_problems.get(), 0);
     served.stop().await;
 }
@@ -100,7 +159,14 @@ async fn a_mounted_config_map_is_swapped_as_a_whole() {
 #[tokio::test]
 async fn a_single_file_may_be_replaced() {
     let dir = tempfile::tempdir().unwrap();
-    let all = |host: &str| manifests(&[class(), service("web"), slice("web", "10.0.0.1"), ingress("web", host)]);
+    let all = |host: &str| {
+        manifests(&[
+            class(),
+            service("web"),
+            slice("web", "10.0.0.1"),
+            ingress("web", host),
+        ])
+    };
     write(dir.path(), "app.yaml", &all("web.test"));
     let mut served = Served::start(dir.path().join("app.yaml"));
     served.inner.until_shows("host web.test").await;
@@ -114,6 +180,11 @@ async fn a_single_file_may_be_replaced() {
 async fn a_path_that_is_not_there_is_an_error_at_start() {
     let served = Served::start("/nonexistent/manifests".into());
     let error = served.source.await.unwrap().unwrap_err();
-    assert!(error.to_string().starts_with("cannot read /nonexistent/manifests: No such file"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot read /nonexistent/manifests: No such file"),
+        "{error}"
+    );
     served.inner.stop().await;
 }

@@ -12,7 +12,10 @@ async fn shop() -> (ApiServer, Replica) {
     put_shop(&server);
     let mut replica = Replica::watching(&server).await;
     replica.inner.until_shows("10.0.0.1:8080").await;
-    until(|| server.count(Verb::Watch, INGRESSES) == 1 && server.count(Verb::Watch, ENDPOINT_SLICES) == 1).await;
+    until(|| {
+        server.count(Verb::Watch, INGRESSES) == 1 && server.count(Verb::Watch, ENDPOINT_SLICES) == 1
+    })
+    .await;
     (server, replica)
 }
 
@@ -37,7 +40,10 @@ async fn an_expired_watch_lists_again() {
     server.put(ingress("other", "other.test"));
     server.compact();
     replica.inner.until_failed("Ingress", 1).await;
-    let after = replica.inner.until(|published| published.has("other.test") && !published.has("gone.test")).await;
+    let after = replica
+        .inner
+        .until(|published| published.has("other.test") && !published.has("gone.test"))
+        .await;
     assert!(after.has("host web.test"));
     replica.stop().await;
 }
@@ -45,7 +51,12 @@ async fn an_expired_watch_lists_again() {
 #[tokio::test]
 async fn a_410_for_the_request_itself_lists_again_too() {
     let (server, mut replica) = shop().await;
-    server.fail(Fault { verb: Verb::Watch, resource: INGRESSES, status: 410, times: 1 });
+    server.fail(Fault {
+        verb: Verb::Watch,
+        resource: INGRESSES,
+        status: 410,
+        times: 1,
+    });
     server.drop_watches(INGRESSES);
     replica.inner.until_failed("Ingress", 1).await;
     until(|| server.count(Verb::List, INGRESSES) == 2).await;
@@ -57,7 +68,12 @@ async fn a_410_for_the_request_itself_lists_again_too() {
 #[tokio::test]
 async fn a_watch_that_always_expires_lists_every_five_seconds_at_most() {
     let (server, replica) = shop().await;
-    server.fail(Fault { verb: Verb::Watch, resource: INGRESSES, status: 410, times: usize::MAX });
+    server.fail(Fault {
+        verb: Verb::Watch,
+        resource: INGRESSES,
+        status: 410,
+        times: usize::MAX,
+    });
     server.drop_watches(INGRESSES);
     replica.inner.until_failed("Ingress", 1).await;
     let start = Instant::now();
@@ -65,7 +81,11 @@ async fn a_watch_that_always_expires_lists_every_five_seconds_at_most() {
         skip(Duration::from_millis(500)).await;
     }
     // The first of the five may have come at once.
-    assert!(start.elapsed() >= Duration::from_secs(5) * 3, "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_secs(5) * 3,
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(replica.inner.now().tables, 1);
     replica.stop().await;
 }
@@ -74,13 +94,31 @@ async fn a_watch_that_always_expires_lists_every_five_seconds_at_most() {
 async fn an_outage_changes_nothing_until_it_is_over() {
     let (server, mut replica) = shop().await;
     server.stop().await;
-    until(|| replica.inner.metrics.watch_errors.with_label_values(&["Ingress"]).get() > 0).await;
+    until(|| {
+        replica
+            .inner
+            .metrics
+            .watch_errors
+            .with_label_values(&["Ingress"])
+            .get()
+            > 0
+    })
+    .await;
     server.put(ingress("other", "other.test"));
     server.put(slice("web", "10.0.0.2"));
     skip(Duration::from_secs(600)).await;
-    assert_eq!((replica.inner.now().tables, replica.inner.now().endpoint_updates), (1, 0));
+    assert_eq!(
+        (
+            replica.inner.now().tables,
+            replica.inner.now().endpoint_updates
+        ),
+        (1, 0)
+    );
     server.resume().await;
-    replica.inner.until(|published| published.has("host other.test") && published.has("10.0.0.2:8080")).await;
+    replica
+        .inner
+        .until(|published| published.has("host other.test") && published.has("10.0.0.2:8080"))
+        .await;
     replica.stop().await;
 }
 
@@ -99,10 +137,19 @@ async fn connections_that_fall_silent_are_noticed() {
 async fn refusals_are_waited_out() {
     let (server, mut replica) = shop().await;
     for status in [500, 403, 429] {
-        server.fail(Fault { verb: Verb::List, resource: INGRESSES, status, times: 1 });
+        server.fail(Fault {
+            verb: Verb::List,
+            resource: INGRESSES,
+            status,
+            times: 1,
+        });
     }
     server.expire_watches(INGRESSES);
-    let errors = replica.inner.metrics.watch_errors.with_label_values(&["Ingress"]);
+    let errors = replica
+        .inner
+        .metrics
+        .watch_errors
+        .with_label_values(&["Ingress"]);
     while errors.get() < 4 {
         skip(Duration::from_secs(1)).await;
     }
@@ -122,16 +169,27 @@ async fn one_object_that_cannot_be_decoded_costs_only_itself() {
     server.put(broken.clone());
     let mut replica = Replica::watching(&server).await;
     replica.inner.until_shows("host web.test").await;
-    let undecodable = replica.inner.metrics.undecodable.with_label_values(&["Ingress"]);
+    let undecodable = replica
+        .inner
+        .metrics
+        .undecodable
+        .with_label_values(&["Ingress"]);
     assert_eq!(undecodable.get(), 1);
     // It may be mended, and broken again, while it is watched.
     server.put(ingress("broken", "mended.test"));
     replica.inner.until_shows("host mended.test").await;
     server.put(broken);
-    let after = replica.inner.until(|published| !published.has("mended.test")).await;
+    let after = replica
+        .inner
+        .until(|published| !published.has("mended.test"))
+        .await;
     assert!(after.has("host web.test"));
     assert_eq!(undecodable.get(), 2);
-    assert_eq!(server.count(Verb::List, INGRESSES), 1, "the watch never ended");
+    assert_eq!(
+        server.count(Verb::List, INGRESSES),
+        1,
+        "the watch never ended"
+    );
     replica.stop().await;
 }
 
@@ -152,7 +210,12 @@ async fn events_from_the_past_are_no_news() {
     let old = server.put(ingress("other", "old.test"));
     let new = server.put(ingress("other", "new.test"));
     replica.inner.until_shows("host new.test").await;
-    let send = |kind: &str, object: &Value| server.send_line(INGRESSES, &json!({"type": kind, "object": object}).to_string());
+    let send = |kind: &str, object: &Value| {
+        server.send_line(
+            INGRESSES,
+            &json!({"type": kind, "object": object}).to_string(),
+        )
+    };
     let before = replica.inner.now().tables;
     send("MODIFIED", &old);
     send("DELETED", &old);
@@ -170,7 +233,10 @@ async fn twenty() -> (ApiServer, Replica) {
     for n in 0..20 {
         server.put(ingress(&format!("many-{n}"), &format!("many-{n}.test")));
     }
-    replica.inner.until(|published| published.text().matches("host many-").count() == 20).await;
+    replica
+        .inner
+        .until(|published| published.text().matches("host many-").count() == 20)
+        .await;
     (server, replica)
 }
 
@@ -178,7 +244,11 @@ async fn twenty() -> (ApiServer, Replica) {
 async fn an_empty_list_is_not_believed_at_once() {
     let (server, mut replica) = twenty().await;
     let before = replica.inner.now().tables;
-    let doubtful = replica.inner.metrics.doubtful_lists.with_label_values(&["Ingress"]);
+    let doubtful = replica
+        .inner
+        .metrics
+        .doubtful_lists
+        .with_label_values(&["Ingress"]);
     server.hide(INGRESSES, 1);
     server.expire_watches(INGRESSES);
     replica.inner.until_failed("Ingress", 1).await;
@@ -199,14 +269,21 @@ async fn an_empty_list_is_not_believed_at_once() {
 #[tokio::test]
 async fn an_empty_list_is_believed_the_second_time() {
     let (server, mut replica) = twenty().await;
-    let doubtful = replica.inner.metrics.doubtful_lists.with_label_values(&["Ingress"]);
+    let doubtful = replica
+        .inner
+        .metrics
+        .doubtful_lists
+        .with_label_values(&["Ingress"]);
     server.hide(INGRESSES, 2);
     server.expire_watches(INGRESSES);
     replica.inner.until_failed("Ingress", 1).await;
     until(|| doubtful.get() == 1).await;
     assert!(replica.inner.now().has("host many-0.test"));
     skip(Duration::from_secs(5)).await;
-    replica.inner.until(|published| !published.has("host many-")).await;
+    replica
+        .inner
+        .until(|published| !published.has("host many-"))
+        .await;
     replica.stop().await;
 }
 
@@ -223,7 +300,10 @@ async fn a_restored_server_leaves_no_ghosts() {
         server.drop_watches(resource);
     }
     skip(Duration::from_secs(31)).await;
-    let after = replica.inner.until(|published| !published.has("ghost")).await;
+    let after = replica
+        .inner
+        .until(|published| !published.has("ghost"))
+        .await;
     assert!(after.has("host web.test"));
     server.put(ingress("other", "other.test"));
     replica.inner.until_shows("host other.test").await;

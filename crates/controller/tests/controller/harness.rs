@@ -56,7 +56,12 @@ impl Loop {
     pub(crate) fn start(publish_service: Option<ObjectKey>) -> Self {
         let metrics = Metrics::new(&Registry::new()).unwrap();
         let settings = translate::Settings::default();
-        let options = Options { settings, batch: Batch::default(), metrics: metrics.clone(), publish_service };
+        let options = Options {
+            settings,
+            batch: Batch::default(),
+            metrics: metrics.clone(),
+            publish_service,
+        };
         let (changes, received) = mpsc::channel(4096);
         let (sender, published) = watch::channel(Published::default());
         let (report_sender, report) = watch::channel(None);
@@ -74,17 +79,43 @@ impl Loop {
             });
             Ok::<_, Infallible>(())
         };
-        let task = tokio::spawn(run(options, received, publish, report_sender, shutdown.clone()));
-        Self { changes, published, report, metrics, shutdown, tasks: vec![task] }
+        let task = tokio::spawn(run(
+            options,
+            received,
+            publish,
+            report_sender,
+            shutdown.clone(),
+        ));
+        Self {
+            changes,
+            published,
+            report,
+            metrics,
+            shutdown,
+            tasks: vec![task],
+        }
     }
 
     /// Waits until something is published that is as wished; gives it back.
     #[track_caller]
-    pub(crate) fn until(&mut self, wish: impl Fn(&Published) -> bool) -> impl Future<Output = Published> {
+    pub(crate) fn until(
+        &mut self,
+        wish: impl Fn(&Published) -> bool,
+    ) -> impl Future<Output = Published> {
         let caller = std::panic::Location::caller();
         async move {
-            let found = tokio::time::timeout(PATIENCE, self.published.wait_for(|published| wish(published))).await.map(|found| found.unwrap().clone());
-            found.unwrap_or_else(|_| panic!("{caller}: still not published, but this:\n{}", self.published.borrow().text()))
+            let found = tokio::time::timeout(
+                PATIENCE,
+                self.published.wait_for(|published| wish(published)),
+            )
+            .await
+            .map(|found| found.unwrap().clone());
+            found.unwrap_or_else(|_| {
+                panic!(
+                    "{caller}: still not published, but this:\n{}",
+                    self.published.borrow().text()
+                )
+            })
         }
     }
 
@@ -140,16 +171,53 @@ impl Replica {
     pub(crate) async fn start(server: &ApiServer, name: &str, plan: Plan) -> Self {
         let client = client(server, name).await;
         let mut inner = Loop::start(plan.publish_service);
-        let (metrics, shutdown, report) = (inner.metrics.clone(), inner.shutdown.clone(), inner.report.clone());
+        let (metrics, shutdown, report) = (
+            inner.metrics.clone(),
+            inner.shutdown.clone(),
+            inner.report.clone(),
+        );
         let (leader, is_leader) = watch::channel(false);
-        let watching = kubernetes::watch(client.clone(), plan.scope, inner.changes.clone(), metrics.clone(), shutdown.clone());
+        let watching = kubernetes::watch(
+            client.clone(),
+            plan.scope,
+            inner.changes.clone(),
+            metrics.clone(),
+            shutdown.clone(),
+        );
         inner.tasks.push(tokio::spawn(watching));
         if plan.elect {
-            let lease = LeaseName { namespace: "system".into(), name: "tidegate".into(), identity: name.into() };
+            let lease = LeaseName {
+                namespace: "system".into(),
+                name: "tidegate".into(),
+                identity: name.into(),
+            };
             let resigned = CancellationToken::new();
-            let election = lease::elect(client.clone(), lease, leader, metrics.clone(), shutdown.clone(), resigned.clone());
-            let events = event_writer::run(client.clone(), name.into(), report.clone(), is_leader.clone(), metrics.clone(), shutdown.clone());
-            let status = plan.status.map(|settings| status_writer::run(client, settings, report, is_leader.clone(), metrics, shutdown));
+            let election = lease::elect(
+                client.clone(),
+                lease,
+                leader,
+                metrics.clone(),
+                shutdown.clone(),
+                resigned.clone(),
+            );
+            let events = event_writer::run(
+                client.clone(),
+                name.into(),
+                report.clone(),
+                is_leader.clone(),
+                metrics.clone(),
+                shutdown.clone(),
+            );
+            let status = plan.status.map(|settings| {
+                status_writer::run(
+                    client,
+                    settings,
+                    report,
+                    is_leader.clone(),
+                    metrics,
+                    shutdown,
+                )
+            });
             let writers = async move {
                 let status = async {
                     if let Some(status) = status {
@@ -163,11 +231,17 @@ impl Replica {
                 tokio::join!(election, writers);
             }));
         }
-        Self { inner, leader: is_leader }
+        Self {
+            inner,
+            leader: is_leader,
+        }
     }
 
     pub(crate) async fn until_leader(&mut self) {
-        tokio::time::timeout(PATIENCE, self.leader.wait_for(|leader| *leader)).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, self.leader.wait_for(|leader| *leader))
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     /// Ends at once, without a word to the API server.
@@ -197,7 +271,9 @@ pub(crate) fn until(wish: impl Fn() -> bool) -> impl Future<Output = ()> {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{caller}: still not so"));
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("{caller}: still not so"));
     }
 }
 
@@ -218,7 +294,12 @@ pub(crate) async fn skip(time: Duration) {
 
 /// Puts a class, a Service, its endpoints, and an Ingress for `web.test` there.
 pub(crate) fn put_shop(server: &ApiServer) {
-    for object in [class(), service("web"), slice("web", "10.0.0.1"), ingress("web", "web.test")] {
+    for object in [
+        class(),
+        service("web"),
+        slice("web", "10.0.0.1"),
+        ingress("web", "web.test"),
+    ] {
         server.put(object);
     }
 }

@@ -7,11 +7,17 @@ use test_support::ApiServer;
 use test_support::api_server::{Fault, LEASES, Verb};
 
 fn plan() -> Plan {
-    Plan { elect: true, ..Plan::default() }
+    Plan {
+        elect: true,
+        ..Plan::default()
+    }
 }
 
 fn lease(server: &ApiServer) -> Value {
-    server.get(LEASES, "system", "tidegate").map(|lease| lease["spec"].clone()).unwrap_or_default()
+    server
+        .get(LEASES, "system", "tidegate")
+        .map(|lease| lease["spec"].clone())
+        .unwrap_or_default()
 }
 
 #[tokio::test]
@@ -20,14 +26,32 @@ async fn a_leader_that_ends_hands_over_at_once() {
     put_shop(&server);
     let mut first = Replica::start(&server, "first", plan()).await;
     first.until_leader().await;
-    assert_eq!((&lease(&server)["holderIdentity"], &lease(&server)["leaseDurationSeconds"]), (&json!("first"), &json!(15)));
+    assert_eq!(
+        (
+            &lease(&server)["holderIdentity"],
+            &lease(&server)["leaseDurationSeconds"]
+        ),
+        (&json!("first"), &json!(15))
+    );
     let mut second = Replica::start(&server, "second", plan()).await;
-    until(|| server.seen().iter().any(|seen| seen.user == "second" && seen.resource == LEASES)).await;
+    until(|| {
+        server
+            .seen()
+            .iter()
+            .any(|seen| seen.user == "second" && seen.resource == LEASES)
+    })
+    .await;
     assert!(!*second.leader.borrow());
     first.stop().await;
     assert_eq!(lease(&server)["holderIdentity"], json!(""));
     second.until_leader().await;
-    assert_eq!((&lease(&server)["holderIdentity"], &lease(&server)["leaseTransitions"]), (&json!("second"), &json!(1)));
+    assert_eq!(
+        (
+            &lease(&server)["holderIdentity"],
+            &lease(&server)["leaseTransitions"]
+        ),
+        (&json!("second"), &json!(1))
+    );
     second.stop().await;
 }
 
@@ -37,7 +61,15 @@ async fn a_leader_that_dies_is_followed_when_its_lease_has_run_out() {
     let mut first = Replica::start(&server, "first", plan()).await;
     first.until_leader().await;
     let mut second = Replica::start(&server, "second", plan()).await;
-    let looked = || server.seen().iter().filter(|seen| seen.user == "second" && seen.verb == Verb::Get && seen.resource == LEASES).count();
+    let looked = || {
+        server
+            .seen()
+            .iter()
+            .filter(|seen| {
+                seen.user == "second" && seen.verb == Verb::Get && seen.resource == LEASES
+            })
+            .count()
+    };
     until(|| looked() == 1).await;
     first.kill();
     for _ in 0..5 {
@@ -56,13 +88,21 @@ async fn a_leader_that_cannot_renew_stops_before_another_may_start() {
     let server = ApiServer::start().await;
     let mut first = Replica::start(&server, "first", plan()).await;
     first.until_leader().await;
-    server.fail(Fault { verb: Verb::Update, resource: LEASES, status: 500, times: usize::MAX });
+    server.fail(Fault {
+        verb: Verb::Update,
+        resource: LEASES,
+        status: 500,
+        times: usize::MAX,
+    });
     let before = server.count(Verb::Update, LEASES);
     skip(Duration::from_millis(2100)).await;
     until(|| server.count(Verb::Update, LEASES) > before).await;
     assert!(*first.leader.borrow(), "one failure is no end");
     skip(Duration::from_secs(8)).await;
-    tokio::time::timeout(PATIENCE, first.leader.wait_for(|leader| !leader)).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, first.leader.wait_for(|leader| !leader))
+        .await
+        .unwrap()
+        .unwrap();
     server.heal();
     first.until_leader().await;
     first.stop().await;
@@ -76,8 +116,16 @@ async fn of_two_that_take_it_at_once_one_gets_it() {
         replicas.push(Replica::start(&server, &format!("replica-{n}"), plan()).await);
     }
     until(|| !lease(&server).is_null()).await;
-    let holder = lease(&server)["holderIdentity"].as_str().unwrap().to_owned();
-    let tried = |user: String| server.seen().iter().any(|seen| seen.user == user && seen.resource == LEASES);
+    let holder = lease(&server)["holderIdentity"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let tried = |user: String| {
+        server
+            .seen()
+            .iter()
+            .any(|seen| seen.user == user && seen.resource == LEASES)
+    };
     until(|| (0..4).all(|n| tried(format!("replica-{n}")))).await;
     for (n, replica) in replicas.iter_mut().enumerate() {
         if holder == format!("replica-{n}") {

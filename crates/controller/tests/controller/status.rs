@@ -12,7 +12,14 @@ use translate::ObjectKey;
 const STATUS: &str = "networking.k8s.io/v1/ingresses/status";
 
 fn plan(addresses: Addresses) -> Plan {
-    Plan { status: Some(Settings { addresses, clear_on_shutdown: false }), elect: true, ..Plan::default() }
+    Plan {
+        status: Some(Settings {
+            addresses,
+            clear_on_shutdown: false,
+        }),
+        elect: true,
+        ..Plan::default()
+    }
 }
 
 fn given() -> Plan {
@@ -20,7 +27,10 @@ fn given() -> Plan {
 }
 
 fn status(server: &ApiServer, name: &str) -> Value {
-    server.get(INGRESSES, "shop", name).map(|ingress| ingress["status"]["loadBalancer"]["ingress"].clone()).unwrap_or_default()
+    server
+        .get(INGRESSES, "shop", name)
+        .map(|ingress| ingress["status"]["loadBalancer"]["ingress"].clone())
+        .unwrap_or_default()
 }
 
 fn ours() -> Value {
@@ -28,7 +38,11 @@ fn ours() -> Value {
 }
 
 fn writes(server: &ApiServer) -> Vec<Seen> {
-    server.seen().into_iter().filter(|seen| seen.verb == Verb::Patch && seen.resource == STATUS).collect()
+    server
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.verb == Verb::Patch && seen.resource == STATUS)
+        .collect()
 }
 
 #[tokio::test]
@@ -45,9 +59,16 @@ async fn only_the_leader_writes() {
     second.until_leader().await;
     server.put(ingress("last", "last.test"));
     until(|| status(&server, "last") == ours()).await;
-    let writes: Vec<_> = writes(&server).into_iter().map(|seen| (seen.user, seen.name)).collect();
+    let writes: Vec<_> = writes(&server)
+        .into_iter()
+        .map(|seen| (seen.user, seen.name))
+        .collect();
     let expected = [("first", "web"), ("first", "other"), ("second", "last")];
-    assert_eq!(writes, expected.map(|(user, name)| (user.to_owned(), name.to_owned())), "each once, and nothing that was right");
+    assert_eq!(
+        writes,
+        expected.map(|(user, name)| (user.to_owned(), name.to_owned())),
+        "each once, and nothing that was right"
+    );
     second.stop().await;
 }
 
@@ -58,7 +79,10 @@ async fn the_address_of_the_published_service_is_followed() {
     let mut front = service("front");
     front["spec"]["type"] = json!("LoadBalancer");
     server.put(front.clone());
-    let published = Plan { publish_service: Some(ObjectKey::new("shop", "front")), ..plan(Addresses::Service) };
+    let published = Plan {
+        publish_service: Some(ObjectKey::new("shop", "front")),
+        ..plan(Addresses::Service)
+    };
     let mut replica = Replica::start(&server, "first", published).await;
     replica.until_leader().await;
     replica.inner.until_shows("host web.test").await;
@@ -108,7 +132,11 @@ async fn what_is_not_ours_any_more_is_cleared_once() {
     until(|| status(&server, "last") == ours()).await;
     assert_eq!(status(&server, "foreign"), ours(), "it was never ours");
     let names: Vec<_> = writes(&server).into_iter().map(|seen| seen.name).collect();
-    assert_eq!(names, ["gone", "web", "web", "last"], "what was deleted was left alone");
+    assert_eq!(
+        names,
+        ["gone", "web", "web", "last"],
+        "what was deleted was left alone"
+    );
     replica.stop().await;
 }
 
@@ -124,9 +152,16 @@ async fn what_somebody_writes_over_is_written_again_but_not_in_a_race() {
         let version = server.put(web.clone());
         let heard = |report: &Option<controller::Report>| {
             let report = report.as_ref().unwrap();
-            serde_json::to_value(&report.claimed[&ObjectKey::new("shop", "web")]).unwrap() == version["status"]["loadBalancer"]["ingress"]
+            serde_json::to_value(&report.claimed[&ObjectKey::new("shop", "web")]).unwrap()
+                == version["status"]["loadBalancer"]["ingress"]
         };
-        tokio::time::timeout(crate::harness::PATIENCE, replica.inner.report.clone().wait_for(heard)).await.unwrap().unwrap();
+        tokio::time::timeout(
+            crate::harness::PATIENCE,
+            replica.inner.report.clone().wait_for(heard),
+        )
+        .await
+        .unwrap()
+        .unwrap();
         assert_eq!(writes(&server).len(), 1 + n);
         skip(Duration::from_secs(20)).await;
         until(|| status(&server, "web") == ours()).await;
@@ -141,14 +176,23 @@ async fn refused_writes_are_made_once_a_second_at_most() {
     for n in 0..50 {
         server.put(ingress(&format!("many-{n}"), "many.test"));
     }
-    server.fail(Fault { verb: Verb::Patch, resource: STATUS, status: 403, times: usize::MAX });
+    server.fail(Fault {
+        verb: Verb::Patch,
+        resource: STATUS,
+        status: 403,
+        times: usize::MAX,
+    });
     let mut replica = Replica::start(&server, "first", given()).await;
     until(|| writes(&server).len() == 1).await;
     let start = Instant::now();
     while writes(&server).len() < 6 {
         skip(Duration::from_millis(100)).await;
     }
-    assert!(start.elapsed() >= Duration::from_secs(4), "five more in {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_secs(4),
+        "five more in {:?}",
+        start.elapsed()
+    );
     // Nothing else suffers.
     server.put(ingress("other", "other.test"));
     replica.inner.until_shows("host other.test").await;
@@ -164,7 +208,9 @@ async fn the_leader_clears_at_its_end_if_told_so() {
     put_shop(&server);
     let clearing = || {
         let mut plan = given();
-        plan.status.iter_mut().for_each(|status| status.clear_on_shutdown = true);
+        plan.status
+            .iter_mut()
+            .for_each(|status| status.clear_on_shutdown = true);
         plan
     };
     let mut first = Replica::start(&server, "first", clearing()).await;

@@ -13,14 +13,21 @@ async fn an_ingress_is_added_changed_and_taken_away() {
     put_shop(&server);
     let mut replica = Replica::watching(&server).await;
     let first = replica.inner.until(|published| published.tables == 1).await;
-    assert!(first.has("host web.test") && first.has("10.0.0.1:8080"), "the first table is whole:\n{}", first.text());
+    assert!(
+        first.has("host web.test") && first.has("10.0.0.1:8080"),
+        "the first table is whole:\n{}",
+        first.text()
+    );
     server.put(ingress("other", "other.test"));
     replica.inner.until_shows("host other.test").await;
     server.put(ingress("other", "changed.test"));
     let changed = replica.inner.until_shows("host changed.test").await;
     assert!(!changed.has("other.test"));
     server.delete(INGRESSES, "shop", "other");
-    let deleted = replica.inner.until(|published| !published.has("changed.test")).await;
+    let deleted = replica
+        .inner
+        .until(|published| !published.has("changed.test"))
+        .await;
     assert!(deleted.has("host web.test"));
     replica.stop().await;
 }
@@ -29,7 +36,12 @@ async fn an_ingress_is_added_changed_and_taken_away() {
 async fn nothing_is_published_before_every_kind_was_listed() {
     let server = ApiServer::start().await;
     put_shop(&server);
-    let secrets = test_support::api_server::Fault { verb: Verb::List, resource: SECRETS, status: 403, times: usize::MAX };
+    let secrets = test_support::api_server::Fault {
+        verb: Verb::List,
+        resource: SECRETS,
+        status: 403,
+        times: usize::MAX,
+    };
     server.fail(secrets);
     let mut replica = Replica::watching(&server).await;
     replica.inner.until_failed("Secret", 1).await;
@@ -47,11 +59,18 @@ async fn many_objects_come_in_pages() {
     let server = ApiServer::start().await;
     put_shop(&server);
     for n in 0..250 {
-        server.put(ingress(&format!("many-{n:03}"), &format!("many-{n:03}.test")));
+        server.put(ingress(
+            &format!("many-{n:03}"),
+            &format!("many-{n:03}.test"),
+        ));
     }
     let mut replica = Replica::watching(&server).await;
     let first = replica.inner.until(|published| published.tables > 0).await;
-    assert_eq!((first.text().matches("host many-").count(), first.tables), (250, 1), "all in the first table");
+    assert_eq!(
+        (first.text().matches("host many-").count(), first.tables),
+        (250, 1),
+        "all in the first table"
+    );
     assert_eq!(server.count(Verb::List, INGRESSES), 3);
     replica.stop().await;
 }
@@ -66,7 +85,10 @@ async fn changed_endpoints_are_published_by_themselves() {
     let changed = replica.inner.until_shows("10.0.0.2:8080").await;
     assert!(!changed.has("10.0.0.1"));
     server.delete(ENDPOINT_SLICES, "shop", "web-1");
-    let empty = replica.inner.until(|published| !published.has("10.0.0.2")).await;
+    let empty = replica
+        .inner
+        .until(|published| !published.has("10.0.0.2"))
+        .await;
     assert_eq!((empty.tables, empty.endpoint_updates), (1, 2));
     replica.stop().await;
 }
@@ -89,10 +111,23 @@ async fn what_is_not_read_changes_nothing() {
     // Comes after the others, and shows in the report.
     same["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
     server.put(same);
-    let heard = replica.inner.report.wait_for(|report| report.iter().any(|report| !report.claimed.values().all(Vec::is_empty)));
-    tokio::time::timeout(PATIENCE, heard).await.unwrap().unwrap();
+    let heard = replica.inner.report.wait_for(|report| {
+        report
+            .iter()
+            .any(|report| !report.claimed.values().all(Vec::is_empty))
+    });
+    tokio::time::timeout(PATIENCE, heard)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(replica.inner.metrics.translations.get(), before);
-    assert_eq!((replica.inner.now().tables, replica.inner.now().endpoint_updates), (1, 0));
+    assert_eq!(
+        (
+            replica.inner.now().tables,
+            replica.inner.now().endpoint_updates
+        ),
+        (1, 0)
+    );
     replica.stop().await;
 }
 
@@ -103,15 +138,31 @@ async fn only_the_namespaces_of_the_scope_are_read() {
     let mut elsewhere = ingress("elsewhere", "elsewhere.test");
     elsewhere["metadata"]["namespace"] = json!("other");
     server.put(elsewhere.clone());
-    let scope = Scope { namespace: Some("shop".into()), secret_namespaces: vec!["certs".into(), "shop".into()] };
-    let mut replica = Replica::start(&server, "watcher", Plan { scope, ..Plan::default() }).await;
+    let scope = Scope {
+        namespace: Some("shop".into()),
+        secret_namespaces: vec!["certs".into(), "shop".into()],
+    };
+    let mut replica = Replica::start(
+        &server,
+        "watcher",
+        Plan {
+            scope,
+            ..Plan::default()
+        },
+    )
+    .await;
     replica.inner.until_shows("host web.test").await;
     elsewhere["spec"]["rules"][0]["host"] = json!("changed.test");
     server.put(elsewhere);
     server.put(ingress("later", "later.test"));
     let later = replica.inner.until_shows("host later.test").await;
     assert!(!later.has("elsewhere.test") && !later.has("changed.test"));
-    let mut places: Vec<_> = server.seen().into_iter().filter(|seen| seen.resource == SECRETS && seen.verb == Verb::List).map(|seen| seen.namespace).collect();
+    let mut places: Vec<_> = server
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.resource == SECRETS && seen.verb == Verb::List)
+        .map(|seen| seen.namespace)
+        .collect();
     places.sort();
     assert_eq!(places, ["certs", "shop"]);
     replica.stop().await;
@@ -134,11 +185,26 @@ async fn certificates_of_several_namespaces_come_and_go() {
     opaque["type"] = json!("Opaque");
     server.put(opaque);
     server.put(secret("certs"));
-    let scope = Scope { namespace: None, secret_namespaces: vec!["certs".into(), "shop".into()] };
-    let mut replica = Replica::start(&server, "watcher", Plan { scope, ..Plan::default() }).await;
+    let scope = Scope {
+        namespace: None,
+        secret_namespaces: vec!["certs".into(), "shop".into()],
+    };
+    let mut replica = Replica::start(
+        &server,
+        "watcher",
+        Plan {
+            scope,
+            ..Plan::default()
+        },
+    )
+    .await;
     replica.inner.until_shows("host web.test").await;
     let secrets = replica.inner.metrics.objects.with_label_values(&["Secret"]);
-    assert_eq!(secrets.get(), 1, "only those with certificates, from everywhere");
+    assert_eq!(
+        secrets.get(),
+        1,
+        "only those with certificates, from everywhere"
+    );
     server.put(secret("shop"));
     until(|| secrets.get() == 2).await;
     server.delete(SECRETS, "certs", "web");
@@ -152,5 +218,9 @@ async fn certificates_of_several_namespaces_come_and_go() {
 }
 
 fn base64(text: &str) -> String {
-    serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec())).unwrap().as_str().unwrap().to_owned()
+    serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec()))
+        .unwrap()
+        .as_str()
+        .unwrap()
+        .to_owned()
 }

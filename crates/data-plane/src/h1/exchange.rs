@@ -83,16 +83,24 @@ impl Exchange {
             chunked,
             left,
             state: UploadState::Sending,
-            sent: false, moved: false };
+            sent: false,
+            moved: false,
+        };
         Self {
             connection,
             upload,
             method,
-            timeouts, received_anything: false, waiting_since: None }
+            timeouts,
+            received_anything: false,
+            waiting_since: None,
+        }
     }
 
     /// Waits for the response head; tells also how long the endpoint was waited for.
-    pub(crate) async fn response(mut self, pool: &Rc<Pool>) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
+    pub(crate) async fn response(
+        mut self,
+        pool: &Rc<Pool>,
+    ) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
         let mut interim = 0;
         let outcome = loop {
             match poll_fn(|cx| self.poll_head(cx)).await {
@@ -107,7 +115,10 @@ impl Exchange {
         };
         match outcome {
             Ok(head) => {
-                let waited = self.waiting_since.map(|since| since.elapsed()).unwrap_or_default();
+                let waited = self
+                    .waiting_since
+                    .map(|since| since.elapsed())
+                    .unwrap_or_default();
                 let body = ResponseBody::new(self, &head, pool);
                 Ok((head, body, waited))
             }
@@ -152,7 +163,11 @@ impl Exchange {
                         return Poll::Pending;
                     }
                     let waiting_for_client = self.upload.state == UploadState::WaitingForClient;
-                    let error = if waiting_for_client { ProxyError::ClientBodyTimeout } else { ProxyError::FirstByteTimeout };
+                    let error = if waiting_for_client {
+                        ProxyError::ClientBodyTimeout
+                    } else {
+                        ProxyError::FirstByteTimeout
+                    };
                     return Poll::Ready(Err(error));
                 }
             }
@@ -403,7 +418,9 @@ impl ResponseBody {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), ProxyError> {
-        let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else { return Ok(()) };
+        let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else {
+            return Ok(());
+        };
         let polled = upload.poll(cx, connection);
         self.moved |= std::mem::take(&mut upload.moved);
         match polled {

@@ -173,7 +173,12 @@ async fn a_slow_upload_lives_as_long_as_bytes_flow() {
     let backend = Backend::start("a").await;
     let proxy = serve(&[host("a.test", &[backend.addr]).first_byte(Duration::from_millis(300))]);
     let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
-    stream.write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(
+            b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\nConnection: close\r\n\r\n",
+        )
+        .await
+        .unwrap();
     for _ in 0..8 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         stream.write_all(b"x").await.unwrap();
@@ -188,6 +193,10 @@ async fn a_slow_upload_lives_as_long_as_bytes_flow() {
 async fn a_client_that_stops_in_the_middle_is_told_so() {
     let backend = Backend::start("a").await;
     let proxy = serve(&[host("a.test", &[backend.addr]).first_byte(Duration::from_millis(200))]);
-    let answer = exchange(proxy.addr, b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\n\r\nxx").await;
+    let answer = exchange(
+        proxy.addr,
+        b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\n\r\nxx",
+    )
+    .await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }

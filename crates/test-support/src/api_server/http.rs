@@ -112,9 +112,14 @@ impl Asked {
         let mut fields = selector.split(',').filter(|field| !field.is_empty());
         let here = self.namespace.is_empty() || key_of(object).0 == self.namespace;
         here && fields.all(|field| {
-            let (path, value) = field.split_once('=').expect("a field selector is path=value");
+            let (path, value) = field
+                .split_once('=')
+                .expect("a field selector is path=value");
             let value = value.trim_start_matches('=');
-            object.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_str) == Some(value)
+            object
+                .pointer(&format!("/{}", path.replace('.', "/")))
+                .and_then(Value::as_str)
+                == Some(value)
         })
     }
 }
@@ -135,14 +140,36 @@ fn unescape(text: &str) -> String {
     String::from_utf8(out).expect("a client sends UTF-8")
 }
 
-async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, dead: CancellationToken) -> Answer {
+async fn answer(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    dead: CancellationToken,
+) -> Answer {
     let (head, body) = request.into_parts();
-    let Some(asked) = Asked::of(&head.uri) else { return failure(404, "NotFound") };
-    let Some(verb) = asked.verb(&head.method) else { return failure(405, "MethodNotAllowed") };
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let token = head.headers.get("authorization").and_then(|value| value.to_str().ok());
-    let user = token.and_then(|token| token.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
-    let resource = if asked.status { format!("{}/status", asked.resource) } else { asked.resource.clone() };
+    let Some(asked) = Asked::of(&head.uri) else {
+        return failure(404, "NotFound");
+    };
+    let Some(verb) = asked.verb(&head.method) else {
+        return failure(405, "MethodNotAllowed");
+    };
+    let body = body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    let token = head
+        .headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    let user = token
+        .and_then(|token| token.strip_prefix("Bearer "))
+        .unwrap_or_default()
+        .to_owned();
+    let resource = if asked.status {
+        format!("{}/status", asked.resource)
+    } else {
+        asked.resource.clone()
+    };
     let (namespace, name) = (asked.namespace.clone(), asked.name.clone());
 
     let fault = shared.state().fault(verb, &resource);
@@ -152,7 +179,14 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, dead: Cancella
         (None, Verb::List) => list(shared, &asked),
         (None, _) => single(shared, verb, &asked, &body),
     };
-    shared.state().seen.push(Seen { user, verb, resource, namespace, name, status: answer.status().as_u16() });
+    shared.state().seen.push(Seen {
+        user,
+        verb,
+        resource,
+        namespace,
+        name,
+        status: answer.status().as_u16(),
+    });
     answer
 }
 
@@ -163,16 +197,24 @@ fn single(shared: &Arc<Shared>, verb: Verb, asked: &Asked, body: &[u8]) -> Answe
     let done = {
         let mut state = shared.state();
         match verb {
-            Verb::Get => state.get(resource, &asked.namespace, &asked.name).cloned().ok_or(Refused(404, "NotFound")),
+            Verb::Get => state
+                .get(resource, &asked.namespace, &asked.name)
+                .cloned()
+                .ok_or(Refused(404, "NotFound")),
             Verb::Create => parsed().and_then(|mut object| {
                 if !asked.namespace.is_empty() {
                     object["metadata"]["namespace"] = json!(asked.namespace);
                 }
                 state.create(resource, object)
             }),
-            Verb::Update => parsed().and_then(|object| state.update(resource, asked.status, &asked.key(), object)),
-            Verb::Patch => parsed().and_then(|patch| state.patch(resource, asked.status, &asked.key(), &patch)),
-            _ => state.delete(resource, &asked.namespace, &asked.name).ok_or(Refused(404, "NotFound")),
+            Verb::Update => parsed()
+                .and_then(|object| state.update(resource, asked.status, &asked.key(), object)),
+            Verb::Patch => {
+                parsed().and_then(|patch| state.patch(resource, asked.status, &asked.key(), &patch))
+            }
+            _ => state
+                .delete(resource, &asked.namespace, &asked.name)
+                .ok_or(Refused(404, "NotFound")),
         }
     };
     let _ = shared.signals.send(Signal::Changed);
@@ -187,7 +229,8 @@ fn list(shared: &Arc<Shared>, asked: &Asked) -> Answer {
     let mut state = shared.state();
     let limit = asked.query("limit").parse().unwrap_or(usize::MAX);
     let (mut after, mut revision) = (None, state.stored.revision);
-    if let [first, namespace, name] = asked.query("continue").splitn(3, '|').collect::<Vec<_>>()[..] {
+    if let [first, namespace, name] = asked.query("continue").splitn(3, '|').collect::<Vec<_>>()[..]
+    {
         revision = first.parse().expect("a continue token is one of ours");
         after = Some((namespace.to_owned(), name.to_owned()));
         if revision < state.compacted {
@@ -197,15 +240,27 @@ fn list(shared: &Arc<Shared>, asked: &Asked) -> Answer {
     if state.hides(&asked.resource) {
         return json_answer(200, &page(vec![], revision, String::new()));
     }
-    let found = state.list(&asked.resource).filter(|(key, object)| Some(*key) > after.as_ref() && asked.wants(object));
-    let mut found: Vec<(Key, Value)> = found.take(limit.saturating_add(1)).map(|(key, object)| (key.clone(), object.clone())).collect();
+    let found = state
+        .list(&asked.resource)
+        .filter(|(key, object)| Some(*key) > after.as_ref() && asked.wants(object));
+    let mut found: Vec<(Key, Value)> = found
+        .take(limit.saturating_add(1))
+        .map(|(key, object)| (key.clone(), object.clone()))
+        .collect();
     let mut token = String::new();
     if found.len() > limit {
         found.truncate(limit);
         let (namespace, name) = &found[limit - 1].0;
         token = format!("{revision}|{namespace}|{name}");
     }
-    json_answer(200, &page(found.into_iter().map(|(_, object)| object).collect(), revision, token))
+    json_answer(
+        200,
+        &page(
+            found.into_iter().map(|(_, object)| object).collect(),
+            revision,
+            token,
+        ),
+    )
 }
 
 fn page(items: Vec<Value>, revision: u64, token: String) -> Value {
@@ -216,9 +271,18 @@ fn watch(shared: &Arc<Shared>, asked: Asked, dead: CancellationToken) -> Answer 
     let (lines, body) = mpsc::channel(64);
     // Before the task looks at the log, so that nothing falls between.
     let signals = shared.signals.subscribe();
-    tokio::spawn(watch_until_end(Arc::clone(shared), asked, lines, signals, dead));
+    tokio::spawn(watch_until_end(
+        Arc::clone(shared),
+        asked,
+        lines,
+        signals,
+        dead,
+    ));
     let mut response = Response::new(Lines(body).boxed());
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        "content-type",
+        http::HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -232,7 +296,9 @@ async fn watch_until_end(
     let mut revision: u64 = asked.query("resourceVersion").parse().unwrap_or(0);
     let seconds: u64 = asked.query("timeoutSeconds").parse().unwrap_or(3600);
     let mut end = std::pin::pin!(tokio::time::sleep(Duration::from_secs(seconds)));
-    let line = |kind: &str, object: &Value| Bytes::from(format!("{}\n", json!({"type": kind, "object": object})));
+    let line = |kind: &str, object: &Value| {
+        Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+    };
     if revision < shared.state().compacted {
         let _ = lines.send(line("ERROR", &status(410, "Expired"))).await;
         return;
@@ -240,8 +306,14 @@ async fn watch_until_end(
     loop {
         let news: Vec<Bytes> = {
             let state = shared.state();
-            let entries = state.log.iter().filter(|entry| entry.revision > revision && entry.resource == asked.resource);
-            let news = entries.filter(|entry| asked.wants(&entry.object)).map(|entry| line(entry.kind, &entry.object)).collect();
+            let entries = state
+                .log
+                .iter()
+                .filter(|entry| entry.revision > revision && entry.resource == asked.resource);
+            let news = entries
+                .filter(|entry| asked.wants(&entry.object))
+                .map(|entry| line(entry.kind, &entry.object))
+                .collect();
             revision = revision.max(state.stored.revision);
             news
         };
@@ -288,15 +360,24 @@ impl Body for Lines {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0
+            .poll_recv(context)
+            .map(|line| line.map(|line| Ok(Frame::data(line))))
     }
 }
 
 fn json_answer(status: u16, value: &Value) -> Answer {
-    let mut response = Response::new(http_body_util::Full::new(Bytes::from(value.to_string())).boxed());
+    let mut response =
+        Response::new(http_body_util::Full::new(Bytes::from(value.to_string())).boxed());
     *response.status_mut() = StatusCode::from_u16(status).expect("a status of ours");
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        "content-type",
+        http::HeaderValue::from_static("application/json"),
+    );
     response
 }
 

@@ -58,7 +58,10 @@ pub(super) struct Refused(pub(super) u16, pub(super) &'static str);
 
 impl State {
     pub(super) fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<&Value> {
-        self.stored.objects.get(resource)?.get(&(namespace.to_owned(), name.to_owned()))
+        self.stored
+            .objects
+            .get(resource)?
+            .get(&(namespace.to_owned(), name.to_owned()))
     }
 
     pub(super) fn list(&self, resource: &str) -> impl Iterator<Item = (&Key, &Value)> {
@@ -83,8 +86,17 @@ impl State {
     }
 
     /// Writes the status of an object, or everything but its status.
-    pub(super) fn update(&mut self, resource: &str, status: bool, key: &Key, object: Value) -> Result<Value, Refused> {
-        let known = self.get(resource, &key.0, &key.1).cloned().ok_or(Refused(404, "NotFound"))?;
+    pub(super) fn update(
+        &mut self,
+        resource: &str,
+        status: bool,
+        key: &Key,
+        object: Value,
+    ) -> Result<Value, Refused> {
+        let known = self
+            .get(resource, &key.0, &key.1)
+            .cloned()
+            .ok_or(Refused(404, "NotFound"))?;
         let wanted = &object["metadata"]["resourceVersion"];
         if wanted.is_null() && resource == super::LEASES {
             return Err(Refused(422, "Invalid"));
@@ -95,15 +107,28 @@ impl State {
         Ok(self.replace(resource, known.clone(), part(known, object, status)))
     }
 
-    pub(super) fn patch(&mut self, resource: &str, status: bool, key: &Key, patch: &Value) -> Result<Value, Refused> {
-        let known = self.get(resource, &key.0, &key.1).cloned().ok_or(Refused(404, "NotFound"))?;
+    pub(super) fn patch(
+        &mut self,
+        resource: &str,
+        status: bool,
+        key: &Key,
+        patch: &Value,
+    ) -> Result<Value, Refused> {
+        let known = self
+            .get(resource, &key.0, &key.1)
+            .cloned()
+            .ok_or(Refused(404, "NotFound"))?;
         let mut object = known.clone();
         merge(&mut object, patch);
         self.update(resource, status, key, object)
     }
 
     pub(super) fn delete(&mut self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        let mut object = self.stored.objects.get_mut(resource)?.remove(&(namespace.to_owned(), name.to_owned()))?;
+        let mut object = self
+            .stored
+            .objects
+            .get_mut(resource)?
+            .remove(&(namespace.to_owned(), name.to_owned()))?;
         self.stored.revision += 1;
         object["metadata"]["resourceVersion"] = json!(self.stored.revision.to_string());
         self.note(resource, "DELETED", &object);
@@ -124,14 +149,20 @@ impl State {
 
     /// The status a request is to fail with, if it is.
     pub(super) fn fault(&mut self, verb: Verb, resource: &str) -> Option<u16> {
-        let fault = self.faults.iter_mut().find(|fault| fault.verb == verb && fault.resource == resource && fault.times > 0)?;
+        let fault = self
+            .faults
+            .iter_mut()
+            .find(|fault| fault.verb == verb && fault.resource == resource && fault.times > 0)?;
         fault.times -= 1;
         Some(fault.status)
     }
 
     /// Whether a list is to look empty.
     pub(super) fn hides(&mut self, resource: &str) -> bool {
-        let hidden = self.hidden.iter_mut().find(|(hidden, times)| *hidden == resource && *times > 0);
+        let hidden = self
+            .hidden
+            .iter_mut()
+            .find(|(hidden, times)| *hidden == resource && *times > 0);
         hidden.map(|(_, times)| *times -= 1).is_some()
     }
 
@@ -142,7 +173,8 @@ impl State {
         metadata["uid"] = json!(format!("uid-{made}"));
         if metadata["creationTimestamp"].is_null() {
             let (hour, minute, second) = (made / 3600 % 24, made / 60 % 60, made % 60);
-            metadata["creationTimestamp"] = json!(format!("2026-01-01T{hour:02}:{minute:02}:{second:02}Z"));
+            metadata["creationTimestamp"] =
+                json!(format!("2026-01-01T{hour:02}:{minute:02}:{second:02}Z"));
         }
         self.store(resource, "ADDED", object)
     }
@@ -161,22 +193,38 @@ impl State {
     fn store(&mut self, resource: &str, kind: &'static str, mut object: Value) -> Value {
         self.stored.revision += 1;
         object["metadata"]["resourceVersion"] = json!(self.stored.revision.to_string());
-        self.stored.objects.entry(resource.to_owned()).or_default().insert(key_of(&object), object.clone());
+        self.stored
+            .objects
+            .entry(resource.to_owned())
+            .or_default()
+            .insert(key_of(&object), object.clone());
         self.note(resource, kind, &object);
         object
     }
 
     fn note(&mut self, resource: &str, kind: &'static str, object: &Value) {
         let resource = resource.to_owned();
-        self.log.push(Entry { revision: self.stored.revision, resource, kind, object: object.clone() });
+        self.log.push(Entry {
+            revision: self.stored.revision,
+            resource,
+            kind,
+            object: object.clone(),
+        });
     }
 }
 
 /// What a write to the object or to its status makes of the object.
 fn part(known: Value, written: Value, status: bool) -> Value {
-    let (mut base, from) = if status { (known, written) } else { (written, known) };
+    let (mut base, from) = if status {
+        (known, written)
+    } else {
+        (written, known)
+    };
     match &from["status"] {
-        Value::Null => drop(base.as_object_mut().and_then(|object| object.remove("status"))),
+        Value::Null => drop(
+            base.as_object_mut()
+                .and_then(|object| object.remove("status")),
+        ),
         status => base["status"] = status.clone(),
     }
     base
@@ -191,7 +239,9 @@ fn merge(target: &mut Value, patch: &Value) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Value::Object(target) = target else { unreachable!("made an object just above") };
+    let Value::Object(target) = target else {
+        unreachable!("made an object just above")
+    };
     for (name, value) in patch {
         if value.is_null() {
             target.remove(name);
@@ -202,13 +252,26 @@ fn merge(target: &mut Value, patch: &Value) {
 }
 
 pub(super) fn key_of(object: &Value) -> Key {
-    let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        object["metadata"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (text("namespace"), text("name"))
 }
 
 /// `networking.k8s.io/v1/ingresses` of an object that says `networking.k8s.io/v1` and `Ingress`.
 fn resource_of(object: &Value) -> String {
-    let kind = object["kind"].as_str().expect("an object has a kind").to_lowercase();
+    let kind = object["kind"]
+        .as_str()
+        .expect("an object has a kind")
+        .to_lowercase();
     let plural = if kind.ends_with('s') { "es" } else { "s" };
-    format!("{}/{kind}{plural}", object["apiVersion"].as_str().expect("an object has an apiVersion"))
+    format!(
+        "{}/{kind}{plural}",
+        object["apiVersion"]
+            .as_str()
+            .expect("an object has an apiVersion")
+    )
 }

@@ -34,24 +34,51 @@ impl Peer {
     }
 
     /// Starts it on core 0 with one worker, this many hosts, and every feature of the comparison.
-    pub(crate) fn start(self, bench: &Bench, hosts: u32, port: u16, origin: u16) -> anyhow::Result<Running> {
+    pub(crate) fn start(
+        self,
+        bench: &Bench,
+        hosts: u32,
+        port: u16,
+        origin: u16,
+    ) -> anyhow::Result<Running> {
         let directory = bench.directory.as_path();
         let configuration = directory.join("manifests");
         std::fs::create_dir_all(&configuration)?;
         let mut command = Command::new("taskset");
-        command.args(["-c", "0"]).env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
+        command.args(["-c", "0"]).env(
+            "PATH",
+            format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()),
+        );
         match self {
             Peer::Tidegate => {
                 let manifests = configuration.join(format!("{hosts}.yaml"));
                 std::fs::write(&manifests, tidegate_manifests(hosts, origin))?;
-                command.arg(&bench.tidegate).args(["serve", "--workers=1", "--https-addr=off", "--log=warn"]);
-                command.arg(format!("--manifests={}", manifests.display())).arg(format!("--http-addr=127.0.0.1:{port}"));
-                command.arg("--admin-addr=127.0.0.1:0").arg(format!("--access-log={}", scratch(directory, "tidegate.access")?));
+                command.arg(&bench.tidegate).args([
+                    "serve",
+                    "--workers=1",
+                    "--https-addr=off",
+                    "--log=warn",
+                ]);
+                command
+                    .arg(format!("--manifests={}", manifests.display()))
+                    .arg(format!("--http-addr=127.0.0.1:{port}"));
+                command.arg("--admin-addr=127.0.0.1:0").arg(format!(
+                    "--access-log={}",
+                    scratch(directory, "tidegate.access")?
+                ));
             }
             Peer::Nginx | Peer::NginxLog => {
                 let config = directory.join("nginx.conf");
-                std::fs::write(&config, nginx_config(directory, hosts, port, origin, self == Peer::NginxLog)?)?;
-                command.args(["nginx", "-p"]).arg(directory).arg("-c").arg(&config).args(["-e", "stderr"]);
+                std::fs::write(
+                    &config,
+                    nginx_config(directory, hosts, port, origin, self == Peer::NginxLog)?,
+                )?;
+                command
+                    .args(["nginx", "-p"])
+                    .arg(directory)
+                    .arg("-c")
+                    .arg(&config)
+                    .args(["-e", "stderr"]);
             }
             Peer::Haproxy => {
                 let config = directory.join("haproxy.cfg");
@@ -92,8 +119,21 @@ fn tidegate_manifests(hosts: u32, origin: u16) -> String {
     out
 }
 
-fn nginx_config(directory: &Path, hosts: u32, port: u16, origin: u16, log: bool) -> anyhow::Result<String> {
-    let access = if log { format!("access_log {} json buffer=16k flush=1s", scratch(directory, "nginx.access")?) } else { "access_log off".into() };
+fn nginx_config(
+    directory: &Path,
+    hosts: u32,
+    port: u16,
+    origin: u16,
+    log: bool,
+) -> anyhow::Result<String> {
+    let access = if log {
+        format!(
+            "access_log {} json buffer=16k flush=1s",
+            scratch(directory, "nginx.access")?
+        )
+    } else {
+        "access_log off".into()
+    };
     let mut names = String::new();
     for host in 0..hosts {
         let _ = write!(names, " h{host}.bench.test");
@@ -138,7 +178,9 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Ok(Self { child: child.with_context(|| format!("cannot start {command:?}"))? })
+        Ok(Self {
+            child: child.with_context(|| format!("cannot start {command:?}"))?,
+        })
     }
 
     fn wait_for(&mut self, port: u16) -> anyhow::Result<()> {
@@ -160,13 +202,29 @@ impl Running {
         let mut ticks = 0;
         let mut left = vec![self.child.id()];
         while let Some(pid) = left.pop() {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .with_context(|| format!("process {pid} is gone"))?;
             // The name may hold spaces; what follows its closing parenthesis does not.
-            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+            let fields: Vec<&str> = stat
+                .rsplit(')')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace()
+                .collect();
+            let number = |at: usize| {
+                fields
+                    .get(at)
+                    .and_then(|field| field.parse::<u64>().ok())
+                    .unwrap_or(0)
+            };
             ticks += number(11) + number(12);
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            left.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+                .unwrap_or_default();
+            left.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|child| child.parse::<u32>().ok()),
+            );
         }
         // USER_HZ is 100 on every Linux this runs on.
         Ok(ticks as f64 / 100.0)

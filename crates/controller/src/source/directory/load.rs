@@ -66,7 +66,10 @@ pub struct Loaded {
 impl Loaded {
     /// Where each object stands.
     pub fn origins(&self) -> BTreeMap<(Kind, ObjectKey), &Origin> {
-        self.objects.iter().map(|(object, origin)| ((object.kind(), object.key()), origin)).collect()
+        self.objects
+            .iter()
+            .map(|(object, origin)| ((object.kind(), object.key()), origin))
+            .collect()
     }
 }
 
@@ -108,20 +111,43 @@ impl Memory {
     /// Reads a path, and remembers what it read.
     pub(super) fn load(&mut self, path: &Path) -> Result<Loaded, ReadError> {
         let mut out = Loaded::default();
-        let files = files(path, &mut out.problems).map_err(|source| ReadError { path: path.to_owned(), source })?;
+        let files = files(path, &mut out.problems).map_err(|source| ReadError {
+            path: path.to_owned(),
+            source,
+        })?;
         // What stands below a directory that cannot be read at the moment is not gone.
-        let kept = |known: &PathBuf| files.contains(known) || out.problems.iter().any(|problem| known.starts_with(&problem.origin.file));
+        let kept = |known: &PathBuf| {
+            files.contains(known)
+                || out
+                    .problems
+                    .iter()
+                    .any(|problem| known.starts_with(&problem.origin.file))
+        };
         self.files.retain(|known, _| kept(known));
         let all: BTreeSet<PathBuf> = files.iter().chain(self.files.keys()).cloned().collect();
         let mut seen: BTreeMap<(Kind, ObjectKey), Origin> = BTreeMap::new();
         for file in all {
-            let found = if files.contains(&file) { self.load_file(&file, &mut out) } else { self.files.get(&file).cloned().unwrap_or_default() };
+            let found = if files.contains(&file) {
+                self.load_file(&file, &mut out)
+            } else {
+                self.files.get(&file).cloned().unwrap_or_default()
+            };
             for (object, line) in found {
-                let origin = Origin { file: file.clone(), line };
+                let origin = Origin {
+                    file: file.clone(),
+                    line,
+                };
                 let name = (object.kind(), object.key());
                 if let Some(first) = seen.get(&name) {
-                    let message = format!("{} {} stands at {first} already, which counts", name.0, name.1);
-                    out.problems.push(Problem { origin, column: 0, message });
+                    let message = format!(
+                        "{} {} stands at {first} already, which counts",
+                        name.0, name.1
+                    );
+                    out.problems.push(Problem {
+                        origin,
+                        column: 0,
+                        message,
+                    });
                     continue;
                 }
                 seen.insert(name, origin.clone());
@@ -133,7 +159,14 @@ impl Memory {
 
     fn load_file(&mut self, file: &Path, out: &mut Loaded) -> Vec<(Object, usize)> {
         let mut problem = |line, column, message| {
-            out.problems.push(Problem { origin: Origin { file: file.to_owned(), line }, column, message });
+            out.problems.push(Problem {
+                origin: Origin {
+                    file: file.to_owned(),
+                    line,
+                },
+                column,
+                message,
+            });
         };
         let mut objects = Vec::new();
         let mut broken = false;
@@ -145,12 +178,21 @@ impl Memory {
             Ok(text) => {
                 for item in parse(&text) {
                     match item {
-                        Ok(Located { value: Item::Object(object), line }) => objects.push((object, line)),
-                        Ok(Located { value: Item::Skipped { .. }, .. }) => out.skipped += 1,
+                        Ok(Located {
+                            value: Item::Object(object),
+                            line,
+                        }) => objects.push((object, line)),
+                        Ok(Located {
+                            value: Item::Skipped { .. },
+                            ..
+                        }) => out.skipped += 1,
                         Err(error) => {
                             broken = true;
                             out.problems.push(Problem {
-                                origin: Origin { file: file.to_owned(), line: error.line },
+                                origin: Origin {
+                                    file: file.to_owned(),
+                                    line: error.line,
+                                },
                                 column: error.column,
                                 message: error.message,
                             });
@@ -174,12 +216,23 @@ pub(super) struct Signature(Vec<(PathBuf, u64, u64, std::time::SystemTime)>);
 /// The signature of a path; `None` if something in it cannot be looked at, which should be tried again each time.
 pub(super) fn signature(path: &Path) -> Option<Signature> {
     let mut problems = Vec::new();
-    let files = files(path, &mut problems).ok().filter(|_| problems.is_empty())?;
+    let files = files(path, &mut problems)
+        .ok()
+        .filter(|_| problems.is_empty())?;
     let of = |file: PathBuf| {
         let metadata = std::fs::metadata(&file).ok()?;
-        Some((file, metadata.ino(), metadata.len(), metadata.modified().ok()?))
+        Some((
+            file,
+            metadata.ino(),
+            metadata.len(),
+            metadata.modified().ok()?,
+        ))
     };
-    files.into_iter().map(of).collect::<Option<_>>().map(Signature)
+    files
+        .into_iter()
+        .map(of)
+        .collect::<Option<_>>()
+        .map(Signature)
 }
 
 /// The manifest files of a path. A directory in it that cannot be read is a problem.
@@ -192,18 +245,40 @@ fn files(path: &Path, problems: &mut Vec<Problem>) -> std::io::Result<BTreeSet<P
     let mut visited = BTreeSet::from([std::fs::canonicalize(path)?]);
     let mut entries: Vec<PathBuf> = entries_of(path)?;
     while let Some(path) = entries.pop() {
-        if path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b".")) {
+        if path
+            .file_name()
+            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
+        {
             continue;
         }
         // Follows links, as the files of a mounted ConfigMap are links; a dangling one is skipped.
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        let Ok(metadata) = std::fs::metadata(&path) else {
+            continue;
+        };
         if metadata.is_dir() {
-            let read = std::fs::canonicalize(&path).and_then(|real| if visited.insert(real) { entries_of(&path) } else { Ok(vec![]) });
+            let read = std::fs::canonicalize(&path).and_then(|real| {
+                if visited.insert(real) {
+                    entries_of(&path)
+                } else {
+                    Ok(vec![])
+                }
+            });
             match read {
                 Ok(more) => entries.extend(more),
-                Err(error) => problems.push(Problem { origin: Origin { file: path, line: 0 }, column: 0, message: error.to_string() }),
+                Err(error) => problems.push(Problem {
+                    origin: Origin {
+                        file: path,
+                        line: 0,
+                    },
+                    column: 0,
+                    message: error.to_string(),
+                }),
             }
-        } else if metadata.is_file() && path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json") {
+        } else if metadata.is_file()
+            && path
+                .extension()
+                .is_some_and(|end| end == "yaml" || end == "yml" || end == "json")
+        {
             out.insert(path);
         }
     }
@@ -211,7 +286,9 @@ fn files(path: &Path, problems: &mut Vec<Problem>) -> std::io::Result<BTreeSet<P
 }
 
 fn entries_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
-    std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
+    std::fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.path()))
+        .collect()
 }
 
 fn read(file: &Path) -> std::io::Result<String> {
@@ -221,9 +298,13 @@ fn read(file: &Path) -> std::io::Result<String> {
     }
     let mut text = String::new();
     // It may grow while it is read.
-    std::fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    std::fs::File::open(file)?
+        .take(MAX_FILE + 1)
+        .read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other(format!("larger than {MAX_FILE} bytes")));
+        return Err(std::io::Error::other(format!(
+            "larger than {MAX_FILE} bytes"
+        )));
     }
     Ok(text)
 }
@@ -238,7 +319,11 @@ mod tests {
     }
 
     fn names(loaded: &Loaded) -> Vec<String> {
-        loaded.objects.iter().map(|(object, _)| object.key().name).collect()
+        loaded
+            .objects
+            .iter()
+            .map(|(object, _)| object.key().name)
+            .collect()
     }
 
     #[test]
@@ -246,7 +331,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.yaml");
         std::fs::write(&file, service("a")).unwrap();
-        std::fs::write(dir.path().join("b.json"), r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"b"}}"#).unwrap();
+        std::fs::write(
+            dir.path().join("b.json"),
+            r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"b"}}"#,
+        )
+        .unwrap();
         std::fs::write(dir.path().join(".hidden.yaml"), service("hidden")).unwrap();
         std::fs::write(dir.path().join("notes.txt"), "not a manifest").unwrap();
         let mut memory = Memory::default();
@@ -254,7 +343,13 @@ mod tests {
         std::fs::write(&file, format!("{}---\nkind: [\n", service("changed"))).unwrap();
         let loaded = memory.load(dir.path()).unwrap();
         assert_eq!(names(&loaded), ["a", "b"]);
-        assert!(loaded.problems[0].to_string().starts_with(&format!("{}:", file.display())), "{}", loaded.problems[0]);
+        assert!(
+            loaded.problems[0]
+                .to_string()
+                .starts_with(&format!("{}:", file.display())),
+            "{}",
+            loaded.problems[0]
+        );
         std::fs::remove_file(&file).unwrap();
         assert_eq!(names(&memory.load(dir.path()).unwrap()), ["b"]);
     }
@@ -267,13 +362,22 @@ mod tests {
         }
         let loaded = load(dir.path()).unwrap();
         assert_eq!(loaded.objects.len(), 1);
-        assert!(loaded.problems[0].to_string().contains("a.yaml:1 already"), "{}", loaded.problems[0]);
+        assert!(
+            loaded.problems[0].to_string().contains("a.yaml:1 already"),
+            "{}",
+            loaded.problems[0]
+        );
     }
 
     #[test]
     fn what_cannot_be_read_is_named() {
         let error = load(Path::new("/nonexistent/manifests")).unwrap_err();
-        assert!(error.to_string().starts_with("cannot read /nonexistent/manifests: No such file"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot read /nonexistent/manifests: No such file"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -282,25 +386,47 @@ mod tests {
         std::fs::create_dir(dir.path().join("sub")).unwrap();
         std::fs::write(dir.path().join("sub/a.yaml"), service("a")).unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("sub/up")).unwrap();
-        std::os::unix::fs::symlink(dir.path().join("nowhere"), dir.path().join("dangling.yaml")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), dir.path().join("dangling.yaml"))
+            .unwrap();
         let loaded = load(dir.path()).unwrap();
-        assert_eq!((names(&loaded), loaded.problems), (vec!["a".to_owned()], vec![]));
+        assert_eq!(
+            (names(&loaded), loaded.problems),
+            (vec!["a".to_owned()], vec![])
+        );
     }
 
     #[test]
     fn only_regular_files_of_bounded_size_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo.yaml");
-        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        assert_eq!(load(&fifo).unwrap().problems[0].message, "not a regular file");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(
+            load(&fifo).unwrap().problems[0].message,
+            "not a regular file"
+        );
         let large = dir.path().join("large.yaml");
-        std::fs::File::create(&large).unwrap().set_len(MAX_FILE + 1).unwrap();
+        std::fs::File::create(&large)
+            .unwrap()
+            .set_len(MAX_FILE + 1)
+            .unwrap();
         std::fs::write(dir.path().join("latin1.yaml"), b"a: \xe4").unwrap();
         std::fs::write(dir.path().join("small.yaml"), service("small")).unwrap();
         let loaded = load(dir.path()).unwrap();
         assert_eq!(names(&loaded), ["small"], "the FIFO did not block");
         let problems: Vec<_> = loaded.problems.iter().map(ToString::to_string).collect();
-        assert!(problems[0].ends_with("large.yaml: larger than 16777216 bytes"), "{problems:?}");
-        assert!(problems[1].ends_with("latin1.yaml: stream did not contain valid UTF-8"), "{problems:?}");
+        assert!(
+            problems[0].ends_with("large.yaml: larger than 16777216 bytes"),
+            "{problems:?}"
+        );
+        assert!(
+            problems[1].ends_with("latin1.yaml: stream did not contain valid UTF-8"),
+            "{problems:?}"
+        );
     }
 }

@@ -35,9 +35,16 @@ impl Known {
     /// Takes a list in. Nothing listed is doubtful any more.
     pub(super) fn listed(&mut self, listed: impl Iterator<Item = (ObjectKey, u64)>) -> Listing {
         let versions: HashMap<ObjectKey, u64> = listed.collect();
-        let mut missing: Vec<_> = self.versions.keys().filter(|key| !versions.contains_key(*key)).cloned().collect();
+        let mut missing: Vec<_> = self
+            .versions
+            .keys()
+            .filter(|key| !versions.contains_key(*key))
+            .cloned()
+            .collect();
         missing.sort();
-        let doubt = self.doubtful.is_empty() && self.versions.len() > FEW && missing.len() * 2 > self.versions.len();
+        let doubt = self.doubtful.is_empty()
+            && self.versions.len() > FEW
+            && missing.len() * 2 > self.versions.len();
         self.versions = versions;
         self.deleted.clear();
         self.doubtful.clear();
@@ -46,14 +53,18 @@ impl Known {
         }
         let count = missing.len();
         // Whatever comes of them is news: the server may have been restored to a time before they were made.
-        self.versions.extend(missing.iter().map(|key| (key.clone(), 0)));
+        self.versions
+            .extend(missing.iter().map(|key| (key.clone(), 0)));
         self.doubtful.extend(missing);
         Listing::Doubtful(count)
     }
 
     /// Whether this object is news.
     pub(super) fn applied(&mut self, key: &ObjectKey, version: u64) -> bool {
-        let deleted = self.deleted.iter().any(|(known, at)| known == key && *at > version);
+        let deleted = self
+            .deleted
+            .iter()
+            .any(|(known, at)| known == key && *at > version);
         if deleted || self.versions.get(key).is_some_and(|known| *known > version) {
             return false;
         }
@@ -79,7 +90,9 @@ impl Known {
 
 /// A resource version as a number, as Kubernetes promises it to be since 1.35; 0 where it is none, which is always news.
 pub(super) fn version(resource_version: Option<&str>) -> u64 {
-    resource_version.and_then(|version| version.parse().ok()).unwrap_or(0)
+    resource_version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -99,9 +112,17 @@ mod tests {
         let mut known = Known::default();
         assert_eq!(list(&mut known, 0..before, 1), Listing::Gone(vec![]));
         let listing = list(&mut known, 0..after, 2);
-        assert_eq!(matches!(listing, Listing::Gone(_)), believed, "{before} objects became {after}: {listing:?}");
+        assert_eq!(
+            matches!(listing, Listing::Gone(_)),
+            believed,
+            "{before} objects became {after}: {listing:?}"
+        );
         if !believed {
-            assert_eq!(list(&mut known, 0..after, 3), Listing::Gone((after..before).map(key).collect()), "the second list counts");
+            assert_eq!(
+                list(&mut known, 0..after, 3),
+                Listing::Gone((after..before).map(key).collect()),
+                "the second list counts"
+            );
         }
     }
 
@@ -129,9 +150,15 @@ mod tests {
         let mut known = Known::default();
         list(&mut known, 0..100, 50);
         list(&mut known, 0..0, 10);
-        assert!(known.applied(&key(1), 11), "made anew after a restore, with an older version");
+        assert!(
+            known.applied(&key(1), 11),
+            "made anew after a restore, with an older version"
+        );
         assert!(known.deleted(&key(2), 12));
-        assert_eq!(list(&mut known, 1..2, 13), Listing::Gone((0..100).filter(|n| ![1, 2].contains(n)).map(key).collect()));
+        assert_eq!(
+            list(&mut known, 1..2, 13),
+            Listing::Gone((0..100).filter(|n| ![1, 2].contains(n)).map(key).collect())
+        );
     }
 
     #[test]
@@ -140,20 +167,36 @@ mod tests {
         list(&mut known, 0..2, 5);
         assert!(known.applied(&key(0), 7));
         assert!(!known.applied(&key(0), 6), "an older version");
-        assert!(known.applied(&key(0), 7), "a replay of the newest changes nothing");
-        assert!(!known.deleted(&key(0), 6), "deleted before it was made again");
+        assert!(
+            known.applied(&key(0), 7),
+            "a replay of the newest changes nothing"
+        );
+        assert!(
+            !known.deleted(&key(0), 6),
+            "deleted before it was made again"
+        );
         assert!(known.deleted(&key(0), 8));
         assert!(!known.applied(&key(0), 7), "it is gone");
         assert!(known.applied(&key(0), 9), "it was made again");
-        assert!(known.deleted(&key(5), version(None)) && known.applied(&key(5), version(None)), "no version says nothing");
+        assert!(
+            known.deleted(&key(5), version(None)) && known.applied(&key(5), version(None)),
+            "no version says nothing"
+        );
     }
 
     #[test]
     fn events_in_any_order_and_any_number_come_to_the_same() {
         // Every order of five events about two objects, each twice.
-        let events = [(0, 11, true), (0, 12, false), (0, 13, true), (1, 14, false), (0, 15, true)];
+        let events = [
+            (0, 11, true),
+            (0, 12, false),
+            (0, 13, true),
+            (1, 14, false),
+            (0, 15, true),
+        ];
         for seed in 0..120 {
-            let (mut order, mut rest, mut n): (Vec<_>, Vec<_>, usize) = (vec![], events.to_vec(), seed);
+            let (mut order, mut rest, mut n): (Vec<_>, Vec<_>, usize) =
+                (vec![], events.to_vec(), seed);
             while !rest.is_empty() {
                 order.push(rest.remove(n % rest.len()));
                 n /= rest.len() + 1;

@@ -51,7 +51,10 @@ impl Pacing {
 
     /// How long to wait after a failure. `random` is in `0.0..1.0`; replicas must not come back in step.
     pub(super) fn wait(&mut self, trouble: Trouble, now: Instant, random: f64) -> Duration {
-        if self.failed.is_some_and(|at| now.duration_since(at) > FORGET) {
+        if self
+            .failed
+            .is_some_and(|at| now.duration_since(at) > FORGET)
+        {
             self.failures = 0;
         }
         self.failed = Some(now);
@@ -60,16 +63,19 @@ impl Pacing {
         self.failures += 1;
         match trouble {
             Trouble::Away => grown.min(LONGEST_AWAY).mul_f64(jitter),
-            Trouble::Refused(told) => {
-                grown.min(LONGEST).mul_f64(jitter).max(told.unwrap_or_default().min(LONGEST_TOLD))
-            }
+            Trouble::Refused(told) => grown
+                .min(LONGEST)
+                .mul_f64(jitter)
+                .max(told.unwrap_or_default().min(LONGEST_TOLD)),
             Trouble::Stale => self.until_list(now).max(FIRST.mul_f64(jitter)),
         }
     }
 
     /// How long no list may begin.
     pub(super) fn until_list(&self, now: Instant) -> Duration {
-        self.listed.map_or(Duration::ZERO, |at| (at + RELIST).saturating_duration_since(now))
+        self.listed.map_or(Duration::ZERO, |at| {
+            (at + RELIST).saturating_duration_since(now)
+        })
     }
 }
 
@@ -84,13 +90,21 @@ mod tests {
 
     fn waits(trouble: Trouble, random: f64) -> Vec<u128> {
         let (mut pacing, now) = (Pacing::default(), Instant::now());
-        (0..8).map(|_| pacing.wait(trouble, now, random).as_millis()).collect()
+        (0..8)
+            .map(|_| pacing.wait(trouble, now, random).as_millis())
+            .collect()
     }
 
     #[test]
     fn waits_grow_to_a_limit() {
-        assert_eq!(waits(Trouble::Refused(None), 1.0), [800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]);
-        assert_eq!(waits(Trouble::Away, 1.0), [800, 1600, 3200, 4000, 4000, 4000, 4000, 4000]);
+        assert_eq!(
+            waits(Trouble::Refused(None), 1.0),
+            [800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]
+        );
+        assert_eq!(
+            waits(Trouble::Away, 1.0),
+            [800, 1600, 3200, 4000, 4000, 4000, 4000, 4000]
+        );
     }
 
     #[test]
@@ -100,8 +114,14 @@ mod tests {
 
     #[test]
     fn a_server_may_ask_for_more_time_but_not_for_a_day() {
-        assert_eq!(waits(Trouble::Refused(Some(Duration::from_secs(20))), 1.0)[0], 20_000);
-        assert_eq!(waits(Trouble::Refused(Some(Duration::from_secs(86_400))), 1.0)[0], 60_000);
+        assert_eq!(
+            waits(Trouble::Refused(Some(Duration::from_secs(20))), 1.0)[0],
+            20_000
+        );
+        assert_eq!(
+            waits(Trouble::Refused(Some(Duration::from_secs(86_400))), 1.0)[0],
+            60_000
+        );
     }
 
     #[test]
@@ -121,7 +141,10 @@ mod tests {
     fn a_single_stale_watch_heals_at_once() {
         let (mut pacing, start) = (Pacing::default(), Instant::now());
         pacing.listing(start);
-        assert_eq!(pacing.wait(Trouble::Stale, start + Duration::from_secs(60), 1.0), FIRST);
+        assert_eq!(
+            pacing.wait(Trouble::Stale, start + Duration::from_secs(60), 1.0),
+            FIRST
+        );
     }
 
     #[test]

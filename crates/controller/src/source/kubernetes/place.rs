@@ -72,7 +72,12 @@ where
     }
 
     /// From a list to the next one that the watcher would not make by itself.
-    async fn watch_once(&mut self, known: &mut Known, pacing: &mut Pacing, found: &mpsc::Sender<(usize, Found)>) -> Ended {
+    async fn watch_once(
+        &mut self,
+        known: &mut Known,
+        pacing: &mut Pacing,
+        found: &mpsc::Sender<(usize, Found)>,
+    ) -> Ended {
         let mut events = std::pin::pin!(watcher(self.api.clone(), self.config.clone()));
         let mut listing: Vec<Object> = Vec::new();
         let mut relist: Option<Instant> = None;
@@ -88,7 +93,9 @@ where
                 event = events.next() => event,
             };
             // The watcher never ends by itself.
-            let Some(event) = event else { return Ended::Relist };
+            let Some(event) = event else {
+                return Ended::Relist;
+            };
             let told = match event {
                 Ok(Event::Init) => {
                     pacing.listing(now());
@@ -105,13 +112,19 @@ where
                 Ok(Event::InitDone) => {
                     pacing.well();
                     let objects = std::mem::take(&mut listing);
-                    let names = objects.iter().map(|object| (object.key(), self.version(object.meta())));
+                    let names = objects
+                        .iter()
+                        .map(|object| (object.key(), self.version(object.meta())));
                     let (gone, doubtful) = match known.listed(names) {
                         Listing::Gone(gone) => (gone, 0),
                         Listing::Doubtful(count) => (vec![], count),
                     };
                     relist = (doubtful > 0).then(|| Instant::now() + pacing.until_list(now()));
-                    Found::Listed { objects, gone, doubtful }
+                    Found::Listed {
+                        objects,
+                        gone,
+                        doubtful,
+                    }
                 }
                 Ok(Event::Apply(object)) => {
                     pacing.well();
@@ -135,7 +148,11 @@ where
                 Err(error) => {
                     let (trouble, afresh) = trouble(&error);
                     let wait = pacing.wait(trouble, now(), random());
-                    if found.send((self.number, Found::Failed(error))).await.is_err() {
+                    if found
+                        .send((self.number, Found::Failed(error)))
+                        .await
+                        .is_err()
+                    {
                         return Ended::Unheard;
                     }
                     tokio::select! {
@@ -163,7 +180,10 @@ where
     fn decode(&self, object: DeserializeGuard<K>) -> Result<Object, Found> {
         match object.0 {
             Ok(object) => Ok(trim((self.wrap)(Arc::new(object)))),
-            Err(invalid) => Err(Found::Undecodable(ObjectKey::of(&invalid.metadata), invalid.error)),
+            Err(invalid) => Err(Found::Undecodable(
+                ObjectKey::of(&invalid.metadata),
+                invalid.error,
+            )),
         }
     }
 }
@@ -173,7 +193,8 @@ fn trouble(error: &watcher::Error) -> (Trouble, bool) {
     match error {
         // It begins anew by itself.
         watcher::Error::InitialListFailed(error) => (failed(error), false),
-        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => match error {
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => match error
+        {
             // A line that is no event: what it said is lost. kube takes it for a status without anything in it.
             kube::Error::SerdeError(_) => (Trouble::Stale, true),
             kube::Error::Api(status) if status.code == 0 => (Trouble::Stale, true),
@@ -184,7 +205,9 @@ fn trouble(error: &watcher::Error) -> (Trouble, bool) {
         },
         // It lists again by itself after this one.
         watcher::Error::WatchError(status) if status.code == 410 => (Trouble::Stale, false),
-        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => (Trouble::Refused(None), false),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => {
+            (Trouble::Refused(None), false)
+        }
     }
 }
 
@@ -194,7 +217,10 @@ fn failed(error: &kube::Error) -> Trouble {
             410 => Trouble::Stale,
             502..=504 => Trouble::Away,
             _ => {
-                let told = status.details.as_ref().map(|details| Duration::from_secs(details.retry_after_seconds.into()));
+                let told = status
+                    .details
+                    .as_ref()
+                    .map(|details| Duration::from_secs(details.retry_after_seconds.into()));
                 Trouble::Refused(told)
             }
         },

@@ -39,12 +39,18 @@ impl Highest {
 }
 
 /// Asks for the revision now and then, by a list of one object; `restart` is told when it went back.
-pub(super) async fn watch(api: Api<DeserializeGuard<Service>>, highest: Highest, restart: watch::Sender<()>) {
+pub(super) async fn watch(
+    api: Api<DeserializeGuard<Service>>,
+    highest: Highest,
+    restart: watch::Sender<()>,
+) {
     loop {
         // Replicas that started together should not ask together.
         tokio::time::sleep(EVERY.mul_f64(0.5 + random() / 2.0)).await;
         // Whoever watches reports what is wrong with the server.
-        let Ok(list) = api.list(&ListParams::default().limit(1)).await else { continue };
+        let Ok(list) = api.list(&ListParams::default().limit(1)).await else {
+            continue;
+        };
         if highest.is_back(version(list.metadata.resource_version.as_deref())) {
             tracing::warn!("the API server went back in time; everything is listed again");
             restart.send_replace(());

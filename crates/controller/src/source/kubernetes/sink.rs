@@ -30,9 +30,20 @@ pub(super) struct Sink {
 
 impl Sink {
     /// A sink for so many places.
-    pub(super) fn new(kind: Kind, places: usize, changes: mpsc::Sender<Change>, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        kind: Kind,
+        places: usize,
+        changes: mpsc::Sender<Change>,
+        metrics: Metrics,
+    ) -> Self {
         metrics.synced.with_label_values(&[kind.as_str()]).set(0);
-        Self { kind, changes, metrics, first: First::Waiting(vec![None; places]), logged: None }
+        Self {
+            kind,
+            changes,
+            metrics,
+            first: First::Waiting(vec![None; places]),
+            logged: None,
+        }
     }
 
     /// Sends on what is found until there is nobody who could find or hear anything.
@@ -50,7 +61,11 @@ impl Sink {
     fn changes(&mut self, place: usize, found: Found) -> Vec<Change> {
         let label = [self.kind.as_str()];
         match found {
-            Found::Listed { objects, gone, doubtful } => {
+            Found::Listed {
+                objects,
+                gone,
+                doubtful,
+            } => {
                 if doubtful > 0 {
                     self.metrics.doubtful_lists.with_label_values(&label).inc();
                     tracing::warn!(kind = %self.kind, doubtful, "most objects are missing from a list; they are kept until a second one agrees");
@@ -83,23 +98,43 @@ impl Sink {
         }
     }
 
-    fn listed(&mut self, place: usize, objects: Vec<Object>, gone: Vec<ObjectKey>, doubtful: bool) -> Vec<Change> {
+    fn listed(
+        &mut self,
+        place: usize,
+        objects: Vec<Object>,
+        gone: Vec<ObjectKey>,
+        doubtful: bool,
+    ) -> Vec<Change> {
         match &mut self.first {
             First::Waiting(places) => {
-                places[place] = Some(objects.into_iter().map(|object| (object.key(), object)).collect());
+                places[place] = Some(
+                    objects
+                        .into_iter()
+                        .map(|object| (object.key(), object))
+                        .collect(),
+                );
                 if places.iter().any(Option::is_none) {
                     return vec![];
                 }
-                let all = places.iter_mut().filter_map(Option::take).flat_map(BTreeMap::into_values).collect();
+                let all = places
+                    .iter_mut()
+                    .filter_map(Option::take)
+                    .flat_map(BTreeMap::into_values)
+                    .collect();
                 self.first = First::Done(places.len());
-                self.metrics.synced.with_label_values(&[self.kind.as_str()]).set(1);
+                self.metrics
+                    .synced
+                    .with_label_values(&[self.kind.as_str()])
+                    .set(1);
                 vec![Change::Replace(self.kind, all)]
             }
             First::Done(1) if !doubtful => vec![Change::Replace(self.kind, objects)],
             // The list says nothing about other places, or about what is doubtful. First what is new, then what is gone.
             First::Done(_) => {
                 let changed = objects.into_iter().map(Change::Upsert);
-                changed.chain(gone.into_iter().map(|key| Change::Delete(self.kind, key))).collect()
+                changed
+                    .chain(gone.into_iter().map(|key| Change::Delete(self.kind, key)))
+                    .collect()
             }
         }
     }
