@@ -4,11 +4,12 @@
 //! nothing, half a head, or rests between requests is cut by the socket itself. While a request is in progress its own
 //! deadlines rule (see `h1/exchange.rs`), and only a stalled write is watched here.
 
+use crate::client_certificate::TlsSession;
 use crate::forwarded_headers::{addr_text, is_trusted};
 use crate::h1::deadline::Deadline;
 use ipnet::IpNet;
 use routing_table::ListenerId;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -57,6 +58,8 @@ pub(crate) struct ClientConnection {
     /// Whether its word about earlier hops counts.
     pub(crate) trusted: bool,
     pub(crate) scheme: &'static str,
+    /// What the TLS handshake came to; set before the first request.
+    pub(crate) tls: OnceCell<TlsSession>,
     /// The port it connected to.
     pub(crate) port: u16,
     /// Requests begun.
@@ -86,6 +89,7 @@ impl ClientConnection {
             addr_text: addr_text(peer.ip()),
             trusted: is_trusted(peer.ip(), trusted),
             scheme: if tls { "https" } else { "http" },
+            tls: OnceCell::new(),
             port,
             requests: Cell::new(0),
             active: Cell::new(0),

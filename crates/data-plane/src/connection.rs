@@ -1,6 +1,7 @@
 //! Accepts connections and speaks HTTP on them.
 
 use crate::client::{ClientConnection, ClientIo};
+use crate::handshake;
 use crate::proxy::proxy;
 use crate::worker::Worker;
 use futures_util::FutureExt;
@@ -13,12 +14,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 
 /// Largest request head in bytes, and most header lines; beyond either is 431.
 const MAX_HEAD: usize = 32 * 1024;
@@ -30,10 +29,9 @@ pub(crate) async fn accept_loop(
     id: ListenerId,
     port: u16,
     listener: TcpListener,
-    config: Option<Arc<rustls::ServerConfig>>,
+    tls: bool,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let acceptor = config.map(TlsAcceptor::from);
     let mut backoff = Backoff::default();
     loop {
         let accepted = tokio::select! {
@@ -43,14 +41,14 @@ pub(crate) async fn accept_loop(
         match accepted {
             Ok((stream, peer)) => {
                 backoff = Backoff::default();
-                start(&worker, &id, port, acceptor.as_ref(), stream, peer);
+                start(&worker, &id, port, tls, stream, peer);
             }
             Err(error) => backoff.wait(&error).await,
         }
     }
     // Closing a socket resets what waits in its queue.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        start(&worker, &id, port, acceptor.as_ref(), stream, peer);
+        start(&worker, &id, port, tls, stream, peer);
     }
 }
 
@@ -78,7 +76,7 @@ fn start(
     worker: &Rc<Worker>,
     id: &ListenerId,
     port: u16,
-    acceptor: Option<&TlsAcceptor>,
+    tls: bool,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
@@ -89,39 +87,27 @@ fn start(
     }
     let _ = stream.set_nodelay(true);
     let trusted = &worker.settings.trusted_proxies;
-    let client = ClientConnection::new(id.clone(), peer, port, acceptor.is_some(), trusted);
+    let client = ClientConnection::new(id.clone(), peer, port, tls, trusted);
     let entered = worker.enter(&client);
     let worker = Rc::clone(worker);
-    let acceptor = acceptor.cloned();
     tokio::task::spawn_local(async move {
         let _entered = entered;
-        match acceptor {
-            None => http1(&worker, &client, stream).await,
-            Some(acceptor) => tls(&worker, &client, &acceptor, stream).await,
+        if tls {
+            https(&worker, &client, stream).await;
+        } else {
+            http1(&worker, &client, stream).await;
         }
     });
 }
 
-async fn tls(
-    worker: &Rc<Worker>,
-    client: &Rc<ClientConnection>,
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-) {
-    let handshake = async {
-        let _permit = worker.handshakes.acquire().await;
-        acceptor.accept(stream).await
+async fn https(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: TcpStream) {
+    let Some(stream) = handshake::accept(worker, client, stream).await else {
+        return;
     };
-    match tokio::time::timeout(worker.settings.client_timeouts.handshake, handshake).await {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            http2(worker, client, stream).await
-        }
-        Ok(Ok(stream)) => http1(worker, client, stream).await,
-        failed => {
-            worker.stats.handshakes_failed.add(1);
-            let error = failed.map(|failed| failed.err());
-            tracing::debug!(client = client.addr_text, ?error, "TLS handshake failed");
-        }
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        http2(worker, client, stream).await;
+    } else {
+        http1(worker, client, stream).await;
     }
 }
 

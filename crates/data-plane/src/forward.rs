@@ -105,7 +105,7 @@ async fn attempt(
         },
     };
     let mut head = worker.pool.head_buffer();
-    target.write(&mut head, request);
+    target.write(&mut head, request, route);
     let exchange = Exchange::new(
         connection,
         head,

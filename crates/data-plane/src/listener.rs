@@ -2,7 +2,6 @@
 //!
 //! The publisher opens them, so that "port in use" is an error of the update that asked for it; workers take their own.
 
-use crate::tls::{ServerTls, TlsError};
 use routing_table::{Listener, ListenerId, ListenerProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -28,8 +27,8 @@ pub(crate) type ListenerSet = Arc<Vec<OpenListener>>;
 #[derive(Debug, Clone)]
 pub(crate) struct OpenListener {
     pub(crate) id: ListenerId,
-    /// Its TLS settings; `None` where it speaks plain HTTP.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether it speaks TLS.
+    pub(crate) tls: bool,
     /// As configured; port 0 here is some port in `sockets`.
     configured: SocketAddr,
     pub(crate) addr: SocketAddr,
@@ -53,21 +52,14 @@ impl WorkerSocket {
 pub(crate) struct Sockets {
     workers: usize,
     open: ListenerSet,
-    tls: ServerTls,
 }
 
 impl Sockets {
-    pub(crate) fn new(workers: usize, tls: ServerTls) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers,
             open: ListenerSet::default(),
-            tls,
         }
-    }
-
-    /// What all TLS listeners share.
-    pub(crate) fn tls(&self) -> &ServerTls {
-        &self.tls
     }
 
     /// What is open.
@@ -88,9 +80,10 @@ impl Sockets {
         let mut open = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
-            let kept = self.open.iter().find(|o| {
-                o.id == listener.id && o.configured == listener.addr && o.tls.is_some() == tls
-            });
+            let kept = self
+                .open
+                .iter()
+                .find(|o| o.id == listener.id && o.configured == listener.addr && o.tls == tls);
             if let Some(kept) = kept {
                 open.push(kept.clone());
                 continue;
@@ -116,8 +109,6 @@ impl Sockets {
 
     fn open(&self, listener: &Listener, tls: bool) -> io::Result<OpenListener> {
         let (id, configured) = (listener.id.clone(), listener.addr);
-        let tls = tls.then(|| self.tls.server_config(id.clone())).transpose();
-        let tls = tls.map_err(|error: TlsError| io::Error::other(error))?;
         let (addr, sockets) = self.open_sockets(configured)?;
         let sockets = sockets
             .into_iter()

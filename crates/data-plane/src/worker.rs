@@ -251,7 +251,7 @@ fn start_accepting(worker: &Rc<Worker>, open: &OpenListener) -> io::Result<Accep
         open.id.clone(),
         open.addr.port(),
         socket,
-        open.tls.clone(),
+        open.tls,
         stopped,
     );
     let task = tokio::task::spawn_local(accept);
