@@ -12,13 +12,14 @@ use crate::record::{Outcome, RequestInfo};
 use crate::request_body::RequestBody;
 use crate::request_head::RequestTarget;
 use crate::upstream::Upstream;
+use crate::upstream_io::{ConnectError, UpstreamIo};
+use crate::upstream_tls::{Reach, UpstreamConnector, transport};
 use crate::worker::Worker;
 use http::Method;
 use routing_table::Route;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// Sends a request and waits for the head of its answer.
@@ -31,6 +32,12 @@ pub(crate) async fn forward(
     mut body: RequestBody,
 ) -> Result<(ResponseHead, ResponseBody), ProxyError> {
     let worker = &request.worker;
+    let tls = match outcome.target.as_ref().map(|target| &target.reach) {
+        Some(Reach::Tls(connector)) => Some(Arc::clone(connector)),
+        Some(Reach::Plain) => None,
+        Some(Reach::Closed) | None => return Err(ProxyError::UpstreamTls),
+    };
+    let tls = tls.as_ref();
     let mut tried: Vec<SocketAddr> = Vec::new();
     // After a stale connection the others at rest are as old, so the next attempt makes a new one.
     let mut fresh = false;
@@ -42,7 +49,7 @@ pub(crate) async fn forward(
         };
         outcome.attempts += 1;
         outcome.upstream = Some(addr);
-        let failure = match attempt(worker, request, target, route, addr, fresh, body).await {
+        let failure = match attempt(request, target, route, addr, tls, fresh, body).await {
             Ok((head, response_body, waited)) => {
                 outcome.upstream_duration = Some(waited);
                 return Ok((head, response_body));
@@ -78,21 +85,26 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 async fn attempt(
-    worker: &Rc<Worker>,
     request: &RequestInfo,
     target: &RequestTarget<'_>,
     route: &Route,
     addr: SocketAddr,
+    tls: Option<&Arc<UpstreamConnector>>,
     fresh: bool,
     body: RequestBody,
 ) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
-    let pooled = if fresh { None } else { worker.pool.take(addr) };
+    let worker = &request.worker;
+    let pooled = if fresh {
+        None
+    } else {
+        worker.pool.take(addr, transport(tls))
+    };
     let connection = match pooled {
         Some(connection) => {
             worker.stats.upstream_reused.add(1);
             connection
         }
-        None => match connect(worker, route, addr).await {
+        None => match connect(worker, route, addr, tls).await {
             Ok(connection) => connection,
             Err(error) => {
                 return Err(Failure {
@@ -120,14 +132,19 @@ async fn connect(
     worker: &Worker,
     route: &Route,
     addr: SocketAddr,
+    tls: Option<&Arc<UpstreamConnector>>,
 ) -> Result<Connection, ProxyError> {
     let started = Instant::now();
-    let stream = match timeout(route.timeouts.connect, TcpStream::connect(addr)).await {
-        Ok(Ok(stream)) => stream,
+    let connected = UpstreamIo::connect(addr, tls.map(Arc::as_ref));
+    let io = match timeout(route.timeouts.connect, connected).await {
+        Ok(Ok(io)) => io,
         Ok(Err(error)) => {
             tracing::debug!(%addr, %error, "connect failed");
             worker.stats.upstream_connect_errors.add(1);
-            return Err(ProxyError::Connect);
+            return Err(match error {
+                ConnectError::Tcp(_) => ProxyError::Connect,
+                ConnectError::Tls(_) => ProxyError::UpstreamTls,
+            });
         }
         Err(_) => {
             tracing::debug!(%addr, waited = ?started.elapsed(), "connect timed out");
@@ -136,7 +153,5 @@ async fn connect(
         }
     };
     worker.stats.upstream_connects.add(1);
-    // Without it a small request may wait for the acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
-    Ok(Connection::new(stream, addr))
+    Ok(Connection::new(io, addr, transport(tls)))
 }

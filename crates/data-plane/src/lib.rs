@@ -29,6 +29,8 @@ mod request_body;
 mod request_head;
 mod tls;
 mod upstream;
+mod upstream_io;
+mod upstream_tls;
 mod worker;
 
 #[cfg(test)]

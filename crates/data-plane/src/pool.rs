@@ -11,7 +11,8 @@ use tokio::time::Instant;
 /// Idle connections by endpoint.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    idle: RefCell<foldhash::HashMap<SocketAddr, Vec<Connection>>>,
+    /// By address and transport: a plain connection never stands in for one with TLS, nor one TLS for another.
+    idle: RefCell<foldhash::HashMap<(SocketAddr, u64), Vec<Connection>>>,
     limits: PoolLimits,
     /// The time of the last sweep: near enough for limits of seconds, and not read from the clock for each request.
     now: Cell<Instant>,
@@ -51,10 +52,10 @@ impl Pool {
         }
     }
 
-    /// A connection to this endpoint that is ready for a request.
-    pub(crate) fn take(&self, addr: SocketAddr) -> Option<Connection> {
+    /// A connection to this endpoint, by this transport, that is ready for a request.
+    pub(crate) fn take(&self, addr: SocketAddr, transport: u64) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&addr)?;
+        let connections = idle.get_mut(&(addr, transport))?;
         while let Some(mut connection) = connections.pop() {
             if connection.is_usable() {
                 return Some(connection);
@@ -76,7 +77,8 @@ impl Pool {
         }
         connection.rest(self.now.get() + rest);
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.entry(connection.addr()).or_default();
+        let key = (connection.addr(), connection.transport());
+        let connections = idle.entry(key).or_default();
         if connections.len() < self.limits.idle_per_endpoint {
             connections.push(connection);
         }
@@ -85,7 +87,7 @@ impl Pool {
     /// Closes what has rested too long, was closed by the upstream, or leads to an endpoint that is gone.
     pub(crate) fn sweep(&self, now: Instant, is_wanted: impl Fn(SocketAddr) -> bool) {
         self.now.set(now);
-        self.idle.borrow_mut().retain(|addr, connections| {
+        self.idle.borrow_mut().retain(|(addr, _), connections| {
             if is_wanted(*addr) {
                 connections.retain_mut(|connection| {
                     connection.rests_until() > now && connection.is_usable()

@@ -12,6 +12,7 @@ use crate::listener::{BindError, ListenerSet, Sockets};
 use crate::metrics::{Metrics, RouteStats};
 use crate::tls::{ListenerTls, ServerTls};
 use crate::upstream::Upstream;
+use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
     Action, EndpointSets, ListenerId, ListenerProtocol, Route, RoutingTable, Update,
@@ -40,6 +41,8 @@ pub(crate) struct RouteTarget {
     pub(crate) route: Arc<Route>,
     /// `None` where the route answers by itself.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// How its endpoints are reached.
+    pub(crate) reach: Reach,
     pub(crate) stats: Arc<RouteStats>,
 }
 
@@ -119,6 +122,7 @@ pub struct Publisher {
     upstreams: HashMap<routing_table::ClusterId, Arc<Upstream>>,
     sockets: Sockets,
     tls: ServerTls,
+    connectors: Connectors,
     listeners: watch::Sender<ListenerSet>,
     metrics: Arc<Metrics>,
     /// Replaced snapshots that some worker may still be reading.
@@ -147,6 +151,7 @@ impl Publisher {
             upstreams: HashMap::new(),
             sockets,
             tls,
+            connectors: Connectors::default(),
             listeners,
             metrics,
             retired: Vec::new(),
@@ -201,13 +206,17 @@ impl Publisher {
             .map(|upstream| (upstream.id().clone(), Arc::clone(upstream)))
             .collect();
         self.set_endpoints(sets);
+        let reach = self.connectors.prepare(&table);
         let routes = table
             .routes()
             .iter()
             .map(|route| {
-                let upstream = match route.action {
-                    Action::Forward(cluster) => upstreams.get(cluster.get()).cloned(),
-                    Action::Respond(_) => None,
+                let (upstream, reach) = match route.action {
+                    Action::Forward(cluster) => (
+                        upstreams.get(cluster.get()).cloned(),
+                        reach.get(cluster.get()).cloned().unwrap_or(Reach::Closed),
+                    ),
+                    Action::Respond(_) => (None, Reach::Closed),
                 };
                 let stats = self
                     .metrics
@@ -215,6 +224,7 @@ impl Publisher {
                 Arc::new(RouteTarget {
                     route: Arc::clone(route),
                     upstream,
+                    reach,
                     stats,
                 })
             })

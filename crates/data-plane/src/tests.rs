@@ -13,13 +13,14 @@ mod raw;
 mod retries;
 mod swaps;
 mod tls;
+mod upstream_tls;
 
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
     Action, Balancing, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint,
     EndpointSets, HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
-    RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, VirtualHost,
-    VirtualHosts,
+    RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, UpstreamTls,
+    VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) struct Rule {
     limits: Limits,
     retry: RetryPolicy,
     pub(crate) client_certificates: Option<Arc<ClientCertificates>>,
+    pub(crate) upstream_tls: Option<Arc<UpstreamTls>>,
 }
 
 /// Everything of a host goes to these endpoints.
@@ -55,6 +57,7 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         limits,
         retry,
         client_certificates: None,
+        upstream_tls: None,
     }
 }
 
@@ -114,6 +117,7 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
         let cluster = Cluster {
             id,
             protocol: UpstreamProtocol::Http1,
+            tls: rule.upstream_tls.clone(),
             discovery: Discovery::Static,
             balancing: Balancing::RoundRobin,
         };

@@ -93,6 +93,7 @@ pub(crate) fn cluster(
     Ok(Cluster {
         id: ClusterId::new(namespace, &backend.name, number),
         protocol: UpstreamProtocol::Http1,
+        tls: None,
         discovery: Discovery::EndpointSlices,
         balancing: Balancing::RoundRobin,
     })
