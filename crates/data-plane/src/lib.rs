@@ -27,6 +27,7 @@ mod publish;
 mod record;
 mod request_body;
 mod request_head;
+mod tickets;
 mod tls;
 mod upstream;
 mod upstream_io;
@@ -41,7 +42,8 @@ pub use client::ClientTimeouts;
 pub use listener::BindError;
 pub use pool::PoolLimits;
 pub use publish::{PublishError, Publisher};
-pub use tls::TlsError;
+pub use tickets::{TicketKeyError, TicketKeys};
+pub use tls::{MinTlsVersion, TlsError};
 
 use ipnet::IpNet;
 use metrics::{Collected, Metrics};
@@ -63,6 +65,10 @@ pub struct Settings {
     pub requests_per_connection: u64,
     /// Most TLS handshakes in progress, over all workers. Default 64.
     pub handshakes: usize,
+    /// The oldest version of TLS that clients may use. Default 1.2.
+    pub min_tls_version: MinTlsVersion,
+    /// Keys of session tickets. Default: generated, and replaced every six hours.
+    pub ticket_keys: Option<Arc<TicketKeys>>,
     /// Networks of proxies in front of us whose `X-Forwarded-*` fields are believed. Default: none.
     pub trusted_proxies: Vec<IpNet>,
     /// Limits of upstream connections at rest.
@@ -77,6 +83,8 @@ impl Default for Settings {
             connections: 10_000,
             requests_per_connection: 10_000,
             handshakes: 64,
+            min_tls_version: MinTlsVersion::default(),
+            ticket_keys: None,
             trusted_proxies: Vec::new(),
             pool: PoolLimits::default(),
         }
