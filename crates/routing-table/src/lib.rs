@@ -13,6 +13,7 @@
 //! A [`RoutingTable`] is immutable and closed: every cluster that a route forwards to is in it. It knows nothing of
 //! Kubernetes, sockets or threads; the crates around it convert at their edges.
 
+pub mod authorities;
 pub mod certificate;
 pub mod client_certificate;
 pub mod cluster;
@@ -27,6 +28,7 @@ pub mod update;
 pub mod upstream_tls;
 pub mod virtual_host;
 
+pub use authorities::Authorities;
 pub use certificate::{Certificate, SniIndex};
 pub use client_certificate::{CertificateDemand, ClientCertificates};
 pub use cluster::{Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, UpstreamProtocol};
@@ -37,5 +39,5 @@ pub use matcher::{HostMatch, PathMatch};
 pub use route::{Action, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
 pub use update::{EndpointSets, Update};
-pub use upstream_tls::{TlsVersions, UpstreamAuthorities, UpstreamTls};
+pub use upstream_tls::{TlsVersions, UpstreamTls, UpstreamVerify};
 pub use virtual_host::{VirtualHost, VirtualHosts};

@@ -7,7 +7,7 @@
 //! `authorities` whom to believe, [`annotation`] policy; `conflict` says who wins.
 
 pub mod annotation;
-mod authorities;
+pub mod authorities;
 pub mod certificate;
 mod class;
 mod conflict;

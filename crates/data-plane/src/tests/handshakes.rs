@@ -185,14 +185,8 @@ async fn sessions_are_resumed_over_swaps_but_never_where_a_certificate_is_demand
     let authority = Authority::new("clients");
     let server = certificate(&Authority::new("servers").server(&["a.test", "m.test"]));
     let mut rule = host("m.test", &[backend.addr]);
-    rule.client_certificates = Some(std::sync::Arc::new(routing_table::ClientCertificates {
-        source: "Secret test/ca".into(),
-        demand: routing_table::CertificateDemand::Optional,
-        authorities: vec![authority.der.clone()],
-        revoked: vec![],
-        depth: 1,
-        pass_certificate: false,
-    }));
+    let demand = super::tls::demand(routing_table::CertificateDemand::Optional, &authority);
+    rule.client_certificates = Some(std::sync::Arc::new(demand));
     let rules = [host("a.test", &[backend.addr]), rule];
     let table = || tls_table(&[(&["a.test", "m.test"], &server)], &rules);
     let mut proxy = serve_tls(table());
