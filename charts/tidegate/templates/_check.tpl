@@ -46,6 +46,7 @@
   "secret-namespace" "controller.secretNamespaces"
   "lease-namespace" "nothing: it is the namespace of the release"
   "lease-name" "fullnameOverride"
+  "tls-ticket-keys" "controller.ticketKeysSecret"
   "lameduck" "controller.lameduckSeconds"
   "drain-timeout" "controller.drainSeconds" -}}
 {{- range $flag, $value := $controller.extraArgs -}}
