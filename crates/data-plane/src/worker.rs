@@ -31,7 +31,7 @@ pub(crate) struct Worker {
     pub(crate) log: AccessLog,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) ids: RequestIds,
-    /// Handshakes in progress are bounded, so that a flood of them cannot starve requests.
+    /// Handshakes that are computed at once are bounded, so that a flood of them cannot starve requests.
     pub(crate) handshakes: Semaphore,
     unrouted: Arc<RouteStats>,
     phase: Cell<Phase>,
