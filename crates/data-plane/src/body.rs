@@ -37,6 +37,13 @@ impl AnswerBody {
         }
         Self { source, record }
     }
+
+    /// Goes on with the request's body while the client takes nothing of the answer.
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Source::Upstream(body) = &mut self.source {
+            body.poll_upload_only(cx);
+        }
+    }
 }
 
 impl Body for AnswerBody {

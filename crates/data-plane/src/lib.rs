@@ -9,6 +9,7 @@
 mod access_log;
 mod body;
 mod client;
+mod client_io;
 mod connection;
 mod error;
 mod forward;

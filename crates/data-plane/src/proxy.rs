@@ -1,7 +1,7 @@
 //! A request's whole life, on one screen.
 //!
 //! Read the target, find the route with one load of the table, apply its policy, forward, answer. Errors become answers
-//! here and nowhere else.
+//! here and nowhere else, but for heads that are no requests (`h1/server`).
 
 use crate::body::{AnswerBody, Source};
 use crate::client::ClientConnection;
@@ -9,25 +9,26 @@ use crate::error::ProxyError;
 use crate::forward::forward;
 use crate::forwarded_headers::is_loop;
 use crate::record::Record;
-use crate::request_body::RequestBody;
+use crate::request_body::{ClientBody, RequestBody};
 use crate::request_head::RequestTarget;
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{Method, Response, StatusCode, Version, request};
 use routing_table::Action;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Answers one request.
+/// The form of our own answers.
+pub(crate) const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Answers one request, whichever protocol it came by.
 pub(crate) async fn proxy(
     worker: Rc<Worker>,
     client: Rc<ClientConnection>,
-    request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
-    let (parts, body) = request.into_parts();
+    parts: request::Parts,
+    body: ClientBody,
+) -> Response<AnswerBody> {
     let mut record = Record::new(worker, client, parts);
     let answer = match answer(&mut record, body).await {
         Ok(answer) => answer,
@@ -36,7 +37,7 @@ pub(crate) async fn proxy(
             Answer::of(error)
         }
     };
-    Ok(respond(record, answer))
+    respond(record, answer)
 }
 
 /// What the client gets.
@@ -48,8 +49,12 @@ struct Answer {
     close: bool,
 }
 
-async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyError> {
+async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyError> {
     let Record { request, outcome } = record;
+    if request.parts.method == Method::OPTIONS && request.parts.uri.path() == "*" {
+        // RFC 9110 section 9.3.7: about the server as a whole, and that is us.
+        return Ok(Answer::own(StatusCode::OK));
+    }
     let target = RequestTarget::read(&request.parts)?;
     let found = request
         .worker
@@ -71,7 +76,8 @@ async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyErro
     if is_loop(&request.parts.headers) {
         return Err(ProxyError::Loop);
     }
-    let body = RequestBody::new(body, route.limits.request_body);
+    let idle = request.worker.settings.client_timeouts.body_idle;
+    let body = RequestBody::new(body, route.limits.request_body, Some(idle));
     if body.is_too_large() {
         return Err(ProxyError::BodyTooLarge);
     }
@@ -87,17 +93,13 @@ async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyErro
 impl Answer {
     /// An answer of our own: the status in words. Says nothing of the request or of what is behind us.
     fn own(status: StatusCode) -> Self {
-        let reason = status.canonical_reason().unwrap_or("Error");
+        let text = words(status);
         let mut headers = HeaderMap::new();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        let text = Bytes::from(format!("{} {reason}\n", status.as_u16()));
+        headers.insert(header::CONTENT_TYPE, PLAIN_TEXT);
         Self {
             status,
             headers,
-            source: Source::Own(text),
+            source: Source::Own(Bytes::from(text)),
             close: false,
         }
     }
@@ -114,6 +116,12 @@ impl Answer {
         }
         answer
     }
+}
+
+/// A status in words.
+pub(crate) fn words(status: StatusCode) -> String {
+    let reason = status.canonical_reason().unwrap_or("Error");
+    format!("{} {reason}\n", status.as_u16())
 }
 
 fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {

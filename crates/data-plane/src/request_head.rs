@@ -2,6 +2,7 @@
 
 use crate::error::ProxyError;
 use crate::forwarded_headers::{self, Client};
+use crate::h1::request::MAX_FIELDS;
 use crate::record::RequestInfo;
 use http::header::{self, HeaderMap};
 use http::{Method, Uri, request};
@@ -31,13 +32,14 @@ impl<'a> RequestTarget<'a> {
         if *method == Method::CONNECT || *method == Method::TRACE || method.as_str() == "TRACK" {
             return Err(ProxyError::Method);
         }
+        check_fields(&parts.headers)?;
         let (authority, host) = authority(&parts.uri, &parts.headers)?;
         let path = normal_path(parts.uri.path()).map_err(|_| ProxyError::BadTarget)?;
         Ok(Self {
             authority,
             host,
             path,
-            query: parts.uri.query(),
+            query: parts.uri.query().map(checked_query).transpose()?,
         })
     }
 
@@ -65,6 +67,29 @@ impl<'a> RequestTarget<'a> {
             client,
             request.id.as_bytes(),
         );
+    }
+}
+
+/// Limits that hold for every protocol, and fields that two readers would take differently when they are repeated.
+fn check_fields(headers: &HeaderMap) -> Result<(), ProxyError> {
+    // `len` counts lines, and with them the crumbs of a cookie.
+    if headers.len() > MAX_FIELDS {
+        return Err(ProxyError::TooManyFields);
+    }
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    if authorization.next().is_some() && authorization.next().is_some() {
+        return Err(ProxyError::BadField);
+    }
+    Ok(())
+}
+
+/// Browsers send all of visible ASCII in a query but for `"`, `#`, `<` and `>`; nothing sends more than that bare.
+fn checked_query(query: &str) -> Result<&str, ProxyError> {
+    let fine = |byte: u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'#' | b'<' | b'>');
+    if query.bytes().all(fine) {
+        Ok(query)
+    } else {
+        Err(ProxyError::BadTarget)
     }
 }
 

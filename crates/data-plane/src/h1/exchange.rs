@@ -6,15 +6,15 @@
 use super::chunked::{Decoded, Decoder};
 use super::connection::Connection;
 use super::head::{self, Framing, ResponseHead};
+use super::outgoing::Outgoing;
 use crate::error::ProxyError;
 use crate::pool::Pool;
 use crate::request_body::{BodyError, RequestBody};
-use bytes::{Buf, Bytes};
-use http::Method;
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use routing_table::Timeouts;
 use std::future::poll_fn;
-use std::io::{IoSlice, Write};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -23,6 +23,9 @@ use tokio::time::Instant;
 
 /// Interim responses (1xx) that are read past before the upstream is given up.
 const MAX_INTERIM: u32 = 100;
+/// How long a client that asked for `100 Continue` waits for the upstream's word; then it is told to go on all the same,
+/// because an upstream need not know that expectation (RFC 9110 section 10.1.1).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 /// A request being sent, before its response head has come.
 pub(crate) struct Exchange {
@@ -59,6 +62,10 @@ impl Exchange {
     ) -> Self {
         connection.begin();
         let chunked = body.length().is_none();
+        let holding = body.waits_for_continue();
+        if holding {
+            head.extend_from_slice(b"expect: 100-continue\r\n");
+        }
         if chunked {
             head.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
         } else if !body.is_empty() || matches!(method, Method::POST | Method::PUT | Method::PATCH) {
@@ -75,14 +82,15 @@ impl Exchange {
         }
         let left = body.length().unwrap_or(u64::MAX);
         let upload = Upload {
-            prefix: head,
-            at: 0,
-            piece: Bytes::new(),
-            suffix: b"",
+            out: Outgoing::new(head),
             body,
             chunked,
             left,
-            state: UploadState::Sending,
+            state: if holding {
+                UploadState::Holding
+            } else {
+                UploadState::Sending
+            },
             sent: false,
             moved: false,
         };
@@ -108,6 +116,11 @@ impl Exchange {
                     interim += 1;
                     if interim > MAX_INTERIM {
                         break Err(ProxyError::BadResponse(head::HeadError::Status));
+                    }
+                    if head.status == StatusCode::CONTINUE {
+                        self.upload.go_on();
+                    } else {
+                        self.upload.body.send_interim(&head);
                     }
                 }
                 other => break other,
@@ -154,21 +167,28 @@ impl Exchange {
                     return Poll::Ready(Err(self.closed()));
                 }
                 Poll::Pending => {
+                    if self.upload.state == UploadState::WaitingForClient {
+                        // The body has a deadline of its own, and the upstream cannot answer what it has not seen.
+                        self.waiting_since = None;
+                        return Poll::Pending;
+                    }
                     if self.waiting_since.is_none() {
                         let now = Instant::now();
                         self.waiting_since = Some(now);
-                        self.connection.deadline.set(now + self.timeouts.first_byte);
+                        let wait = match self.upload.state {
+                            UploadState::Holding => CONTINUE_WAIT,
+                            _ => self.timeouts.first_byte,
+                        };
+                        self.connection.deadline.set(now + wait);
                     }
                     if self.connection.deadline.poll(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    let waiting_for_client = self.upload.state == UploadState::WaitingForClient;
-                    let error = if waiting_for_client {
-                        ProxyError::ClientBodyTimeout
-                    } else {
-                        ProxyError::FirstByteTimeout
-                    };
-                    return Poll::Ready(Err(error));
+                    if self.upload.state != UploadState::Holding {
+                        return Poll::Ready(Err(ProxyError::FirstByteTimeout));
+                    }
+                    self.upload.go_on();
+                    return self.poll_head(cx);
                 }
             }
         }
@@ -185,12 +205,7 @@ impl Exchange {
 
 /// The sending half.
 struct Upload {
-    /// Bytes to write before `piece`: the head, or a chunk's size line.
-    prefix: Vec<u8>,
-    at: usize,
-    piece: Bytes,
-    /// Bytes to write after `piece`: the CRLF of a chunk.
-    suffix: &'static [u8],
+    out: Outgoing,
     body: RequestBody,
     chunked: bool,
     /// Bytes of the declared length not yet taken from the body.
@@ -204,11 +219,13 @@ struct Upload {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UploadState {
+    /// The client holds its body back until the upstream asks for it.
+    Holding,
     /// There is something to write.
     Sending,
     /// Everything that came was written.
     WaitingForClient,
-    /// All of the body is in `prefix` and `piece`.
+    /// All of the body is in `out`.
     Flushing,
     /// All written.
     Done,
@@ -219,6 +236,15 @@ enum UploadState {
 impl Upload {
     fn is_done(&self) -> bool {
         self.state == UploadState::Done
+    }
+
+    /// The upstream wants the body, or need not be asked.
+    fn go_on(&mut self) {
+        if self.state == UploadState::Holding {
+            self.state = UploadState::Sending;
+            self.moved = true;
+            self.body.go_on();
+        }
     }
 
     /// Sends what can be sent. `Ready(Ok(()))`: there is nothing more to do now or ever; `Pending`: it will go on.
@@ -232,31 +258,23 @@ impl Upload {
         }
         loop {
             // Taking the first piece before the head is written lets both go out in one system call.
-            if self.piece.is_empty()
-                && self.suffix.is_empty()
-                && self.state != UploadState::Flushing
+            if self.out.has_room()
+                && !matches!(self.state, UploadState::Flushing | UploadState::Holding)
             {
                 self.poll_client(cx)?;
             }
-            if self.at == self.prefix.len() && self.piece.is_empty() && self.suffix.is_empty() {
+            if self.out.is_empty() {
                 if self.state == UploadState::Flushing {
                     self.state = UploadState::Done;
                     return Poll::Ready(Ok(()));
                 }
                 return Poll::Pending;
             }
-            let pieces = [
-                IoSlice::new(&self.prefix[self.at..]),
-                IoSlice::new(&self.piece),
-                IoSlice::new(self.suffix),
-            ];
-            let written = if self.piece.is_empty() && self.suffix.is_empty() {
-                connection.poll_write(cx, &self.prefix[self.at..])
-            } else {
-                connection.poll_write_pieces(cx, &pieces)
-            };
-            match written {
-                Poll::Ready(Ok(count)) => self.advance(count),
+            match connection.poll_write(cx, &mut self.out) {
+                Poll::Ready(Ok(_)) => {
+                    self.sent = true;
+                    self.moved = true;
+                }
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "writing to upstream failed");
                     self.state = UploadState::Refused;
@@ -280,51 +298,27 @@ impl Upload {
             }
             Poll::Ready(Some(Ok(piece))) => {
                 self.state = UploadState::Sending;
-                if self.chunked {
-                    self.reclaim();
-                    // Writing to a Vec cannot fail.
-                    let _ = write!(self.prefix, "{:x}\r\n", piece.len());
-                    self.suffix = b"\r\n";
-                } else {
-                    // hyper ends a body at its declared length, so this only guards the connection against a change there.
+                if !self.chunked {
+                    // The codecs end a body at its declared length, so this only guards the connection against a change there.
                     self.left = self
                         .left
                         .checked_sub(piece.len() as u64)
                         .ok_or(ProxyError::ClientAborted)?;
                 }
-                self.piece = piece;
+                self.out.push(piece, self.chunked);
                 Ok(())
             }
             Poll::Ready(Some(Err(BodyError::Client))) => Err(ProxyError::ClientAborted),
+            Poll::Ready(Some(Err(BodyError::Timeout))) => Err(ProxyError::ClientBodyTimeout),
             Poll::Ready(Some(Err(BodyError::TooLarge))) => Err(ProxyError::BodyTooLarge),
             Poll::Ready(None) if self.chunked => {
-                self.reclaim();
-                self.prefix.extend_from_slice(b"0\r\n\r\n");
+                let trailers = self.body.take_trailers();
+                self.out.end_chunks(trailers.as_deref());
                 self.state = UploadState::Flushing;
                 Ok(())
             }
             Poll::Ready(None) => Err(ProxyError::ClientAborted),
         }
-    }
-
-    /// Frees the part of `prefix` that was written.
-    fn reclaim(&mut self) {
-        if self.at == self.prefix.len() {
-            self.prefix.clear();
-            self.at = 0;
-        }
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        self.sent = true;
-        self.moved = true;
-        let prefix = count.min(self.prefix.len() - self.at);
-        self.at += prefix;
-        count -= prefix;
-        let piece = count.min(self.piece.len());
-        self.piece.advance(piece);
-        count -= piece;
-        self.suffix = &self.suffix[count..];
     }
 }
 
@@ -342,6 +336,8 @@ pub(crate) struct ResponseBody {
     moved: bool,
     received: u64,
     uploaded: u64,
+    /// What went wrong with the upload while only that was looked at.
+    failed: Option<ProxyError>,
 }
 
 enum Reading {
@@ -361,10 +357,13 @@ impl ResponseBody {
         let refused = exchange.upload.state == UploadState::Refused;
         let uploaded = exchange.upload.body.received();
         let upload = if exchange.upload.is_done() || refused {
-            pool.give_head_buffer(exchange.upload.prefix);
+            pool.give_head_buffer(exchange.upload.out.into_buffer());
             None
         } else {
-            Some(Box::new(exchange.upload))
+            let mut upload = Box::new(exchange.upload);
+            // From here on either direction may rest while the other moves.
+            upload.body.stop_watching_the_clock();
+            Some(upload)
         };
         let mut this = Self {
             connection: Some(exchange.connection),
@@ -377,6 +376,7 @@ impl ResponseBody {
             moved: true,
             received: 0,
             uploaded,
+            failed: None,
         };
         this.end_if_read();
         this
@@ -417,6 +417,11 @@ impl ResponseBody {
         }
     }
 
+    /// Goes on with the request's body, without reading any of the response's.
+    pub(crate) fn poll_upload_only(&mut self, cx: &mut Context<'_>) {
+        self.failed = self.failed.or(self.poll_upload(cx).err());
+    }
+
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), ProxyError> {
         let (Some(upload), Some(connection)) = (&mut self.upload, &mut self.connection) else {
             return Ok(());
@@ -448,6 +453,9 @@ impl Body for ResponseBody {
         if matches!(this.reading, Reading::Ended) {
             return Poll::Ready(None);
         }
+        if let Some(error) = this.failed {
+            return Poll::Ready(Some(Err(error)));
+        }
         this.poll_upload(cx)?;
         loop {
             let Some(connection) = &mut this.connection else {
@@ -467,8 +475,11 @@ impl Body for ResponseBody {
                     Ok(Decoded::Data(piece)) => Some(piece),
                     Ok(Decoded::NeedMore) => None,
                     Ok(Decoded::End) => {
+                        let trailers = decoder.take_trailers();
                         this.end();
-                        return Poll::Ready(None);
+                        return Poll::Ready(
+                            trailers.map(|trailers| Ok(Frame::trailers(*trailers))),
+                        );
                     }
                     Err(_) => {
                         return Poll::Ready(Some(Err(ProxyError::BadResponse(

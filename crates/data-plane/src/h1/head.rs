@@ -1,5 +1,6 @@
 //! Reads an upstream's response head and decides how its body is framed (RFC 9112 section 6.3). Pure: bytes in, head out.
 
+use super::decimal;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -216,12 +217,6 @@ impl Fields {
             (None, None) => Ok((Framing::Close, false)),
         }
     }
-}
-
-/// Digits only: no sign, no list, no space inside.
-fn decimal(bytes: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]
