@@ -69,6 +69,32 @@ impl ClientIo {
         }
     }
 
+    /// Whether a read may give something, without a buffer to read into: a client at rest need not have one.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.stream {
+            ClientStream::Plain(stream) if self.prefix.is_empty() => {
+                match stream.poll_read_ready(cx) {
+                    Poll::Ready(result) => Poll::Ready(result),
+                    Poll::Pending => self.watch_read(cx),
+                }
+            }
+            // Below TLS there may be bytes and above it none, so only a read can tell.
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Nothing came: ready when the time for it is up.
+    fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(until) = self.client.read_until(&self.timeouts) else {
+            return Poll::Pending;
+        };
+        self.read.set(until);
+        match self.read.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     fn watch_write<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -108,14 +134,7 @@ impl AsyncRead for ClientIo {
             }
             return Poll::Ready(result);
         }
-        let Some(until) = this.client.read_until(&this.timeouts) else {
-            return Poll::Pending;
-        };
-        this.read.set(until);
-        match this.read.poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
+        this.watch_read(cx)
     }
 }
 

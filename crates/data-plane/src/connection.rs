@@ -102,7 +102,8 @@ fn start(
                 let io = client_io(&worker, &client, ClientStream::Plain(stream));
                 http1(&worker, &client, io).await;
             }
-            Some(acceptor) => tls(&worker, &client, &acceptor, stream).await,
+            // A box, so that plain connections do not hold the space of a handshake.
+            Some(acceptor) => Box::pin(tls(&worker, &client, &acceptor, stream)).await,
         }
     });
 }

@@ -302,11 +302,23 @@ impl Wire {
 
     /// Reads some bytes behind what the buffer holds. `Ok(0)`: the client has closed its sending side.
     fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() == 0 {
+            ready!(self.io.poll_readable(cx))?;
+        }
         if self.buffer.capacity() - self.buffer.len() < want / 4 {
             self.buffer.reserve(want);
         }
-        let count = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
-        self.read_closed |= count == 0;
-        Poll::Ready(Ok(count))
+        match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {
+            Poll::Ready(Ok(count)) => {
+                self.read_closed |= count == 0;
+                Poll::Ready(Ok(count))
+            }
+            Poll::Pending if self.buffer.is_empty() => {
+                // It may be a long time until something comes.
+                self.buffer = BytesMut::new();
+                Poll::Pending
+            }
+            other => other,
+        }
     }
 }
