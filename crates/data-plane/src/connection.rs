@@ -163,7 +163,8 @@ async fn http2(worker: &Rc<Worker>, client: &Rc<ClientConnection>, io: ClientIo)
         .max_header_list_size(MAX_HEAD as u32)
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(64 * 1024);
+        .max_send_buf_size(64 * 1024)
+        .enable_connect_protocol();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut told = false;
     let ended = poll_fn(|cx| {

@@ -25,6 +25,12 @@ pub(crate) enum ProxyError {
     /// More fields than a head may have.
     #[error("too many fields")]
     TooManyFields,
+    /// A request for a WebSocket that is none (RFC 6455 section 4.2.1).
+    #[error("bad upgrade")]
+    BadUpgrade,
+    /// A version of WebSocket other than 13.
+    #[error("unsupported WebSocket version")]
+    UpgradeVersion,
     /// CONNECT, TRACE, TRACK.
     #[error("method not allowed")]
     Method,
@@ -82,11 +88,14 @@ impl ProxyError {
                 RequestError::Expectation => StatusCode::EXPECTATION_FAILED,
                 RequestError::Length => StatusCode::PAYLOAD_TOO_LARGE,
             },
-            Self::BadHost | Self::BadTarget | Self::BadField | Self::ClientAborted => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadHost
+            | Self::BadTarget
+            | Self::BadField
+            | Self::BadUpgrade
+            | Self::ClientAborted => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::UpgradeVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadTimeout | Self::ClientBodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -107,6 +116,8 @@ impl ProxyError {
             Self::Unreadable(_) => "unreadable",
             Self::HeadTimeout => "head_timeout",
             Self::BadField => "bad_field",
+            Self::BadUpgrade => "bad_upgrade",
+            Self::UpgradeVersion => "upgrade_version",
             Self::TooManyFields => "too_many_fields",
             Self::BadHost => "bad_host",
             Self::BadTarget => "bad_target",
@@ -138,6 +149,8 @@ impl ProxyError {
                 | Self::BadTarget
                 | Self::BadField
                 | Self::TooManyFields
+                | Self::BadUpgrade
+                | Self::UpgradeVersion
                 | Self::Method
                 | Self::BodyTooLarge
                 | Self::ClientAborted

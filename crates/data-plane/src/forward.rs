@@ -110,7 +110,8 @@ async fn attempt(
         connection,
         head,
         body,
-        request.parts.method.clone(),
+        target.method(request),
+        target.upgrade.is_some(),
         route.timeouts,
     );
     exchange.response(&worker.pool).await

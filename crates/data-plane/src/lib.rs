@@ -24,6 +24,7 @@ mod record;
 mod request_body;
 mod request_head;
 mod tls;
+mod upgrade;
 mod upstream;
 mod worker;
 

@@ -11,10 +11,13 @@ use crate::forwarded_headers::is_loop;
 use crate::record::Record;
 use crate::request_body::{ClientBody, RequestBody};
 use crate::request_head::RequestTarget;
+use crate::upgrade::WEBSOCKET_VERSION;
 use crate::worker::Worker;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Version, request};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use routing_table::Action;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,7 +58,7 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         // RFC 9110 section 9.3.7: about the server as a whole, and that is us.
         return Ok(Answer::own(StatusCode::OK));
     }
-    let target = RequestTarget::read(&request.parts)?;
+    let target = RequestTarget::read(&request.parts, !body.is_empty())?;
     let found = request
         .worker
         .reader
@@ -86,7 +89,8 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         status: head.status,
         headers: head.headers,
         source: Source::Upstream(body),
-        close: false,
+        // What a client has sent in the belief that it speaks another protocol is no request.
+        close: target.upgrade.is_some(),
     })
 }
 
@@ -114,6 +118,12 @@ impl Answer {
                 HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             );
         }
+        if error == ProxyError::UpgradeVersion {
+            // RFC 6455 section 4.4: and a 426 what it should have been.
+            answer
+                .headers
+                .insert(header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION);
+        }
         answer
     }
 }
@@ -131,6 +141,9 @@ fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
         || client.requests() >= worker.settings.requests_per_connection;
     let http1 = record.request.parts.version <= Version::HTTP_11;
     record.outcome.status = answer.status.as_u16();
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS && !http1 {
+        return connect(record, answer);
+    }
     let mut response = Response::new(AnswerBody::new(answer.source, record));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
@@ -138,6 +151,24 @@ fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
         response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Opens a WebSocket on an HTTP/2 stream (RFC 8441 section 5): 200 instead of 101, and the stream is the tunnel.
+fn connect(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
+    record.outcome.status = StatusCode::OK.as_u16();
+    let stream = record.request.parts.extensions.remove::<OnUpgrade>();
+    let mut response = Response::new(AnswerBody::empty());
+    *response.headers_mut() = answer.headers;
+    response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+    let tunnel = AnswerBody::new(answer.source, record).into_tunnel();
+    if let (Some(stream), Some(tunnel)) = (stream, tunnel) {
+        tokio::task::spawn_local(async move {
+            if let Ok(stream) = stream.await {
+                tunnel.run(TokioIo::new(stream), BytesMut::new()).await;
+            }
+        });
     }
     response
 }

@@ -67,6 +67,11 @@ pub(crate) enum BodyError {
 }
 
 impl ClientBody {
+    /// Whether there certainly is no body.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length() == Some(0)
+    }
+
     fn length(&self) -> Option<u64> {
         match self {
             Self::Http1 { length, .. } => *length,

@@ -4,6 +4,7 @@ use crate::error::ProxyError;
 use crate::forwarded_headers::{self, Client};
 use crate::h1::request::MAX_FIELDS;
 use crate::record::RequestInfo;
+use crate::upgrade::Upgrade;
 use http::header::{self, HeaderMap};
 use http::{Method, Uri, request};
 use routing_table::matcher::host::normal_host;
@@ -20,16 +21,22 @@ pub(crate) struct RequestTarget<'a> {
     /// The path in normal form, for both.
     pub(crate) path: Cow<'a, str>,
     query: Option<&'a str>,
+    /// A WebSocket is asked for.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 impl<'a> RequestTarget<'a> {
-    /// Reads the target of a request.
+    /// Reads the target of a request. `has_body`: there is a body, or may be one.
     ///
     /// # Errors
     /// Whatever has no single reading: see [`ProxyError::BadHost`], [`ProxyError::BadTarget`], [`ProxyError::Method`].
-    pub(crate) fn read(parts: &'a request::Parts) -> Result<Self, ProxyError> {
+    pub(crate) fn read(parts: &'a request::Parts, has_body: bool) -> Result<Self, ProxyError> {
         let method = &parts.method;
-        if *method == Method::CONNECT || *method == Method::TRACE || method.as_str() == "TRACK" {
+        let upgrade = Upgrade::asked(parts, has_body)?;
+        if (*method == Method::CONNECT && upgrade.is_none())
+            || *method == Method::TRACE
+            || method.as_str() == "TRACK"
+        {
             return Err(ProxyError::Method);
         }
         check_fields(&parts.headers)?;
@@ -40,12 +47,22 @@ impl<'a> RequestTarget<'a> {
             host,
             path,
             query: parts.uri.query().map(checked_query).transpose()?,
+            upgrade,
         })
+    }
+
+    /// The method of the request as the upstream sees it.
+    pub(crate) fn method(&self, request: &RequestInfo) -> Method {
+        match self.upgrade {
+            // RFC 8441 section 5: what is CONNECT on an HTTP/2 stream is GET on an HTTP/1.1 connection.
+            Some(_) => Method::GET,
+            None => request.parts.method.clone(),
+        }
     }
 
     /// Writes request line and fields as HTTP/1.1, without framing and without the empty line.
     pub(crate) fn write(&self, out: &mut Vec<u8>, request: &RequestInfo) {
-        out.extend_from_slice(request.parts.method.as_str().as_bytes());
+        out.extend_from_slice(self.method(request).as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.path.as_bytes());
         if let Some(query) = self.query {
@@ -67,6 +84,15 @@ impl<'a> RequestTarget<'a> {
             client,
             request.id.as_bytes(),
         );
+        if let Some(upgrade) = self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+            if upgrade == Upgrade::Http2 {
+                // RFC 8441 section 5: the client sent none. It only has to be 16 bytes in base64, so that no cache answers.
+                out.extend_from_slice(b"sec-websocket-key: ");
+                out.extend_from_slice(&request.id.as_bytes()[..22]);
+                out.extend_from_slice(b"==\r\n");
+            }
+        }
     }
 }
 

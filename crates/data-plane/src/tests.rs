@@ -11,6 +11,7 @@ mod errors;
 mod raw;
 mod retries;
 mod swaps;
+mod upgrade;
 
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{

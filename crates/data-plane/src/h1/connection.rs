@@ -60,6 +60,11 @@ impl Connection {
         self.requests += 1;
     }
 
+    /// The socket and what was read from it, for another protocol.
+    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.io, self.buffer)
+    }
+
     /// Until when it may wait in the pool.
     pub(crate) fn rests_until(&self) -> Instant {
         self.rests_until

@@ -32,6 +32,7 @@ pub(crate) struct Exchange {
     connection: Connection,
     upload: Upload,
     method: Method,
+    upgrade: bool,
     timeouts: Timeouts,
     received_anything: bool,
     /// Since when nothing has moved; `None` while something does. Read from the clock only when there is something to wait for.
@@ -52,12 +53,14 @@ pub(crate) struct Failure {
 }
 
 impl Exchange {
-    /// Starts to send `head` and the body. `head` is complete but for the framing field, which is added here.
+    /// Starts to send `head` and the body. `head` is complete but for the framing field, which is added here; `upgrade`: it
+    /// asks for another protocol.
     pub(crate) fn new(
         mut connection: Connection,
         mut head: Vec<u8>,
         body: RequestBody,
         method: Method,
+        upgrade: bool,
         timeouts: Timeouts,
     ) -> Self {
         connection.begin();
@@ -98,6 +101,7 @@ impl Exchange {
             connection,
             upload,
             method,
+            upgrade,
             timeouts,
             received_anything: false,
             waiting_since: None,
@@ -112,7 +116,7 @@ impl Exchange {
         let mut interim = 0;
         let outcome = loop {
             match poll_fn(|cx| self.poll_head(cx)).await {
-                Ok(head) if head.status.is_informational() => {
+                Ok(head) if head.status.is_informational() && head.framing != Framing::Tunnel => {
                     interim += 1;
                     if interim > MAX_INTERIM {
                         break Err(ProxyError::BadResponse(head::HeadError::Status));
@@ -153,7 +157,7 @@ impl Exchange {
         }
         loop {
             if !self.connection.buffer.is_empty() {
-                match head::parse(&mut self.connection.buffer, &self.method) {
+                match head::parse(&mut self.connection.buffer, &self.method, self.upgrade) {
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(ProxyError::BadResponse(error))),
@@ -344,6 +348,8 @@ enum Reading {
     Length(u64),
     Chunked(Decoder),
     Close,
+    /// Not a body at all: see [`ResponseBody::take_tunnel`].
+    Tunnel,
     Ended,
 }
 
@@ -353,6 +359,7 @@ impl ResponseBody {
             Framing::Length(length) => Reading::Length(length),
             Framing::Chunked => Reading::Chunked(Decoder::new()),
             Framing::Close => Reading::Close,
+            Framing::Tunnel => Reading::Tunnel,
         };
         let refused = exchange.upload.state == UploadState::Refused;
         let uploaded = exchange.upload.body.received();
@@ -394,12 +401,20 @@ impl ResponseBody {
             .map_or(self.uploaded, |upload| upload.body.received())
     }
 
+    /// The connection, once both sides have agreed to speak another protocol on it, and how long it may rest.
+    pub(crate) fn take_tunnel(&mut self) -> Option<(Connection, Duration)> {
+        match self.reading {
+            Reading::Tunnel => Some((self.connection.take()?, self.idle)),
+            _ => None,
+        }
+    }
+
     /// Gives the connection back as soon as the last byte was read.
     fn end_if_read(&mut self) {
         let read = match &self.reading {
             Reading::Length(left) => *left == 0,
             Reading::Chunked(decoder) => decoder.is_done(),
-            Reading::Close | Reading::Ended => false,
+            Reading::Close | Reading::Tunnel | Reading::Ended => false,
         };
         if read {
             self.end();
@@ -450,7 +465,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
-        if matches!(this.reading, Reading::Ended) {
+        if matches!(this.reading, Reading::Ended | Reading::Tunnel) {
             return Poll::Ready(None);
         }
         if let Some(error) = this.failed {
@@ -462,7 +477,7 @@ impl Body for ResponseBody {
                 return Poll::Ready(None);
             };
             let piece = match &mut this.reading {
-                Reading::Ended => return Poll::Ready(None),
+                Reading::Ended | Reading::Tunnel => return Poll::Ready(None),
                 _ if connection.buffer.is_empty() => None,
                 Reading::Length(left) => {
                     let take = usize::try_from(*left)
@@ -527,7 +542,7 @@ impl Body for ResponseBody {
         match self.reading {
             Reading::Length(left) => SizeHint::with_exact(left),
             Reading::Ended => SizeHint::with_exact(0),
-            Reading::Chunked(_) | Reading::Close => SizeHint::default(),
+            Reading::Chunked(_) | Reading::Close | Reading::Tunnel => SizeHint::default(),
         }
     }
 }

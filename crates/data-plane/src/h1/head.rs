@@ -35,6 +35,8 @@ pub(crate) enum Framing {
     Chunked,
     /// When the connection closes.
     Close,
+    /// It does not: from here on the connection speaks another protocol.
+    Tunnel,
 }
 
 /// What is wrong with a response head. The text is for the log, never for a client.
@@ -54,12 +56,14 @@ pub(crate) enum HeadError {
     Status,
 }
 
-/// Takes one head off the front of `buffer`. `None`: more bytes are needed. `method` is that of the request.
+/// Takes one head off the front of `buffer`. `None`: more bytes are needed. `method` is that of the request; `upgrade`: the
+/// request asked for another protocol.
 ///
 /// Lines must end in CRLF: a bare LF is one of the ways two readers come to see different fields.
 pub(crate) fn parse(
     buffer: &mut BytesMut,
     method: &Method,
+    upgrade: bool,
 ) -> Result<Option<ResponseHead>, HeadError> {
     const START: &[u8] = b"HTTP/1.";
     if buffer[..buffer.len().min(START.len())] != START[..buffer.len().min(START.len())] {
@@ -92,7 +96,8 @@ pub(crate) fn parse(
         return Err(HeadError::Malformed);
     };
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
-    if code > 599 || status == StatusCode::SWITCHING_PROTOCOLS {
+    let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+    if code > 599 || switches && !upgrade {
         return Err(HeadError::Status);
     }
     let version = if minor == 1 {
@@ -107,7 +112,11 @@ pub(crate) fn parse(
     for field in response.headers.iter() {
         fields.add(field.name, head.slice_ref(field.value))?;
     }
-    let (framing, keep_alive) = fields.framing(method, status, version)?;
+    let (framing, keep_alive) = if switches {
+        (Framing::Tunnel, false)
+    } else {
+        fields.framing(method, status, version)?
+    };
     Ok(Some(ResponseHead {
         status,
         headers: fields.headers,
@@ -225,7 +234,7 @@ mod tests {
     use super::*;
 
     fn read(method: Method, bytes: &str) -> Result<Option<ResponseHead>, HeadError> {
-        parse(&mut BytesMut::from(bytes), &method)
+        parse(&mut BytesMut::from(bytes), &method, false)
     }
 
     #[track_caller]

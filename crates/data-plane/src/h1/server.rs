@@ -6,7 +6,7 @@
 use super::outgoing::{Outgoing, write_fields, write_status_line};
 use super::request::RequestHead;
 use super::wire::{Next, NextError, Wire};
-use crate::body::AnswerBody;
+use crate::body::{AnswerBody, Tunnel};
 use crate::client::ClientConnection;
 use crate::client_io::ClientIo;
 use crate::error::ProxyError;
@@ -36,6 +36,8 @@ enum After {
     Close,
     /// It ends while the client may still be sending.
     Linger,
+    /// It speaks another protocol now.
+    Tunnel(Tunnel),
     /// It is broken.
     Gone,
 }
@@ -55,7 +57,14 @@ pub(crate) async fn serve(
         let after = match next {
             Ok(Next::Request(head)) => {
                 // A box for each request, so that a connection at rest does not hold the space of one.
-                Box::pin(one_request(worker, client, &wire, *head)).await
+                match Box::pin(one_request(worker, client, &wire, *head)).await {
+                    After::Tunnel(tunnel) => {
+                        let (client, begun) = Rc::into_inner(wire)?.into_inner().into_parts();
+                        Box::pin(tunnel.run(client, begun)).await;
+                        return None;
+                    }
+                    after => after,
+                }
             }
             Ok(Next::End) => return None,
             Ok(Next::Http2) => {
@@ -73,7 +82,7 @@ pub(crate) async fn serve(
                 linger(&wire).await;
                 return None;
             }
-            After::Gone => return None,
+            After::Tunnel(_) | After::Gone => return None,
         }
     }
 }
@@ -189,6 +198,8 @@ enum Reuse {
     /// Said aloud, for HTTP/1.0.
     KeepAliveAloud,
     Close,
+    /// The answer to a request for a WebSocket.
+    Upgrade,
 }
 
 async fn send(
@@ -205,7 +216,9 @@ async fn send(
         },
         body,
     ) = answer.into_parts();
-    let mut out = worker.pool.head_buffer();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return switch(worker, wire, &headers, body).await;
+    }
     let last = headers.remove(header::CONNECTION).is_some();
     let bodiless =
         asked.head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -223,6 +236,7 @@ async fn send(
         (true, true) => Reuse::KeepAliveAloud,
         (false, _) => Reuse::Close,
     };
+    let mut out = worker.pool.head_buffer();
     write_head(&mut out, worker, status, &headers, reuse);
     let end = out.len() - 2;
     match length {
@@ -258,6 +272,29 @@ async fn send(
     }
 }
 
+/// Tells the client that its WebSocket is open.
+async fn switch(
+    worker: &Worker,
+    wire: &Rc<RefCell<Wire>>,
+    headers: &HeaderMap,
+    body: AnswerBody,
+) -> After {
+    let mut head = worker.pool.head_buffer();
+    write_head(
+        &mut head,
+        worker,
+        StatusCode::SWITCHING_PROTOCOLS,
+        headers,
+        Reuse::Upgrade,
+    );
+    let mut out = Outgoing::new(head);
+    let sent = poll_fn(|cx| wire.borrow_mut().poll_send(cx, &mut out)).await;
+    match (sent, body.into_tunnel()) {
+        (Ok(()), Some(tunnel)) => After::Tunnel(tunnel),
+        _ => After::Gone,
+    }
+}
+
 fn write_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"content-length: ");
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
@@ -284,6 +321,7 @@ fn write_head(
         Reuse::KeepAlive => b"",
         Reuse::KeepAliveAloud => b"connection: keep-alive\r\n",
         Reuse::Close => b"connection: close\r\n",
+        Reuse::Upgrade => b"connection: upgrade\r\nupgrade: websocket\r\n",
     });
     out.extend_from_slice(b"\r\n");
 }
