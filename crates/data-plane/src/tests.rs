@@ -8,6 +8,7 @@
 mod bodies;
 mod connections;
 mod errors;
+mod proxy_protocol;
 mod raw;
 mod retries;
 mod swaps;
@@ -15,8 +16,9 @@ mod swaps;
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
     Action, Balancing, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
-    HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, RetryPolicy, Route,
-    RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, VirtualHost, VirtualHosts,
+    HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, ProxyVersion,
+    RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, VirtualHost,
+    VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ pub(crate) struct Rule {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    proxy_header: Option<ProxyVersion>,
 }
 
 /// Everything of a host goes to these endpoints.
@@ -50,6 +53,7 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         timeouts,
         limits,
         retry,
+        proxy_header: None,
     }
 }
 
@@ -80,6 +84,11 @@ impl Rule {
         self
     }
 
+    pub(crate) fn proxy_header(mut self, version: ProxyVersion) -> Self {
+        self.proxy_header = Some(version);
+        self
+    }
+
     pub(crate) fn attempts(mut self, attempts: u32) -> Self {
         self.retry.attempts = attempts;
         self
@@ -107,6 +116,7 @@ pub(crate) fn table(rules: &[Rule]) -> Update {
             protocol,
             discovery: Discovery::Static,
             balancing: Balancing::RoundRobin,
+            proxy_header: rule.proxy_header,
         };
         let route = Route {
             id: RouteId {
@@ -130,6 +140,7 @@ pub(crate) fn table(rules: &[Rule]) -> Update {
         id: ListenerId::new("http"),
         addr: SocketAddr::from(([127, 0, 0, 1], 0)),
         protocol: ListenerProtocol::Http,
+        proxy_header: false,
         virtual_hosts: Arc::new(VirtualHosts::new(hosts, None)),
     };
     Update::Table(
