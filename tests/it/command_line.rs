@@ -114,6 +114,11 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         path,
         "cannot open the access log /nonexistent/log",
     );
+    with(
+        serve(&["--proxy-protocol"], &http, &admin),
+        path,
+        "--proxy-protocol-from",
+    );
     with(serve(&["--log=x=y=z"], &http, &admin), path, "--log");
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = holder.local_addr().unwrap().to_string();

@@ -3,10 +3,11 @@
 //! Its socket with the deadlines is in `client_io`.
 
 use crate::forwarded_headers::{addr_text, is_trusted};
+use crate::proxy_header::Ends;
 use ipnet::IpNet;
 use routing_table::ListenerId;
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -46,6 +47,10 @@ impl Default for ClientTimeouts {
 #[derive(Debug)]
 pub(crate) struct ClientConnection {
     pub(crate) listener: ListenerId,
+    /// The client's address.
+    pub(crate) addr: SocketAddr,
+    /// The address it connected to, where that was asked for.
+    destination: Option<SocketAddr>,
     /// The client's address as fields and logs show it.
     pub(crate) addr_text: String,
     /// Whether its word about earlier hops counts.
@@ -71,12 +76,15 @@ impl ClientConnection {
     pub(crate) fn new(
         listener: ListenerId,
         peer: SocketAddr,
+        destination: Option<SocketAddr>,
         port: u16,
         tls: bool,
         trusted: &[IpNet],
     ) -> Rc<Self> {
         Rc::new(Self {
             listener,
+            addr: peer,
+            destination,
             addr_text: addr_text(peer.ip()),
             trusted: is_trusted(peer.ip(), trusted),
             scheme: if tls { "https" } else { "http" },
@@ -88,6 +96,20 @@ impl ClientConnection {
             draining: Cell::new(false),
             waker: RefCell::new(None),
         })
+    }
+
+    /// Both ends of its connection. Where nobody asked for the address it connected to, that is the unspecified one.
+    pub(crate) fn ends(&self) -> Ends {
+        let unspecified = match self.addr {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Ends {
+            source: self.addr,
+            destination: self
+                .destination
+                .unwrap_or(SocketAddr::new(unspecified, self.port)),
+        }
     }
 
     /// Counts a request; gives when its first byte came.

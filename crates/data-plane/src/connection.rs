@@ -3,7 +3,10 @@
 use crate::client::ClientConnection;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::h1::{self, request::MAX_HEAD};
+use crate::listener::OpenListener;
 use crate::proxy::proxy;
+use crate::proxy_protocol;
+use crate::publish::Snapshot;
 use crate::request_body::ClientBody;
 use crate::worker::Worker;
 use bytes::BytesMut;
@@ -13,14 +16,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use routing_table::ListenerId;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -29,13 +30,11 @@ use tokio_rustls::TlsAcceptor;
 /// Accepts until `stopped` resolves, then takes what the kernel has already accepted for us and ends.
 pub(crate) async fn accept_loop(
     worker: Rc<Worker>,
-    id: ListenerId,
-    port: u16,
+    open: OpenListener,
     listener: TcpListener,
-    config: Option<Arc<rustls::ServerConfig>>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let acceptor = config.map(TlsAcceptor::from);
+    let acceptor = open.tls.clone().map(TlsAcceptor::from);
     let mut backoff = Backoff::default();
     loop {
         let accepted = tokio::select! {
@@ -45,14 +44,14 @@ pub(crate) async fn accept_loop(
         match accepted {
             Ok((stream, peer)) => {
                 backoff = Backoff::default();
-                start(&worker, &id, port, acceptor.as_ref(), stream, peer);
+                start(&worker, &open, acceptor.as_ref(), stream, peer);
             }
             Err(error) => backoff.wait(&error).await,
         }
     }
     // Closing a socket resets what waits in its queue.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        start(&worker, &id, port, acceptor.as_ref(), stream, peer);
+        start(&worker, &open, acceptor.as_ref(), stream, peer);
     }
 }
 
@@ -78,10 +77,9 @@ impl Backoff {
 
 fn start(
     worker: &Rc<Worker>,
-    id: &ListenerId,
-    port: u16,
+    open: &OpenListener,
     acceptor: Option<&TlsAcceptor>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
 ) {
     worker.stats.accepted.add(1);
@@ -91,12 +89,31 @@ fn start(
     }
     let _ = stream.set_nodelay(true);
     let trusted = &worker.settings.trusted_proxies;
-    let client = ClientConnection::new(id.clone(), peer, port, acceptor.is_some(), trusted);
+    // Only a PROXY header of our own will name it; a connection without one saves the system call.
+    let destination = worker
+        .reader
+        .read(Snapshot::sends_proxy_headers)
+        .then(|| stream.local_addr().ok())
+        .flatten();
+    let (id, port) = (open.id.clone(), open.addr.port());
+    let secure = acceptor.is_some();
+    let client = ClientConnection::new(id, peer, destination, port, secure, trusted);
     let entered = worker.enter(&client);
     let worker = Rc::clone(worker);
     let acceptor = acceptor.cloned();
+    let proxied = open.proxy_header.then(|| Box::new(open.clone()));
     tokio::task::spawn_local(async move {
-        let _entered = entered;
+        let (client, _entered) = match proxied {
+            None => (client, entered),
+            Some(open) => {
+                let named =
+                    proxy_protocol::named(&worker, &open, peer, &mut stream, (client, entered));
+                match Box::pin(named).await {
+                    Some(named) => named,
+                    None => return,
+                }
+            }
+        };
         match acceptor {
             None => {
                 let io = client_io(&worker, &client, ClientStream::Plain(stream));

@@ -8,15 +8,15 @@ use crate::error::ProxyError;
 use crate::h1::connection::Connection;
 use crate::h1::exchange::{Exchange, Failure, ResponseBody};
 use crate::h1::head::ResponseHead;
+use crate::proxy_header;
 use crate::record::{Outcome, RequestInfo};
 use crate::request_body::RequestBody;
 use crate::request_head::RequestTarget;
 use crate::upstream::Upstream;
 use crate::worker::Worker;
 use http::Method;
-use routing_table::Route;
+use routing_table::{ProxyVersion, Route};
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -31,6 +31,8 @@ pub(crate) async fn forward(
     mut body: RequestBody,
 ) -> Result<(ResponseHead, ResponseBody), ProxyError> {
     let worker = &request.worker;
+    let found = outcome.target.as_ref();
+    let proxy_header = found.and_then(|found| found.proxy_header);
     let mut tried: Vec<SocketAddr> = Vec::new();
     // After a stale connection the others at rest are as old, so the next attempt makes a new one.
     let mut fresh = false;
@@ -42,7 +44,7 @@ pub(crate) async fn forward(
         };
         outcome.attempts += 1;
         outcome.upstream = Some(addr);
-        let failure = match attempt(worker, request, target, route, addr, fresh, body).await {
+        let failure = match attempt(request, target, route, proxy_header, addr, fresh, body).await {
             Ok((head, response_body, waited)) => {
                 outcome.upstream_duration = Some(waited);
                 return Ok((head, response_body));
@@ -78,16 +80,22 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 async fn attempt(
-    worker: &Rc<Worker>,
     request: &RequestInfo,
     target: &RequestTarget<'_>,
     route: &Route,
+    proxy_header: Option<ProxyVersion>,
     addr: SocketAddr,
     fresh: bool,
     body: RequestBody,
 ) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
-    let pooled = if fresh { None } else { worker.pool.take(addr) };
-    let connection = match pooled {
+    let worker = &request.worker;
+    // With a PROXY header a speaks for one client, so it is neither shared nor kept.
+    let pooled = if fresh || proxy_header.is_some() {
+        None
+    } else {
+        worker.pool.take(addr)
+    };
+    let mut connection = match pooled {
         Some(connection) => {
             worker.stats.upstream_reused.add(1);
             connection
@@ -105,6 +113,10 @@ async fn attempt(
         },
     };
     let mut head = worker.pool.head_buffer();
+    if let Some(version) = proxy_header {
+        connection.introduce();
+        proxy_header::write(&mut head, version, request.client.ends());
+    }
     target.write(&mut head, request);
     let exchange = Exchange::new(
         connection,

@@ -19,6 +19,8 @@ mod listener;
 mod metrics;
 mod pool;
 mod proxy;
+mod proxy_header;
+mod proxy_protocol;
 mod publish;
 mod record;
 mod request_body;
@@ -60,6 +62,9 @@ pub struct Settings {
     pub handshakes: usize,
     /// Networks of proxies in front of us whose `X-Forwarded-*` fields are believed. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Networks of proxies in front of us whose header of the PROXY protocol is believed, on listeners that ask for one.
+    /// Default: none.
+    pub proxy_header_from: Vec<IpNet>,
     /// Limits of upstream connections at rest.
     pub pool: PoolLimits,
 }
@@ -73,6 +78,7 @@ impl Default for Settings {
             requests_per_connection: 10_000,
             handshakes: 64,
             trusted_proxies: Vec::new(),
+            proxy_header_from: Vec::new(),
             pool: PoolLimits::default(),
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct OpenListener {
     pub(crate) id: ListenerId,
     /// Its TLS settings; `None` where it speaks plain HTTP.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Connections begin with a header of the PROXY protocol.
+    pub(crate) proxy_header: bool,
     /// As configured; port 0 here is some port in `sockets`.
     configured: SocketAddr,
     pub(crate) addr: SocketAddr,
@@ -89,7 +91,10 @@ impl Sockets {
         for listener in listeners {
             let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
             let kept = self.open.iter().find(|o| {
-                o.id == listener.id && o.configured == listener.addr && o.tls.is_some() == tls
+                o.id == listener.id
+                    && o.configured == listener.addr
+                    && o.tls.is_some() == tls
+                    && o.proxy_header == listener.proxy_header
             });
             if let Some(kept) = kept {
                 open.push(kept.clone());
@@ -126,6 +131,7 @@ impl Sockets {
         Ok(OpenListener {
             id,
             tls,
+            proxy_header: listener.proxy_header,
             configured,
             addr,
             sockets: Arc::new(sockets),
@@ -133,8 +139,9 @@ impl Sockets {
     }
 
     fn open_sockets(&self, addr: SocketAddr) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-        if addr.port() != 0 {
+        if addr.port() != 0 && !self.open.iter().any(|open| open.addr == addr) {
             // With SO_REUSEPORT alone a second process of the same user would silently share the port with us.
+            // A listener of ours that changes its protocol shares it with what it was for a moment.
             open_socket(addr, false)?;
         }
         let first = open_socket(addr, true)?;

@@ -81,6 +81,10 @@ worker_stats! {
     open: GAUGE "tidegate_connections_open",
     /// Client connections closed at once because the limit was reached.
     shed: COUNTER "tidegate_connections_shed_total",
+    /// Connections closed because a header of the PROXY protocol was asked for and the peer may not send one.
+    proxy_untrusted: COUNTER "tidegate_proxy_protocol_untrusted_total",
+    /// Connections closed because there was no header of the PROXY protocol, not a good one, or none in time.
+    proxy_invalid: COUNTER "tidegate_proxy_protocol_invalid_total",
     /// TLS handshakes that failed or took too long.
     handshakes_failed: COUNTER "tidegate_tls_handshakes_failed_total",
     /// Requests that no HTTP parser could read.

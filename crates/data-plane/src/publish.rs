@@ -11,7 +11,7 @@ use crate::tls::{self, ListenerCertificates};
 use crate::upstream::Upstream;
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, ListenerId, ListenerProtocol, Route, RoutingTable, Update,
+    Action, EndpointSets, ListenerId, ListenerProtocol, ProxyVersion, Route, RoutingTable, Update,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -29,6 +29,7 @@ pub(crate) struct Snapshot {
     upstreams: Vec<Arc<Upstream>>,
     /// By position of the listener; `None` where it has no TLS.
     certificates: Vec<Option<Arc<ListenerCertificates>>>,
+    sends_proxy_headers: bool,
 }
 
 /// What a request needs to know once its route is found.
@@ -37,6 +38,8 @@ pub(crate) struct RouteTarget {
     pub(crate) route: Arc<Route>,
     /// `None` where the route answers by itself.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What each connection to the upstream begins with.
+    pub(crate) proxy_header: Option<ProxyVersion>,
     pub(crate) stats: Arc<RouteStats>,
 }
 
@@ -63,6 +66,11 @@ impl Snapshot {
     /// The certificates of a listener.
     pub(crate) fn certificates(&self, listener: &ListenerId) -> Option<&Arc<ListenerCertificates>> {
         self.certificates.get(self.listener(listener)?)?.as_ref()
+    }
+
+    /// Whether some cluster is told whose connection a request came on.
+    pub(crate) fn sends_proxy_headers(&self) -> bool {
+        self.sends_proxy_headers
     }
 
     /// Every address that some cluster can send to.
@@ -188,16 +196,19 @@ impl Publisher {
             .routes()
             .iter()
             .map(|route| {
-                let upstream = match route.action {
-                    Action::Forward(cluster) => upstreams.get(cluster.get()).cloned(),
+                let cluster = match route.action {
+                    Action::Forward(cluster) => Some(cluster),
                     Action::Respond(_) => None,
                 };
+                let upstream = cluster.and_then(|index| upstreams.get(index.get()).cloned());
+                let cluster = cluster.and_then(|index| table.cluster(index));
                 let stats = self
                     .metrics
                     .route(&route.id, upstream.as_deref().map(Upstream::id));
                 Arc::new(RouteTarget {
                     route: Arc::clone(route),
                     upstream,
+                    proxy_header: cluster.and_then(|cluster| cluster.proxy_header),
                     stats,
                 })
             })
@@ -216,7 +227,9 @@ impl Publisher {
             })
             .collect();
         let bound = self.sockets.bind(table.listeners());
+        let mut clusters = table.clusters().as_slice().iter();
         let snapshot = Arc::new(Snapshot {
+            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some()),
             table,
             routes,
             upstreams,

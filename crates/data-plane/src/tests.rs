@@ -8,6 +8,7 @@
 mod bodies;
 mod connections;
 mod errors;
+mod proxy_protocol;
 mod raw;
 mod retries;
 mod swaps;
@@ -16,8 +17,9 @@ mod upgrade;
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
     Action, Balancing, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
-    HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, RetryPolicy, Route,
-    RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, VirtualHost, VirtualHosts,
+    HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, ProxyVersion,
+    RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, VirtualHost,
+    VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub(crate) struct Rule {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    proxy_header: Option<ProxyVersion>,
 }
 
 /// Everything of a host goes to these endpoints.
@@ -51,6 +54,7 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         timeouts,
         limits,
         retry,
+        proxy_header: None,
     }
 }
 
@@ -81,6 +85,11 @@ impl Rule {
         self
     }
 
+    pub(crate) fn proxy_header(mut self, version: ProxyVersion) -> Self {
+        self.proxy_header = Some(version);
+        self
+    }
+
     pub(crate) fn attempts(mut self, attempts: u32) -> Self {
         self.retry.attempts = attempts;
         self
@@ -108,6 +117,7 @@ pub(crate) fn table(rules: &[Rule]) -> Update {
             protocol,
             discovery: Discovery::Static,
             balancing: Balancing::RoundRobin,
+            proxy_header: rule.proxy_header,
         };
         let route = Route {
             id: RouteId {
@@ -131,6 +141,7 @@ pub(crate) fn table(rules: &[Rule]) -> Update {
         id: ListenerId::new("http"),
         addr: SocketAddr::from(([127, 0, 0, 1], 0)),
         protocol: ListenerProtocol::Http,
+        proxy_header: false,
         virtual_hosts: Arc::new(VirtualHosts::new(hosts, None)),
     };
     Update::Table(

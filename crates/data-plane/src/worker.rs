@@ -264,14 +264,7 @@ fn start_accepting(worker: &Rc<Worker>, open: &OpenListener) -> io::Result<Accep
         .ok_or(io::ErrorKind::NotConnected)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let accept = connection::accept_loop(
-        Rc::clone(worker),
-        open.id.clone(),
-        open.addr.port(),
-        socket,
-        open.tls.clone(),
-        stopped,
-    );
+    let accept = connection::accept_loop(Rc::clone(worker), open.clone(), socket, stopped);
     let task = tokio::task::spawn_local(accept);
     Ok(AcceptLoop {
         stop: Some(stop),

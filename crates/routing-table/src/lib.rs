@@ -26,7 +26,9 @@ pub mod update;
 pub mod virtual_host;
 
 pub use certificate::{Certificate, SniIndex};
-pub use cluster::{Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, UpstreamProtocol};
+pub use cluster::{
+    Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, ProxyVersion, UpstreamProtocol,
+};
 pub use endpoint::{Endpoint, Serving};
 pub use id::{ClusterId, ListenerId, RouteId};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};

@@ -169,6 +169,13 @@ pub(crate) struct ProxyArgs {
     /// Network of proxies whose X-Forwarded-* fields are believed; may be repeated
     #[arg(long = "trusted-proxy", value_name = "CIDR")]
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Every connection to --http-addr and --https-addr begins with a header of the PROXY protocol, version 1 or 2
+    #[arg(long)]
+    pub(crate) proxy_protocol: bool,
+    /// Network of proxies whose PROXY header is believed, others are closed; may be repeated; default: those of
+    /// --trusted-proxy
+    #[arg(long = "proxy-protocol-from", value_name = "CIDR")]
+    pub(crate) proxy_protocol_from: Vec<IpNet>,
     /// Where access log lines go: "stdout", "off", or a file to append to
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     pub(crate) access_log: String,
@@ -303,8 +310,32 @@ impl RoutingArgs {
 impl ProxyArgs {
     /// Settings of the translation.
     pub(crate) fn translation(&self, local: bool) -> translate::Settings {
-        self.routing
-            .settings(self.http_addr.0, self.https_addr.0, local)
+        translate::Settings {
+            proxy_header: self.proxy_protocol,
+            ..self
+                .routing
+                .settings(self.http_addr.0, self.https_addr.0, local)
+        }
+    }
+
+    /// Networks whose PROXY header is believed.
+    fn proxy_header_from(&self) -> &[IpNet] {
+        match self.proxy_protocol_from.as_slice() {
+            [] => &self.trusted_proxies,
+            named => named,
+        }
+    }
+
+    /// What the definition of the flags cannot say.
+    ///
+    /// # Errors
+    /// When flags contradict each other.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.proxy_protocol || !self.proxy_header_from().is_empty(),
+            "--proxy-protocol needs --proxy-protocol-from (or --trusted-proxy): nobody's header would be believed"
+        );
+        Ok(())
     }
 
     /// Settings of the data plane.
@@ -329,6 +360,7 @@ impl ProxyArgs {
                 requests: self.limits.upstream_max_requests,
             },
             trusted_proxies: self.trusted_proxies.clone(),
+            proxy_header_from: self.proxy_header_from().to_vec(),
         }
     }
 }

@@ -322,7 +322,17 @@ impl Table<'_> {
                 &owner.object.key.namespace,
                 service,
             ) {
-                Ok(cluster) => Action::Forward(self.clusters.add(cluster)),
+                Ok(mut cluster) => {
+                    cluster.proxy_header = owner.policy.proxy_header;
+                    let index = self.clusters.add(cluster);
+                    let used = self.clusters.get(index).and_then(|one| one.proxy_header);
+                    if used != owner.policy.proxy_header {
+                        let message = "an older Ingress of the same Service and port asks for another \
+                                       PROXY protocol towards it, which is used";
+                        findings.error(owner.object, field, "BackendConflict", message.to_owned());
+                    }
+                    Action::Forward(index)
+                }
                 Err(error) => {
                     findings.error(owner.object, field, error.reason, error.message);
                     unavailable(error.flag)

@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     pub(super) deadline: Deadline,
     /// Requests it has carried, the current one included.
     requests: u32,
+    /// It began with the name of one client, and is of no use to others.
+    introduced: bool,
     rests_until: Instant,
 }
 
@@ -36,6 +38,7 @@ impl Connection {
             buffer: BytesMut::new(),
             deadline: Deadline::default(),
             requests: 0,
+            introduced: false,
             rests_until: Instant::now(),
         }
     }
@@ -63,6 +66,16 @@ impl Connection {
     /// The socket and what was read from it, for another protocol.
     pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
         (self.io, self.buffer)
+    }
+
+    /// Notes that it begins with the name of one client.
+    pub(crate) fn introduce(&mut self) {
+        self.introduced = true;
+    }
+
+    /// Whether it began with the name of one client.
+    pub(crate) fn is_introduced(&self) -> bool {
+        self.introduced
     }
 
     /// Until when it may wait in the pool.
