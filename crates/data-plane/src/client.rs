@@ -2,11 +2,12 @@
 //!
 //! Its socket with the deadlines is in `client_io`.
 
+use crate::client_certificate::TlsSession;
 use crate::forwarded_headers::{addr_text, is_trusted};
 use crate::proxy_header::Ends;
 use ipnet::IpNet;
 use routing_table::ListenerId;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -56,6 +57,8 @@ pub(crate) struct ClientConnection {
     /// Whether its word about earlier hops counts.
     pub(crate) trusted: bool,
     pub(crate) scheme: &'static str,
+    /// What the TLS handshake came to; set before the first request.
+    pub(crate) tls: OnceCell<TlsSession>,
     /// The port it connected to.
     pub(crate) port: u16,
     /// Requests begun.
@@ -88,6 +91,7 @@ impl ClientConnection {
             addr_text: addr_text(peer.ip()),
             trusted: is_trusted(peer.ip(), trusted),
             scheme: if tls { "https" } else { "http" },
+            tls: OnceCell::new(),
             port,
             requests: Cell::new(0),
             active: Cell::new(0),

@@ -3,6 +3,7 @@
 use crate::client::ClientConnection;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::h1::{self, request::MAX_HEAD};
+use crate::handshake;
 use crate::listener::OpenListener;
 use crate::proxy::proxy;
 use crate::proxy_protocol;
@@ -25,7 +26,6 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 
 /// Accepts until `stopped` resolves, then takes what the kernel has already accepted for us and ends.
 pub(crate) async fn accept_loop(
@@ -34,7 +34,6 @@ pub(crate) async fn accept_loop(
     listener: TcpListener,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let acceptor = open.tls.clone().map(TlsAcceptor::from);
     let mut backoff = Backoff::default();
     loop {
         let accepted = tokio::select! {
@@ -44,14 +43,14 @@ pub(crate) async fn accept_loop(
         match accepted {
             Ok((stream, peer)) => {
                 backoff = Backoff::default();
-                start(&worker, &open, acceptor.as_ref(), stream, peer);
+                start(&worker, &open, stream, peer);
             }
             Err(error) => backoff.wait(&error).await,
         }
     }
     // Closing a socket resets what waits in its queue.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        start(&worker, &open, acceptor.as_ref(), stream, peer);
+        start(&worker, &open, stream, peer);
     }
 }
 
@@ -75,13 +74,7 @@ impl Backoff {
     }
 }
 
-fn start(
-    worker: &Rc<Worker>,
-    open: &OpenListener,
-    acceptor: Option<&TlsAcceptor>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-) {
+fn start(worker: &Rc<Worker>, open: &OpenListener, mut stream: TcpStream, peer: SocketAddr) {
     worker.stats.accepted.add(1);
     if worker.stats.open.get() >= worker.settings.connections_per_worker() {
         worker.stats.shed.add(1);
@@ -96,11 +89,10 @@ fn start(
         .then(|| stream.local_addr().ok())
         .flatten();
     let (id, port) = (open.id.clone(), open.addr.port());
-    let secure = acceptor.is_some();
-    let client = ClientConnection::new(id, peer, destination, port, secure, trusted);
+    let tls = open.tls;
+    let client = ClientConnection::new(id, peer, destination, port, tls, trusted);
     let entered = worker.enter(&client);
     let worker = Rc::clone(worker);
-    let acceptor = acceptor.cloned();
     let proxied = open.proxy_header.then(|| Box::new(open.clone()));
     tokio::task::spawn_local(async move {
         let (client, _entered) = match proxied {
@@ -114,43 +106,23 @@ fn start(
                 }
             }
         };
-        match acceptor {
-            None => {
-                let io = client_io(&worker, &client, ClientStream::Plain(stream));
-                http1(&worker, &client, io).await;
-            }
-            // A box, so that plain connections do not hold the space of a handshake.
-            Some(acceptor) => Box::pin(tls(&worker, &client, &acceptor, stream)).await,
+        if !tls {
+            let io = client_io(&worker, &client, ClientStream::Plain(stream));
+            return http1(&worker, &client, io).await;
+        }
+        // A box, so that connections do not hold the space of a handshake.
+        let handshake = Box::pin(handshake::accept(&worker, &client, stream));
+        let Some(stream) = handshake.await else {
+            return;
+        };
+        let http2_chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let io = client_io(&worker, &client, ClientStream::Tls(Box::new(stream)));
+        if http2_chosen {
+            Box::pin(http2(&worker, &client, io.into_http2(BytesMut::new()))).await;
+        } else {
+            http1(&worker, &client, io).await;
         }
     });
-}
-
-async fn tls(
-    worker: &Rc<Worker>,
-    client: &Rc<ClientConnection>,
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-) {
-    let handshake = async {
-        let _permit = worker.handshakes.acquire().await;
-        acceptor.accept(stream).await
-    };
-    match tokio::time::timeout(worker.settings.client_timeouts.handshake, handshake).await {
-        Ok(Ok(stream)) => {
-            let http2_chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let io = client_io(worker, client, ClientStream::Tls(Box::new(stream)));
-            if http2_chosen {
-                Box::pin(http2(worker, client, io.into_http2(BytesMut::new()))).await;
-            } else {
-                http1(worker, client, io).await;
-            }
-        }
-        failed => {
-            worker.stats.handshakes_failed.add(1);
-            let error = failed.map(|failed| failed.err());
-            tracing::debug!(client = client.addr_text, ?error, "TLS handshake failed");
-        }
-    }
 }
 
 fn client_io(worker: &Worker, client: &Rc<ClientConnection>, stream: ClientStream) -> ClientIo {

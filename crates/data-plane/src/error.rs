@@ -37,6 +37,12 @@ pub(crate) enum ProxyError {
     /// No route for this host and path.
     #[error("no route")]
     NoRoute,
+    /// The connection was made for another host, whose TLS is not good for this one (RFC 9110 section 15.5.20).
+    #[error("misdirected request")]
+    Misdirected,
+    /// The host demands a client certificate, and there is none or one that it does not accept.
+    #[error("client certificate refused")]
+    ClientCertificate,
     /// The cluster has no endpoint.
     #[error("no endpoint")]
     NoEndpoint,
@@ -92,7 +98,9 @@ impl ProxyError {
             | Self::BadTarget
             | Self::BadField
             | Self::BadUpgrade
+            | Self::ClientCertificate
             | Self::ClientAborted => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::UpgradeVersion => StatusCode::UPGRADE_REQUIRED,
@@ -123,6 +131,8 @@ impl ProxyError {
             Self::BadTarget => "bad_target",
             Self::Method => "method",
             Self::NoRoute => "no_route",
+            Self::Misdirected => "misdirected",
+            Self::ClientCertificate => "client_certificate",
             Self::NoEndpoint => "no_endpoint",
             Self::Loop => "loop",
             Self::BodyTooLarge => "body_too_large",
@@ -155,6 +165,7 @@ impl ProxyError {
                 | Self::BodyTooLarge
                 | Self::ClientAborted
                 | Self::ClientBodyTimeout
+                | Self::ClientCertificate
         )
     }
 }

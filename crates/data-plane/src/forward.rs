@@ -117,7 +117,7 @@ async fn attempt(
         connection.introduce();
         proxy_header::write(&mut head, version, request.client.ends());
     }
-    target.write(&mut head, request);
+    target.write(&mut head, request, route);
     let exchange = Exchange::new(
         connection,
         head,

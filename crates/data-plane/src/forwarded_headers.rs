@@ -50,9 +50,19 @@ fn fate(name: &str) -> Fate {
             _ => Fate::Pass,
         },
         Some(b'f') if name == "forwarded" => Fate::Ours,
+        Some(b's') if is_certificate_field(name) => Fate::Ours,
+        // A server that folds `_` into `-` would take these for ours.
+        Some(b's') if name.contains('_') && is_certificate_field(&name.replace('_', "-")) => {
+            Fate::Drop
+        }
         Some(b'x') => fate_of_x(name),
         _ => Fate::Pass,
     }
+}
+
+/// What ingress-nginx tells of a client's certificate.
+fn is_certificate_field(name: &str) -> bool {
+    name.starts_with("ssl-client-")
 }
 
 fn fate_of_x(name: &str) -> Fate {
@@ -83,6 +93,8 @@ pub(crate) struct Client<'a> {
     pub(crate) scheme: &'static str,
     /// The port it connected to.
     pub(crate) port: u16,
+    /// Its certificate is told in `ssl-client-*` fields of ours, which replace even a trusted client's.
+    pub(crate) certificate_fields: bool,
 }
 
 /// Writes every field that goes upstream, as HTTP/1.1 lines. `host` is the authority as the client wrote it.
@@ -98,7 +110,11 @@ pub(crate) fn write_fields(
     for (name, value) in headers {
         let send = match fate(name.as_str()) {
             Fate::Pass => true,
-            Fate::Ours => client.trusted && !replaced(name),
+            Fate::Ours => {
+                client.trusted
+                    && !replaced(name)
+                    && !(client.certificate_fields && is_certificate_field(name.as_str()))
+            }
             Fate::Drop => false,
         };
         if send && (listed.is_empty() || !listed.contains(name)) {

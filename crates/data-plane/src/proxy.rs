@@ -59,11 +59,13 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         return Ok(Answer::own(StatusCode::OK));
     }
     let target = RequestTarget::read(&request.parts, !body.is_empty())?;
-    let found = request
+    let (found, admitted) = request
         .worker
         .reader
-        .read(|table| table.find(&request.client.listener, &target.host, &target.path));
-    let found = outcome.target.insert(found.ok_or(ProxyError::NoRoute)?);
+        .read(|table| table.find(&request.client, &target.host, &target.path));
+    let found = found.ok_or(admitted.err().unwrap_or(ProxyError::NoRoute))?;
+    let found = outcome.target.insert(found);
+    admitted?;
     let found = Arc::clone(found);
     let route = &found.route;
     let upstream = match (&route.action, &found.upstream) {

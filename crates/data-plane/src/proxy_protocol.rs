@@ -66,7 +66,7 @@ pub(crate) async fn named(
                 ends.source,
                 Some(ends.destination),
                 ends.destination.port(),
-                open.tls.is_some(),
+                open.tls,
                 &settings.trusted_proxies,
             );
             let entered = worker.enter(&client);

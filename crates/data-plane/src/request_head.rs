@@ -1,5 +1,6 @@
 //! A request as it will go upstream: one normal form of host and path, decided once, used to route and to forward.
 
+use crate::client_certificate;
 use crate::error::ProxyError;
 use crate::forwarded_headers::{self, Client};
 use crate::h1::request::MAX_FIELDS;
@@ -7,6 +8,7 @@ use crate::record::RequestInfo;
 use crate::upgrade::Upgrade;
 use http::header::{self, HeaderMap};
 use http::{Method, Uri, request};
+use routing_table::Route;
 use routing_table::matcher::host::normal_host;
 use routing_table::matcher::path::normal_path;
 use std::borrow::Cow;
@@ -61,7 +63,7 @@ impl<'a> RequestTarget<'a> {
     }
 
     /// Writes request line and fields as HTTP/1.1, without framing and without the empty line.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, request: &RequestInfo) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>, request: &RequestInfo, route: &Route) {
         out.extend_from_slice(self.method(request).as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.path.as_bytes());
@@ -71,11 +73,13 @@ impl<'a> RequestTarget<'a> {
         }
         out.extend_from_slice(b" HTTP/1.1\r\n");
         let client = &request.client;
+        let certificate_fields = route.client_certificates.is_some();
         let client = Client {
             addr: &client.addr_text,
             trusted: client.trusted,
             scheme: client.scheme,
             port: client.port,
+            certificate_fields,
         };
         forwarded_headers::write_fields(
             out,
@@ -84,6 +88,8 @@ impl<'a> RequestTarget<'a> {
             client,
             request.id.as_bytes(),
         );
+        let demand = route.client_certificates.as_ref();
+        client_certificate::write_fields(out, request.client.tls.get(), demand);
         if let Some(upgrade) = self.upgrade {
             out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
             if upgrade == Upgrade::Http2 {

@@ -16,6 +16,7 @@ fn fields(trusted: bool, client_fields: &[(&str, &str)]) -> Vec<String> {
         trusted,
         scheme: "https",
         port: 443,
+        certificate_fields: false,
     };
     let mut out = Vec::new();
     write_fields(&mut out, &headers, "shop.test", client, b"id");
