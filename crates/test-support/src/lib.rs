@@ -11,9 +11,12 @@ pub mod certificate;
 pub mod client;
 pub mod load;
 pub mod process;
+pub mod raw;
+pub mod recorder;
 
 pub use api_server::ApiServer;
 pub use backend::Backend;
 pub use client::{Answer, Client};
 pub use load::{Load, Outcome};
 pub use process::Tidegate;
+pub use recorder::{Act, Recorder};
