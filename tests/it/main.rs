@@ -17,3 +17,4 @@ mod main_job;
 mod outage;
 mod rolling;
 mod tls;
+mod vectors;
