@@ -4,9 +4,10 @@
 
 use crate::client_certificate::TlsSession;
 use crate::forwarded_headers::{addr_text, is_trusted};
+use crate::h1;
 use crate::proxy_header::Ends;
 use ipnet::IpNet;
-use routing_table::ListenerId;
+use routing_table::{ClusterId, ListenerId};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -27,6 +28,9 @@ pub struct ClientTimeouts {
     pub idle: Duration,
     /// For the client to send the next piece of a request's body. Default 30 s.
     pub body_idle: Duration,
+    /// Bytes a second that a request's body must come to on average, after twice [`ClientTimeouts::body_idle`]; else a byte
+    /// now and then would keep it open for ever. At least 1. Default 128.
+    pub body_min_rate: u64,
     /// For the client to take something of what we write. Default 30 s.
     pub write_stall: Duration,
 }
@@ -39,6 +43,7 @@ impl Default for ClientTimeouts {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body_idle: Duration::from_secs(30),
+            body_min_rate: 128,
             write_stall: Duration::from_secs(30),
         }
     }
@@ -72,6 +77,16 @@ pub(crate) struct ClientConnection {
     /// Asked to end after what is in progress.
     draining: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// The endpoint's connection that was authenticated for this client.
+    pinned: RefCell<Option<Pinned>>,
+}
+
+/// A connection to an endpoint that no other client may use: what is authenticated by NTLM or Negotiate is the connection, not
+/// the request.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub(crate) cluster: ClusterId,
+    pub(crate) connection: h1::connection::Connection,
 }
 
 impl ClientConnection {
@@ -99,6 +114,7 @@ impl ClientConnection {
             idle_since: Cell::new(Instant::now()),
             draining: Cell::new(false),
             waker: RefCell::new(None),
+            pinned: RefCell::new(None),
         })
     }
 
@@ -156,6 +172,19 @@ impl ClientConnection {
     /// Whether part of a request has come.
     pub(crate) fn is_reading(&self) -> bool {
         self.reading_since.get().is_some()
+    }
+
+    /// Keeps a connection for this client alone.
+    pub(crate) fn pin(&self, pinned: Pinned) {
+        self.pinned.replace(Some(pinned));
+    }
+
+    /// The connection to this cluster that is kept for this client, if it still can be used.
+    pub(crate) fn take_pinned(&self, cluster: &ClusterId) -> Option<h1::connection::Connection> {
+        let mut place = self.pinned.borrow_mut();
+        place.as_ref().filter(|pinned| pinned.cluster == *cluster)?;
+        let mut connection = place.take()?.connection;
+        connection.is_usable().then_some(connection)
     }
 
     /// Asks it to end after what is in progress, and wakes it up.

@@ -9,7 +9,7 @@ use crate::error::ProxyError;
 use crate::forward::forward;
 use crate::forwarded_headers::is_loop;
 use crate::record::Record;
-use crate::request_body::{ClientBody, RequestBody};
+use crate::request_body::{ClientBody, Pace, RequestBody};
 use crate::request_head::RequestTarget;
 use crate::upgrade::WEBSOCKET_VERSION;
 use crate::worker::Worker;
@@ -24,6 +24,9 @@ use std::sync::Arc;
 
 /// The form of our own answers.
 pub(crate) const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Who answers, without a version.
+pub(crate) const SERVER: &str = "tidegate";
 
 /// Answers one request, whichever protocol it came by.
 pub(crate) async fn proxy(
@@ -81,8 +84,12 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
     if is_loop(&request.parts.headers) {
         return Err(ProxyError::Loop);
     }
-    let idle = request.worker.settings.client_timeouts.body_idle;
-    let body = RequestBody::new(body, route.limits.request_body, Some(idle));
+    let timeouts = &request.worker.settings.client_timeouts;
+    let pace = Pace {
+        idle: timeouts.body_idle,
+        min_rate: timeouts.body_min_rate,
+    };
+    let body = RequestBody::new(body, route.limits.request_body, Some(pace));
     if body.is_too_large() {
         return Err(ProxyError::BodyTooLarge);
     }
@@ -149,6 +156,11 @@ fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::new(answer.source, record));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
+    if !http1 {
+        response
+            .headers_mut()
+            .insert(header::SERVER, HeaderValue::from_static(SERVER));
+    }
     if last && http1 {
         response
             .headers_mut()

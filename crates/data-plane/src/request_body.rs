@@ -15,10 +15,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A client that sends something all the time must come to this many bytes a second on average, after
-/// [`SLOW_GRACE`]; else a body could be kept open for ever with a byte now and then.
-const SLOWEST: u64 = 128;
-const SLOW_GRACE: Duration = Duration::from_secs(60);
+/// How long a client may take over its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Longest wait for a piece.
+    pub(crate) idle: Duration,
+    /// Bytes a second on average, after twice that time.
+    pub(crate) min_rate: u64,
+}
 
 /// Where a request's body comes from.
 #[derive(Debug)]
@@ -48,8 +52,11 @@ pub(crate) struct RequestBody {
     rewound: bool,
     ended: bool,
     trailers: Option<Box<HeaderMap>>,
-    /// Longest wait for a piece; `None` where a client may rest in the middle of a body.
-    idle: Option<Duration>,
+    /// `None` where a client may rest in the middle of a body.
+    pace: Option<Pace>,
+    /// Nothing was there when it was asked for last.
+    waiting: bool,
+    failed: Option<BodyError>,
     deadline: Deadline,
     /// When the client was first waited for.
     slow_since: Option<Instant>,
@@ -104,8 +111,8 @@ impl ClientBody {
 }
 
 impl RequestBody {
-    /// A body with a declared length, the most bytes the route allows, and the longest wait for a piece of it.
-    pub(crate) fn new(source: ClientBody, limit: Option<u64>, idle: Option<Duration>) -> Self {
+    /// A body with a declared length, the most bytes the route allows, and how long the client may take over it.
+    pub(crate) fn new(source: ClientBody, limit: Option<u64>, pace: Option<Pace>) -> Self {
         let length = source.length();
         Self {
             source,
@@ -117,7 +124,9 @@ impl RequestBody {
             rewound: false,
             ended: length == Some(0),
             trailers: None,
-            idle,
+            pace,
+            waiting: false,
+            failed: None,
             deadline: Deadline::default(),
             slow_since: None,
         }
@@ -141,6 +150,21 @@ impl RequestBody {
     /// Bytes received from the client.
     pub(crate) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Whether nothing is left to be sent, trailers included.
+    pub(crate) fn has_nothing_left(&self) -> bool {
+        self.ended && !self.rewound && self.trailers.is_none()
+    }
+
+    /// Whether the client was waited for when a piece was asked for last.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.waiting
+    }
+
+    /// Why it cannot be read on.
+    pub(crate) fn failed(&self) -> Option<BodyError> {
+        self.failed
     }
 
     /// The trailer fields, once the body has ended.
@@ -172,7 +196,7 @@ impl RequestBody {
 
     /// Waits for as long as it takes from now on.
     pub(crate) fn stop_watching_the_clock(&mut self) {
-        self.idle = None;
+        self.pace = None;
         self.deadline.clear();
     }
 
@@ -197,43 +221,52 @@ impl RequestBody {
         }
         loop {
             let Poll::Ready(piece) = self.source.poll_piece(cx) else {
+                self.waiting = true;
                 return self.poll_too_slow(cx);
             };
+            self.waiting = false;
             self.deadline.clear();
             match piece {
                 None => {
                     self.ended = true;
                     return Poll::Ready(None);
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Err(error)) => return self.fail(error),
                 Some(Ok(BodyPiece::Trailers(trailers))) => self.trailers = Some(trailers),
                 Some(Ok(BodyPiece::Data(piece))) if piece.is_empty() => {}
                 Some(Ok(BodyPiece::Data(piece))) => {
                     self.received += piece.len() as u64;
                     if self.received > self.limit {
-                        return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                        return self.fail(BodyError::TooLarge);
                     }
                     self.pieces += 1;
                     self.first = (self.pieces == 1).then(|| piece.clone());
-                    self.ended = self.length == Some(self.received);
+                    if self.length == Some(self.received) {
+                        self.ended = true;
+                    }
                     return Poll::Ready(Some(Ok(piece)));
                 }
             }
         }
     }
 
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.failed = Some(error);
+        Poll::Ready(Some(Err(error)))
+    }
+
     /// Nothing came: for how long will we wait?
     fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let Some(idle) = self.idle else {
+        let Some(pace) = self.pace else {
             return Poll::Pending;
         };
         if !self.deadline.is_set() {
             let now = Instant::now();
             let since = *self.slow_since.get_or_insert(now);
-            let average = SLOW_GRACE + Duration::from_secs(self.received / SLOWEST);
-            self.deadline.set((now + idle).min(since + average));
+            let average = 2 * pace.idle + Duration::from_secs(self.received / pace.min_rate.max(1));
+            self.deadline.set((now + pace.idle).min(since + average));
         }
         ready!(self.deadline.poll(cx));
-        Poll::Ready(Some(Err(BodyError::Timeout)))
+        self.fail(BodyError::Timeout)
     }
 }

@@ -7,7 +7,7 @@ use crate::h1::request::MAX_FIELDS;
 use crate::record::RequestInfo;
 use crate::upgrade::Upgrade;
 use http::header::{self, HeaderMap};
-use http::{Method, Uri, request};
+use http::{Method, Uri, Version, request};
 use routing_table::Route;
 use routing_table::matcher::host::normal_host;
 use routing_table::matcher::path::normal_path;
@@ -42,7 +42,15 @@ impl<'a> RequestTarget<'a> {
             return Err(ProxyError::Method);
         }
         check_fields(&parts.headers)?;
-        let (authority, host) = authority(&parts.uri, &parts.headers)?;
+        if parts
+            .uri
+            .scheme_str()
+            .is_some_and(|s| !matches!(s, "http" | "https"))
+        {
+            return Err(ProxyError::BadTarget);
+        }
+        let http1 = parts.version == Version::HTTP_11;
+        let (authority, host) = authority(&parts.uri, &parts.headers, http1)?;
         let path = normal_path(parts.uri.path()).map_err(|_| ProxyError::BadTarget)?;
         Ok(Self {
             authority,
@@ -77,6 +85,7 @@ impl<'a> RequestTarget<'a> {
         let client = Client {
             addr: &client.addr_text,
             trusted: client.trusted,
+            trusted_networks: &request.worker.settings.trusted_proxies,
             scheme: client.scheme,
             port: client.port,
             certificate_fields,
@@ -130,6 +139,7 @@ fn checked_query(query: &str) -> Result<&str, ProxyError> {
 fn authority<'a>(
     uri: &'a Uri,
     headers: &'a HeaderMap,
+    http1: bool,
 ) -> Result<(&'a str, Cow<'a, str>), ProxyError> {
     let mut fields = headers.get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {
@@ -139,6 +149,10 @@ fn authority<'a>(
             .transpose()?,
     };
     let target = uri.authority().map(|authority| authority.as_str());
+    if http1 && target.is_some() && field.is_none() {
+        // RFC 9112 section 3.2: also where the target names the host.
+        return Err(ProxyError::BadHost);
+    }
     let normal = |authority: &'a str| normal_host(authority).map_err(|_| ProxyError::BadHost);
     match (target, field) {
         (None, None) => Err(ProxyError::BadHost),

@@ -204,28 +204,31 @@ pub(crate) struct ProxyArgs {
 pub(crate) struct LimitArgs {
     /// Longest TLS handshake
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
-    pub(crate) handshake_timeout: Duration,
+    pub(crate) client_handshake_timeout: Duration,
     /// Most TLS handshakes in progress; more wait
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) max_handshakes: usize,
     /// Longest wait for the first byte of a new connection
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
-    pub(crate) first_byte_timeout: Duration,
+    pub(crate) client_first_byte_timeout: Duration,
     /// Longest wait for the rest of a request head
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    pub(crate) head_timeout: Duration,
+    pub(crate) client_head_timeout: Duration,
     /// Longest wait for the next piece of a request body
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub(crate) body_timeout: Duration,
+    pub(crate) client_body_timeout: Duration,
+    /// Bytes a second that a request body must come to on average, after twice the body timeout
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) client_body_min_rate: u64,
     /// Longest wait for a client to take the next piece of an answer
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub(crate) write_timeout: Duration,
+    pub(crate) client_write_timeout: Duration,
     /// How long a client may rest between two requests
     #[arg(long, value_name = "DURATION", default_value = "75s", value_parser = duration)]
-    pub(crate) keep_alive_timeout: Duration,
+    pub(crate) client_idle_timeout: Duration,
     /// Most requests on one HTTP/1.1 connection of a client
     #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub(crate) max_requests_per_connection: u64,
+    pub(crate) client_max_requests: u64,
     /// How long a connection to an endpoint may rest
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub(crate) upstream_idle_timeout: Duration,
@@ -345,15 +348,16 @@ impl ProxyArgs {
             workers: self.workers.map_or(usual.workers, usize::from),
             connections: self.max_connections,
             client_timeouts: data_plane::ClientTimeouts {
-                handshake: self.limits.handshake_timeout,
-                first_byte: self.limits.first_byte_timeout,
-                head: self.limits.head_timeout,
-                idle: self.limits.keep_alive_timeout,
-                body_idle: self.limits.body_timeout,
-                write_stall: self.limits.write_timeout,
+                handshake: self.limits.client_handshake_timeout,
+                first_byte: self.limits.client_first_byte_timeout,
+                head: self.limits.client_head_timeout,
+                idle: self.limits.client_idle_timeout,
+                body_idle: self.limits.client_body_timeout,
+                body_min_rate: self.limits.client_body_min_rate,
+                write_stall: self.limits.client_write_timeout,
             },
             handshakes: self.limits.max_handshakes,
-            requests_per_connection: self.limits.max_requests_per_connection,
+            requests_per_connection: self.limits.client_max_requests,
             pool: data_plane::PoolLimits {
                 idle: self.limits.upstream_idle_timeout,
                 idle_per_endpoint: self.limits.upstream_max_idle,

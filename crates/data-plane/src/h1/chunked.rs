@@ -217,10 +217,12 @@ fn size_of(line: &[u8]) -> Result<(u64, usize), ChunkError> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let rest = line[digits..].trim_ascii_start();
     let zeros = line[..digits].iter().take_while(|b| **b == b'0').count();
+    let controls = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
     if digits == 0
         || digits - zeros > 16
         || zeros > 32
         || !(rest.is_empty() || rest.starts_with(b";"))
+        || rest.iter().any(controls)
     {
         return Err(ChunkError);
     }

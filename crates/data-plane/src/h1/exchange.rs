@@ -7,13 +7,14 @@ use super::chunked::{Decoded, Decoder};
 use super::connection::Connection;
 use super::head::{self, Framing, ResponseHead};
 use super::outgoing::Outgoing;
+use crate::client::{ClientConnection, Pinned};
 use crate::error::ProxyError;
 use crate::pool::Pool;
 use crate::request_body::{BodyError, RequestBody};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use routing_table::Timeouts;
+use routing_table::{ClusterId, Timeouts};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -108,9 +109,11 @@ impl Exchange {
         }
     }
 
-    /// Waits for the response head; tells also how long the endpoint was waited for.
+    /// Waits for the response head; tells also how long the endpoint was waited for. `home` says, of the head, where the
+    /// connection goes afterwards.
     pub(crate) async fn response(
         mut self,
+        home: impl FnOnce(&ResponseHead) -> Home,
         pool: &Rc<Pool>,
     ) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
         let mut interim = 0;
@@ -136,7 +139,8 @@ impl Exchange {
                     .waiting_since
                     .map(|since| since.elapsed())
                     .unwrap_or_default();
-                let body = ResponseBody::new(self, &head, pool);
+                let home = home(&head);
+                let body = ResponseBody::new(self, &head, home, pool);
                 Ok((head, body, waited))
             }
             Err(error) => Err(Failure {
@@ -332,6 +336,7 @@ pub(crate) struct ResponseBody {
     connection: Option<Connection>,
     upload: Option<Box<Upload>>,
     pool: Rc<Pool>,
+    home: Home,
     reading: Reading,
     keep_alive: bool,
     idle_seconds: Option<u64>,
@@ -344,6 +349,16 @@ pub(crate) struct ResponseBody {
     failed: Option<ProxyError>,
 }
 
+/// Where a connection goes when both directions have ended.
+pub(crate) enum Home {
+    /// To whoever needs one next.
+    Pool,
+    /// It was authenticated for one client and stays with it.
+    Client(Rc<ClientConnection>, ClusterId),
+    /// It is closed.
+    Nowhere,
+}
+
 enum Reading {
     Length(u64),
     Chunked(Decoder),
@@ -354,7 +369,7 @@ enum Reading {
 }
 
 impl ResponseBody {
-    fn new(exchange: Exchange, head: &ResponseHead, pool: &Rc<Pool>) -> Self {
+    fn new(exchange: Exchange, head: &ResponseHead, home: Home, pool: &Rc<Pool>) -> Self {
         let reading = match head.framing {
             Framing::Length(length) => Reading::Length(length),
             Framing::Chunked => Reading::Chunked(Decoder::new()),
@@ -376,8 +391,9 @@ impl ResponseBody {
             connection: Some(exchange.connection),
             upload,
             pool: Rc::clone(pool),
+            home,
             reading,
-            keep_alive: head.keep_alive && !refused,
+            keep_alive: head.keep_alive && !refused && !exchange.upgrade,
             idle_seconds: head.idle_seconds,
             idle: exchange.timeouts.idle,
             moved: true,
@@ -428,7 +444,14 @@ impl ResponseBody {
             return;
         };
         if self.keep_alive && self.upload.take().is_none() && connection.buffer.is_empty() {
-            self.pool.give(connection, self.idle_seconds);
+            match std::mem::replace(&mut self.home, Home::Pool) {
+                Home::Pool => self.pool.give(connection, self.idle_seconds),
+                Home::Client(client, cluster) => client.pin(Pinned {
+                    cluster,
+                    connection,
+                }),
+                Home::Nowhere => {}
+            }
         }
     }
 

@@ -70,7 +70,9 @@ pub(crate) fn parse(
         return Err(HeadError::Malformed);
     }
     let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") else {
-        return if buffer.len() < MAX_HEAD {
+        return if has_bare_line_feed(buffer) {
+            Err(HeadError::Malformed)
+        } else if buffer.len() < MAX_HEAD {
             Ok(None)
         } else {
             Err(HeadError::TooLarge)
@@ -80,7 +82,7 @@ pub(crate) fn parse(
         return Err(HeadError::TooLarge);
     }
     let head = buffer.split_to(end + 4).freeze();
-    if memchr::memchr_iter(b'\n', &head).any(|at| head[at - 1] != b'\r') {
+    if has_bare_line_feed(&head) {
         return Err(HeadError::Malformed);
     }
     let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
@@ -124,6 +126,10 @@ pub(crate) fn parse(
         keep_alive,
         idle_seconds: fields.idle_seconds,
     }))
+}
+
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes).any(|at| at == 0 || bytes[at - 1] != b'\r')
 }
 
 /// The fields of a head, those about framing and the connection set apart.
@@ -176,7 +182,9 @@ impl Fields {
                     .find_map(|p| p.trim_ascii().strip_prefix(b"timeout="));
                 self.idle_seconds = parameter.and_then(decimal);
             }
-            name if name == "proxy-connection" => {}
+            // Ours to say: who answers, and where else; and what an upstream asks of a proxy is not for the client.
+            header::SERVER | header::ALT_SVC | header::PROXY_AUTHENTICATE => {}
+            name if name == "proxy-connection" || name == "http2-settings" => {}
             name => {
                 let value =
                     HeaderValue::from_maybe_shared(bytes).map_err(|_| HeadError::Malformed)?;

@@ -227,7 +227,9 @@ async fn send(
     let until_close = !bodiless && length.is_none() && asked.http10;
     let whole = {
         let mut wire = wire.borrow_mut();
-        wire.discard_buffered_body();
+        if !wire.waits_for_continue() {
+            wire.discard_buffered_body();
+        }
         wire.body_has_ended()
     };
     let keep_alive = asked.keep_alive && whole && !until_close && !last;
@@ -311,6 +313,9 @@ fn write_head(
 ) {
     write_status_line(out, status);
     write_fields(out, headers);
+    out.extend_from_slice(b"server: ");
+    out.extend_from_slice(proxy::SERVER.as_bytes());
+    out.extend_from_slice(b"\r\n");
     if !headers.contains_key(header::DATE) {
         // RFC 9110 section 6.6.1: a message that we pass on has one.
         out.extend_from_slice(b"date: ");
