@@ -43,7 +43,7 @@ impl fmt::Display for RouteId {
     }
 }
 
-/// Names a cluster: in Kubernetes a Service and one of its port numbers.
+/// Names a cluster: in Kubernetes a Service, one of its port numbers, and how its endpoints are spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId {
     /// Namespace of the Service.
@@ -52,6 +52,8 @@ pub struct ClusterId {
     pub service: Arc<str>,
     /// The port number of the Service (not of its endpoints).
     pub port: u16,
+    /// Tells clusters of one port apart that are spoken to in different ways; `None` is the usual way.
+    pub variant: Option<Arc<str>>,
 }
 
 impl ClusterId {
@@ -61,12 +63,17 @@ impl ClusterId {
             namespace: namespace.into(),
             service: service.into(),
             port,
+            variant: None,
         }
     }
 }
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}:{}", self.namespace, self.service, self.port)
+        write!(f, "{}/{}:{}", self.namespace, self.service, self.port)?;
+        match &self.variant {
+            Some(variant) => write!(f, " ({variant})"),
+            None => Ok(()),
+        }
     }
 }

@@ -24,6 +24,7 @@ pub mod route;
 pub mod table;
 pub mod text;
 pub mod update;
+pub mod upstream_tls;
 pub mod virtual_host;
 
 pub use certificate::{Certificate, SniIndex};
@@ -38,4 +39,5 @@ pub use matcher::{HostMatch, PathMatch};
 pub use route::{Action, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
 pub use update::{EndpointSets, Update};
+pub use upstream_tls::{TlsVersions, UpstreamAuthorities, UpstreamTls};
 pub use virtual_host::{VirtualHost, VirtualHosts};
