@@ -18,3 +18,4 @@ mod main_job;
 mod outage;
 mod rolling;
 mod tls;
+mod vectors;

@@ -1,17 +1,23 @@
 //! The body of an answer to a client, wherever it comes from, with the record of its request.
 
 use crate::error::ProxyError;
-use crate::h1::exchange::ResponseBody;
+use crate::h1::{self, connection::Connection};
+use crate::h2;
 use crate::record::Record;
-use bytes::Bytes;
+use crate::upgrade::Relay;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// An answer's body. Dropping it ends the record of the request.
 pub(crate) struct AnswerBody {
     source: Source,
-    record: Box<Record>,
+    /// Gone where the record lives on elsewhere.
+    record: Option<Box<Record>>,
 }
 
 /// Where the bytes come from.
@@ -22,20 +28,56 @@ pub(crate) struct AnswerBody {
 pub(crate) enum Source {
     /// Written by us.
     Own(Bytes),
-    /// Streamed from an endpoint.
-    Upstream(ResponseBody),
+    /// Streamed from an endpoint that speaks HTTP/1.1.
+    Http1(h1::exchange::ResponseBody),
+    /// Streamed from an endpoint that speaks HTTP/2.
+    Http2(h2::ResponseBody),
 }
 
 impl AnswerBody {
     pub(crate) fn new(source: Source, mut record: Box<Record>) -> Self {
         record.outcome.complete = match &source {
             Source::Own(bytes) => bytes.is_empty(),
-            Source::Upstream(body) => body.is_end_stream(),
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
         };
-        if let Source::Upstream(body) = &source {
-            record.outcome.request_bytes = body.uploaded();
+        record.outcome.request_bytes = match &source {
+            Source::Own(_) => record.outcome.request_bytes,
+            Source::Http1(body) => body.uploaded(),
+            Source::Http2(body) => body.uploaded(),
+        };
+        Self {
+            source,
+            record: Some(record),
         }
-        Self { source, record }
+    }
+
+    /// Nothing, of a request whose record lives on in a tunnel.
+    pub(crate) fn empty() -> Self {
+        Self {
+            source: Source::Own(Bytes::new()),
+            record: None,
+        }
+    }
+
+    /// What is left of the request when another protocol takes over its connections.
+    pub(crate) fn into_tunnel(self) -> Option<Tunnel> {
+        let Source::Http1(mut body) = self.source else {
+            return None;
+        };
+        let (upstream, idle) = body.take_tunnel()?;
+        Some(Tunnel {
+            upstream,
+            idle,
+            record: self.record?,
+        })
+    }
+
+    /// Goes on with the request's body while the client takes nothing of the answer.
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Source::Http1(body) = &mut self.source {
+            body.poll_upload_only(cx);
+        }
     }
 }
 
@@ -48,7 +90,10 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
-        let outcome = &mut this.record.outcome;
+        let Some(record) = &mut this.record else {
+            return Poll::Ready(None);
+        };
+        let outcome = &mut record.outcome;
         match &mut this.source {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => {
@@ -56,15 +101,24 @@ impl Body for AnswerBody {
                 outcome.response_bytes = bytes.len() as u64;
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
-            Source::Upstream(body) => {
+            Source::Http1(body) => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-                outcome.request_bytes = body.uploaded();
-                outcome.response_bytes = body.received();
-                match &frame {
-                    Some(Err(error)) => outcome.failed(*error),
-                    Some(Ok(_)) => outcome.complete = body.is_end_stream(),
-                    None => outcome.complete = true,
-                }
+                outcome.streamed(
+                    &frame,
+                    body.uploaded(),
+                    body.received(),
+                    body.is_end_stream(),
+                );
+                Poll::Ready(frame)
+            }
+            Source::Http2(body) => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                outcome.streamed(
+                    &frame,
+                    body.uploaded(),
+                    body.received(),
+                    body.is_end_stream(),
+                );
                 Poll::Ready(frame)
             }
         }
@@ -73,14 +127,48 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
-            Source::Upstream(body) => body.is_end_stream(),
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream(body) => body.size_hint(),
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
         }
+    }
+}
+
+/// A request that became a WebSocket. Dropping it ends the record of the request.
+pub(crate) struct Tunnel {
+    upstream: Connection,
+    idle: Duration,
+    record: Box<Record>,
+}
+
+impl Tunnel {
+    /// Relays between the client and the upstream to the end. `begun` was read from the client already.
+    pub(crate) async fn run(
+        self,
+        mut client: impl AsyncRead + AsyncWrite + Unpin,
+        begun: BytesMut,
+    ) {
+        let Self {
+            upstream,
+            idle,
+            mut record,
+        } = self;
+        let (mut upstream, answered) = upstream.into_parts();
+        let mut relay = Relay::new(begun, answered, idle);
+        let ended = poll_fn(|cx| relay.poll(cx, &mut client, &mut upstream)).await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "tunnel ended");
+        }
+        let (up, down) = relay.counts();
+        let outcome = &mut record.outcome;
+        (outcome.request_bytes, outcome.response_bytes) = (up, down);
+        outcome.complete = true;
     }
 }

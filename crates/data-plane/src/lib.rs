@@ -12,23 +12,29 @@ mod body;
 mod certificate_chain;
 mod client;
 mod client_certificate;
+mod client_io;
 mod connection;
 mod distinguished_name;
 mod error;
 mod forward;
 mod forwarded_headers;
+mod grpc;
 mod h1;
+mod h2;
 mod handshake;
 mod listener;
 mod metrics;
 mod pool;
 mod proxy;
+mod proxy_header;
+mod proxy_protocol;
 mod publish;
 mod record;
 mod request_body;
 mod request_head;
 mod tickets;
 mod tls;
+mod upgrade;
 mod upstream;
 mod upstream_io;
 mod upstream_tls;
@@ -71,6 +77,9 @@ pub struct Settings {
     pub ticket_keys: Option<Arc<TicketKeys>>,
     /// Networks of proxies in front of us whose `X-Forwarded-*` fields are believed. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Networks of proxies in front of us whose header of the PROXY protocol is believed, on listeners that ask for one.
+    /// Default: none.
+    pub proxy_header_from: Vec<IpNet>,
     /// Limits of upstream connections at rest.
     pub pool: PoolLimits,
 }
@@ -86,6 +95,7 @@ impl Default for Settings {
             min_tls_version: MinTlsVersion::default(),
             ticket_keys: None,
             trusted_proxies: Vec::new(),
+            proxy_header_from: Vec::new(),
             pool: PoolLimits::default(),
         }
     }

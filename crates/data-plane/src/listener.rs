@@ -29,6 +29,8 @@ pub(crate) struct OpenListener {
     pub(crate) id: ListenerId,
     /// Whether it speaks TLS.
     pub(crate) tls: bool,
+    /// Connections begin with a header of the PROXY protocol.
+    pub(crate) proxy_header: bool,
     /// As configured; port 0 here is some port in `sockets`.
     configured: SocketAddr,
     pub(crate) addr: SocketAddr,
@@ -80,10 +82,12 @@ impl Sockets {
         let mut open = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
-            let kept = self
-                .open
-                .iter()
-                .find(|o| o.id == listener.id && o.configured == listener.addr && o.tls == tls);
+            let kept = self.open.iter().find(|o| {
+                o.id == listener.id
+                    && o.configured == listener.addr
+                    && o.tls == tls
+                    && o.proxy_header == listener.proxy_header
+            });
             if let Some(kept) = kept {
                 open.push(kept.clone());
                 continue;
@@ -117,6 +121,7 @@ impl Sockets {
         Ok(OpenListener {
             id,
             tls,
+            proxy_header: listener.proxy_header,
             configured,
             addr,
             sockets: Arc::new(sockets),
@@ -124,8 +129,9 @@ impl Sockets {
     }
 
     fn open_sockets(&self, addr: SocketAddr) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-        if addr.port() != 0 {
+        if addr.port() != 0 && !self.open.iter().any(|open| open.addr == addr) {
             // With SO_REUSEPORT alone a second process of the same user would silently share the port with us.
+            // A listener of ours that changes its protocol shares it with what it was for a moment.
             open_socket(addr, false)?;
         }
         let first = open_socket(addr, true)?;

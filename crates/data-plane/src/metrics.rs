@@ -164,8 +164,14 @@ worker_stats! {
     accepted: COUNTER "tidegate_connections_accepted_total",
     /// Client connections open now.
     open: GAUGE "tidegate_connections_open",
+    /// Requests that were sent on connections of HTTP/2 to endpoints.
+    upstream_streams: COUNTER "tidegate_upstream_http2_requests_total",
     /// Client connections closed at once because the limit was reached.
     shed: COUNTER "tidegate_connections_shed_total",
+    /// Connections closed because a header of the PROXY protocol was asked for and the peer may not send one.
+    proxy_untrusted: COUNTER "tidegate_proxy_protocol_untrusted_total",
+    /// Connections closed because there was no header of the PROXY protocol, not a good one, or none in time.
+    proxy_invalid: COUNTER "tidegate_proxy_protocol_invalid_total",
     /// Requests that no HTTP parser could read.
     unreadable: COUNTER "tidegate_unreadable_requests_total",
     /// Requests in progress now.

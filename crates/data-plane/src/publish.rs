@@ -15,7 +15,8 @@ use crate::upstream::Upstream;
 use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, ListenerId, ListenerProtocol, Route, RoutingTable, Update,
+    Action, EndpointSets, ListenerId, ListenerProtocol, ProxyVersion, Route, RoutingTable, Update,
+    UpstreamProtocol,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -33,6 +34,7 @@ pub(crate) struct Snapshot {
     upstreams: Vec<Arc<Upstream>>,
     /// By position of the listener; `None` where it has no TLS.
     tls: Vec<Option<Arc<ListenerTls>>>,
+    sends_proxy_headers: bool,
 }
 
 /// What a request needs to know once its route is found.
@@ -41,6 +43,10 @@ pub(crate) struct RouteTarget {
     pub(crate) route: Arc<Route>,
     /// `None` where the route answers by itself.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What is spoken to the upstream.
+    pub(crate) protocol: UpstreamProtocol,
+    /// What each connection to the upstream begins with.
+    pub(crate) proxy_header: Option<ProxyVersion>,
     /// How its endpoints are reached.
     pub(crate) reach: Reach,
     pub(crate) stats: Arc<RouteStats>,
@@ -80,6 +86,11 @@ impl Snapshot {
     /// What a listener needs for a handshake; `None` where it has no TLS.
     pub(crate) fn tls(&self, listener: &ListenerId) -> Option<&Arc<ListenerTls>> {
         self.tls.get(self.listener(listener)?)?.as_ref()
+    }
+
+    /// Whether some cluster is told whose connection a request came on.
+    pub(crate) fn sends_proxy_headers(&self) -> bool {
+        self.sends_proxy_headers
     }
 
     /// Every address that some cluster can send to.
@@ -211,12 +222,13 @@ impl Publisher {
             .routes()
             .iter()
             .map(|route| {
-                let (upstream, reach) = match route.action {
+                let (cluster, upstream, reach) = match route.action {
                     Action::Forward(cluster) => (
+                        table.cluster(cluster),
                         upstreams.get(cluster.get()).cloned(),
                         reach.get(cluster.get()).cloned().unwrap_or(Reach::Closed),
                     ),
-                    Action::Respond(_) => (None, Reach::Closed),
+                    Action::Respond(_) => (None, None, Reach::Closed),
                 };
                 let stats = self
                     .metrics
@@ -224,6 +236,8 @@ impl Publisher {
                 Arc::new(RouteTarget {
                     route: Arc::clone(route),
                     upstream,
+                    protocol: cluster.map_or(UpstreamProtocol::Http1, |cluster| cluster.protocol),
+                    proxy_header: cluster.and_then(|cluster| cluster.proxy_header),
                     reach,
                     stats,
                 })
@@ -243,7 +257,9 @@ impl Publisher {
             })
             .collect();
         let bound = self.sockets.bind(table.listeners());
+        let mut clusters = table.clusters().as_slice().iter();
         let snapshot = Arc::new(Snapshot {
+            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some()),
             table,
             routes,
             upstreams,

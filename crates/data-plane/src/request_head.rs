@@ -3,9 +3,11 @@
 use crate::client_certificate;
 use crate::error::ProxyError;
 use crate::forwarded_headers::{self, Client};
+use crate::h1::request::MAX_FIELDS;
 use crate::record::RequestInfo;
-use http::header::{self, HeaderMap};
-use http::{Method, Uri, request};
+use crate::upgrade::Upgrade;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri, Version, request};
 use routing_table::Route;
 use routing_table::matcher::host::normal_host;
 use routing_table::matcher::path::normal_path;
@@ -21,31 +23,103 @@ pub(crate) struct RequestTarget<'a> {
     /// The path in normal form, for both.
     pub(crate) path: Cow<'a, str>,
     query: Option<&'a str>,
+    /// A WebSocket is asked for.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 impl<'a> RequestTarget<'a> {
-    /// Reads the target of a request.
+    /// Reads the target of a request. `has_body`: there is a body, or may be one.
     ///
     /// # Errors
     /// Whatever has no single reading: see [`ProxyError::BadHost`], [`ProxyError::BadTarget`], [`ProxyError::Method`].
-    pub(crate) fn read(parts: &'a request::Parts) -> Result<Self, ProxyError> {
+    pub(crate) fn read(parts: &'a request::Parts, has_body: bool) -> Result<Self, ProxyError> {
         let method = &parts.method;
-        if *method == Method::CONNECT || *method == Method::TRACE || method.as_str() == "TRACK" {
+        let upgrade = Upgrade::asked(parts, has_body)?;
+        if (*method == Method::CONNECT && upgrade.is_none())
+            || *method == Method::TRACE
+            || method.as_str() == "TRACK"
+        {
             return Err(ProxyError::Method);
         }
-        let (authority, host) = authority(&parts.uri, &parts.headers)?;
+        check_fields(&parts.headers)?;
+        if parts
+            .uri
+            .scheme_str()
+            .is_some_and(|s| !matches!(s, "http" | "https"))
+        {
+            return Err(ProxyError::BadTarget);
+        }
+        let http1 = parts.version == Version::HTTP_11;
+        let (authority, host) = authority(&parts.uri, &parts.headers, http1)?;
         let path = normal_path(parts.uri.path()).map_err(|_| ProxyError::BadTarget)?;
         Ok(Self {
             authority,
             host,
             path,
-            query: parts.uri.query(),
+            query: parts.uri.query().map(checked_query).transpose()?,
+            upgrade,
         })
+    }
+
+    /// The method of the request as the upstream sees it.
+    pub(crate) fn method(&self, request: &RequestInfo) -> Method {
+        match self.upgrade {
+            // RFC 8441 section 5: what is CONNECT on an HTTP/2 stream is GET on an HTTP/1.1 connection.
+            Some(_) => Method::GET,
+            None => request.parts.method.clone(),
+        }
+    }
+
+    /// The head of the request for HTTP/2: the same fields as for HTTP/1.1, but those that it has in another form.
+    ///
+    /// # Errors
+    /// When the target is more than a URI may be.
+    pub(crate) fn http2(
+        &self,
+        request: &RequestInfo,
+        route: &Route,
+        tls: bool,
+    ) -> Result<http::Request<()>, http::Error> {
+        let path = match self.query {
+            Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
+            None => Cow::Borrowed(&*self.path),
+        };
+        let uri = Uri::builder()
+            .scheme(if tls { "https" } else { "http" })
+            .authority(self.authority)
+            .path_and_query(&*path)
+            .build()?;
+        let mut head = http::Request::new(());
+        *head.method_mut() = self.method(request);
+        *head.uri_mut() = uri;
+        *head.version_mut() = Version::HTTP_2;
+        let mut lines = Vec::new();
+        self.write_fields(&mut lines, request, route);
+        for line in lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let mut parts = line.trim_ascii_end().splitn(2, |byte| *byte == b':');
+            let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+                continue;
+            };
+            let name = HeaderName::from_bytes(name)?;
+            if name != header::HOST {
+                let value = HeaderValue::from_bytes(value.trim_ascii_start())?;
+                head.headers_mut().append(name, value);
+            }
+        }
+        if accepts_trailers(&request.parts.headers) {
+            // RFC 9113 section 8.2.2: the only value that TE may have. gRPC servers ask for it.
+            head.headers_mut()
+                .insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        Ok(head)
     }
 
     /// Writes request line and fields as HTTP/1.1, without framing and without the empty line.
     pub(crate) fn write(&self, out: &mut Vec<u8>, request: &RequestInfo, route: &Route) {
-        out.extend_from_slice(request.parts.method.as_str().as_bytes());
+        out.extend_from_slice(self.method(request).as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.path.as_bytes());
         if let Some(query) = self.query {
@@ -53,11 +127,17 @@ impl<'a> RequestTarget<'a> {
             out.extend_from_slice(query.as_bytes());
         }
         out.extend_from_slice(b" HTTP/1.1\r\n");
+        self.write_fields(out, request, route);
+    }
+
+    /// Writes the fields that go upstream, as lines.
+    fn write_fields(&self, out: &mut Vec<u8>, request: &RequestInfo, route: &Route) {
         let client = &request.client;
         let certificate_fields = route.client_certificates.is_some();
         let client = Client {
             addr: &client.addr_text,
             trusted: client.trusted,
+            trusted_networks: &request.worker.settings.trusted_proxies,
             scheme: client.scheme,
             port: client.port,
             certificate_fields,
@@ -71,6 +151,47 @@ impl<'a> RequestTarget<'a> {
         );
         let demand = route.client_certificates.as_ref();
         client_certificate::write_fields(out, request.client.tls.get(), demand);
+        if let Some(upgrade) = self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+            if upgrade == Upgrade::Http2 {
+                // RFC 8441 section 5: the client sent none. It only has to be 16 bytes in base64, so that no cache answers.
+                out.extend_from_slice(b"sec-websocket-key: ");
+                out.extend_from_slice(&request.id.as_bytes()[..22]);
+                out.extend_from_slice(b"==\r\n");
+            }
+        }
+    }
+}
+
+/// Whether the client takes trailer fields (RFC 9110 section 10.1.4).
+pub(crate) fn accepts_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Limits that hold for every protocol, and fields that two readers would take differently when they are repeated.
+fn check_fields(headers: &HeaderMap) -> Result<(), ProxyError> {
+    // `len` counts lines, and with them the crumbs of a cookie.
+    if headers.len() > MAX_FIELDS {
+        return Err(ProxyError::TooManyFields);
+    }
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    if authorization.next().is_some() && authorization.next().is_some() {
+        return Err(ProxyError::BadField);
+    }
+    Ok(())
+}
+
+/// Browsers send all of visible ASCII in a query but for `"`, `#`, `<` and `>`; nothing sends more than that bare.
+fn checked_query(query: &str) -> Result<&str, ProxyError> {
+    let fine = |byte: u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'#' | b'<' | b'>');
+    if query.bytes().all(fine) {
+        Ok(query)
+    } else {
+        Err(ProxyError::BadTarget)
     }
 }
 
@@ -79,6 +200,7 @@ impl<'a> RequestTarget<'a> {
 fn authority<'a>(
     uri: &'a Uri,
     headers: &'a HeaderMap,
+    http1: bool,
 ) -> Result<(&'a str, Cow<'a, str>), ProxyError> {
     let mut fields = headers.get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {
@@ -88,6 +210,10 @@ fn authority<'a>(
             .transpose()?,
     };
     let target = uri.authority().map(|authority| authority.as_str());
+    if http1 && target.is_some() && field.is_none() {
+        // RFC 9112 section 3.2: also where the target names the host.
+        return Err(ProxyError::BadHost);
+    }
     let normal = |authority: &'a str| normal_host(authority).map_err(|_| ProxyError::BadHost);
     match (target, field) {
         (None, None) => Err(ProxyError::BadHost),

@@ -9,18 +9,21 @@ mod bodies;
 mod connections;
 mod errors;
 mod handshakes;
+mod http2_upstream;
+mod proxy_protocol;
 mod raw;
 mod retries;
 mod swaps;
 mod tls;
+mod upgrade;
 mod upstream_tls;
 
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
     Action, Balancing, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint,
     EndpointSets, HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
-    RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, UpstreamTls,
-    VirtualHost, VirtualHosts,
+    ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
+    UpstreamTls, VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +45,8 @@ pub(crate) struct Rule {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    protocol: UpstreamProtocol,
+    proxy_header: Option<ProxyVersion>,
     pub(crate) client_certificates: Option<Arc<ClientCertificates>>,
     pub(crate) upstream_tls: Option<Arc<UpstreamTls>>,
 }
@@ -56,6 +61,8 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         timeouts,
         limits,
         retry,
+        protocol: UpstreamProtocol::Http1,
+        proxy_header: None,
         client_certificates: None,
         upstream_tls: None,
     }
@@ -65,6 +72,12 @@ impl Rule {
     /// Names the cluster; without it, it is named after the host.
     pub(crate) fn cluster(mut self, name: &str) -> Self {
         self.cluster = name.to_owned();
+        self
+    }
+
+    /// Its endpoints speak HTTP/2.
+    pub(crate) fn http2(mut self) -> Self {
+        self.protocol = UpstreamProtocol::Http2;
         self
     }
 
@@ -85,6 +98,11 @@ impl Rule {
 
     pub(crate) fn body_limit(mut self, bytes: u64) -> Self {
         self.limits.request_body = Some(bytes);
+        self
+    }
+
+    pub(crate) fn proxy_header(mut self, version: ProxyVersion) -> Self {
+        self.proxy_header = Some(version);
         self
     }
 
@@ -116,10 +134,11 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
         );
         let cluster = Cluster {
             id,
-            protocol: UpstreamProtocol::Http1,
+            protocol: rule.protocol,
             tls: rule.upstream_tls.clone(),
             discovery: Discovery::Static,
             balancing: Balancing::RoundRobin,
+            proxy_header: rule.proxy_header,
         };
         let route = Route {
             id: RouteId {
@@ -145,6 +164,7 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
         id: ListenerId::new(name),
         addr: SocketAddr::from(([127, 0, 0, 1], 0)),
         protocol,
+        proxy_header: false,
         virtual_hosts: Arc::new(VirtualHosts::new(hosts, None)),
     };
     Update::Table(

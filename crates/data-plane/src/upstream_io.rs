@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -28,21 +28,32 @@ pub(crate) enum ConnectError {
 }
 
 impl UpstreamIo {
-    /// Connects, and makes the TLS handshake if there is to be one. The caller limits the time for both.
+    /// Connects, sends the greeting in the clear, and makes the TLS handshake if there is to be one. The caller limits the time
+    /// for all of it.
     pub(crate) async fn connect(
         addr: SocketAddr,
         tls: Option<&UpstreamConnector>,
+        greeting: &[u8],
     ) -> Result<Self, ConnectError> {
-        let stream = TcpStream::connect(addr).await.map_err(ConnectError::Tcp)?;
+        let mut stream = TcpStream::connect(addr).await.map_err(ConnectError::Tcp)?;
         // Without it a small request may wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
+        if !greeting.is_empty() {
+            let greeted = stream.write_all(greeting).await;
+            greeted.map_err(ConnectError::Tcp)?;
+        }
         let Some(tls) = tls else {
             return Ok(Self::Plain(stream));
         };
         let name: ServerName<'static> = tls.name.clone();
         let connector = TlsConnector::from(tls.config.clone());
         let stream = connector.connect(name, stream).await;
-        Ok(Self::Tls(Box::new(stream.map_err(ConnectError::Tls)?)))
+        let stream = stream.map_err(ConnectError::Tls)?;
+        if tls.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            let error = io::Error::other("the endpoint does not speak HTTP/2");
+            return Err(ConnectError::Tls(error));
+        }
+        Ok(Self::Tls(Box::new(stream)))
     }
 
     /// Whether it is still open with nothing unasked-for in it. Costs no system call unless the socket has become readable,

@@ -1,7 +1,7 @@
 //! TLS towards endpoints: settings of the table made ready when it is published, and kept while they stay the same.
 
 use crate::certificate_chain::{Trust, reason};
-use routing_table::{ClusterId, RoutingTable, UpstreamTls};
+use routing_table::{ClusterId, RoutingTable, UpstreamProtocol, UpstreamTls};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -21,6 +21,8 @@ pub(crate) struct UpstreamConnector {
     settings: Arc<UpstreamTls>,
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) name: ServerName<'static>,
+    /// Endpoints must speak HTTP/2 through it.
+    pub(crate) http2: bool,
     /// Not 0, which is plain TCP.
     id: u64,
 }
@@ -57,11 +59,14 @@ impl Connectors {
                 continue;
             };
             let kept = self.by_cluster.get(&cluster.id);
-            let connector = match kept.filter(|kept| kept.settings == *settings) {
+            let http2 = cluster.protocol == UpstreamProtocol::Http2;
+            let same =
+                |kept: &&Arc<UpstreamConnector>| kept.settings == *settings && kept.http2 == http2;
+            let connector = match kept.filter(same) {
                 Some(kept) => Ok(Arc::clone(kept)),
                 None => {
                     self.made += 1;
-                    UpstreamConnector::new(settings, self.made).map(Arc::new)
+                    UpstreamConnector::new(settings, http2, self.made).map(Arc::new)
                 }
             };
             all.push(match connector {
@@ -81,7 +86,7 @@ impl Connectors {
 }
 
 impl UpstreamConnector {
-    fn new(settings: &Arc<UpstreamTls>, id: u64) -> Result<Self, rustls::Error> {
+    fn new(settings: &Arc<UpstreamTls>, http2: bool, id: u64) -> Result<Self, rustls::Error> {
         let provider = Arc::new(default_provider());
         let unusable = |what: &str| rustls::Error::General(what.to_owned());
         let name = ServerName::try_from(settings.server_name.to_string())
@@ -106,13 +111,18 @@ impl UpstreamConnector {
             None => builder.with_no_client_auth(),
             Some(own) => builder.with_client_auth_cert(own.chain.clone(), own.key.clone_key())?,
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![if http2 {
+            b"h2".to_vec()
+        } else {
+            b"http/1.1".to_vec()
+        }];
         config.enable_sni = settings.send_server_name;
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(Self {
             settings: Arc::clone(settings),
             config: Arc::new(config),
             name,
+            http2,
             id,
         })
     }

@@ -18,6 +18,18 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
+    /// Tell endpoints whose connection this is, in a header of the PROXY protocol. A connection then carries one client's
+    /// requests only.
+    pub proxy_header: Option<ProxyVersion>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// What is spoken to endpoints.
@@ -25,6 +37,8 @@ pub struct Cluster {
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     Http1,
+    /// HTTP/2, by prior knowledge where there is no TLS (RFC 9113 section 3.3). gRPC needs it.
+    Http2,
 }
 
 /// Who owns the endpoints of a cluster: exactly one source may send updates for it.

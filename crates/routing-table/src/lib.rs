@@ -31,7 +31,9 @@ pub mod virtual_host;
 pub use authorities::Authorities;
 pub use certificate::{Certificate, SniIndex};
 pub use client_certificate::{CertificateDemand, ClientCertificates};
-pub use cluster::{Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, UpstreamProtocol};
+pub use cluster::{
+    Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, ProxyVersion, UpstreamProtocol,
+};
 pub use endpoint::{Endpoint, Serving};
 pub use id::{ClusterId, ListenerId, RouteId};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};

@@ -1,5 +1,6 @@
 //! The one rendering of a table for people: golden files, `tidegate translate` and `/debug/routes`.
 
+use crate::cluster::{ProxyVersion, UpstreamProtocol};
 use crate::endpoint::Serving;
 use crate::listener::{Listener, ListenerProtocol};
 use crate::route::{Action, RetryPolicy, Route, Timeouts};
@@ -19,12 +20,23 @@ pub fn render(table: &RoutingTable, endpoints: &EndpointSets) -> String {
 fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets) -> fmt::Result {
     let mut shown: Vec<&Listener> = Vec::new();
     for listener in table.listeners() {
+        let proxied = if listener.proxy_header {
+            " behind the PROXY protocol"
+        } else {
+            ""
+        };
         match &listener.protocol {
-            ListenerProtocol::Http => {
-                writeln!(out, "listener {} {} http", listener.id, listener.addr)?
-            }
+            ListenerProtocol::Http => writeln!(
+                out,
+                "listener {} {} http{proxied}",
+                listener.id, listener.addr
+            )?,
             ListenerProtocol::Https(tls) => {
-                writeln!(out, "listener {} {} https", listener.id, listener.addr)?;
+                writeln!(
+                    out,
+                    "listener {} {} https{proxied}",
+                    listener.id, listener.addr
+                )?;
                 for (host, certificate) in tls.certificates.iter() {
                     writeln!(out, "  certificate {host}: {}", certificate.source)?;
                 }
@@ -71,6 +83,14 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
     clusters.sort_by(|a, b| a.id.cmp(&b.id));
     for cluster in clusters {
         write!(out, "cluster {}:", cluster.id)?;
+        if cluster.protocol == UpstreamProtocol::Http2 {
+            write!(out, " HTTP/2")?;
+        }
+        match cluster.proxy_header {
+            None => {}
+            Some(ProxyVersion::V1) => write!(out, " PROXY v1")?,
+            Some(ProxyVersion::V2) => write!(out, " PROXY v2")?,
+        }
         match endpoints.get(&cluster.id).map(Vec::as_slice) {
             None | Some([]) => write!(out, " no endpoints")?,
             Some(all) => {

@@ -5,10 +5,12 @@
 //! is parsed again.
 
 mod attempts;
+mod backend_protocol;
 mod client_certificates;
 mod request_body;
 mod timeouts;
 pub mod unsupported;
+mod upstream_proxy_protocol;
 mod upstream_tls;
 mod value;
 
@@ -18,7 +20,7 @@ pub(crate) use upstream_tls::UpstreamTlsWish;
 use crate::diagnostic::{Findings, printable};
 use crate::settings::Settings;
 use crate::snapshot::ObjectRef;
-use routing_table::{Limits, RetryPolicy, Timeouts};
+use routing_table::{Limits, ProxyVersion, RetryPolicy, Timeouts, UpstreamProtocol};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -35,7 +37,10 @@ pub(crate) struct Policy {
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
+    pub(crate) proxy_header: Option<ProxyVersion>,
     pub(crate) client_certificates: ClientCertificateWish,
+    /// What endpoints speak, where the Ingress says so.
+    pub(crate) upstream_protocol: Option<UpstreamProtocol>,
     pub(crate) upstream_tls: UpstreamTlsWish,
     /// Why its routes must answer 503: something it asks for its protection cannot be given.
     pub(crate) closed: Option<&'static str>,
@@ -79,7 +84,7 @@ pub enum Closes {
 /// Every annotation of ours.
 pub const ANNOTATIONS: &[Annotation] = &[
     attempts::ATTEMPTS,
-    upstream_tls::BACKEND_PROTOCOL,
+    backend_protocol::BACKEND_PROTOCOL,
     client_certificates::CLIENT_CA_SECRET,
     client_certificates::CLIENT_CERTIFICATE,
     client_certificates::CLIENT_CERTIFICATE_DEPTH,
@@ -88,6 +93,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     timeouts::FIRST_BYTE_TIMEOUT,
     timeouts::IDLE_TIMEOUT,
     request_body::MAX_REQUEST_BODY,
+    upstream_proxy_protocol::UPSTREAM_PROXY_PROTOCOL,
     upstream_tls::UPSTREAM_TLS_DEPTH,
     upstream_tls::UPSTREAM_TLS_NAME,
     upstream_tls::UPSTREAM_TLS_PROTOCOLS,
@@ -109,7 +115,9 @@ pub(crate) fn policy(
             request_body: settings.request_body,
         },
         retry: RetryPolicy::default(),
+        proxy_header: None,
         client_certificates: ClientCertificateWish::default(),
+        upstream_protocol: None,
         upstream_tls: UpstreamTlsWish::default(),
         closed: None,
         hosts_closed: false,

@@ -12,7 +12,9 @@ use crate::snapshot::{ObjectRef, Snapshot};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule};
 use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
-use routing_table::{Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, VirtualHost};
+use routing_table::{
+    Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, UpstreamProtocol, VirtualHost,
+};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
@@ -406,7 +408,26 @@ impl Table<'_> {
                         cluster.tls = Some(Arc::new(tls));
                         cluster.id.variant = Some(variant);
                     }
-                    Action::Forward(self.clusters.add(cluster))
+                    if let Some(protocol) = owner.policy.upstream_protocol
+                        && protocol != cluster.protocol
+                    {
+                        cluster.protocol = protocol;
+                        let way = cluster.id.variant.as_deref().unwrap_or("plain");
+                        let spoken = match protocol {
+                            UpstreamProtocol::Http1 => "HTTP/1.1",
+                            UpstreamProtocol::Http2 => "HTTP/2",
+                        };
+                        cluster.id.variant = Some(format!("{spoken}, {way}").into());
+                    }
+                    cluster.proxy_header = owner.policy.proxy_header;
+                    let index = self.clusters.add(cluster);
+                    let used = self.clusters.get(index).and_then(|one| one.proxy_header);
+                    if used != owner.policy.proxy_header {
+                        let message = "an older Ingress of the same Service and port asks for another \
+                                       PROXY protocol towards it, which is used";
+                        findings.error(owner.object, field, "BackendConflict", message.to_owned());
+                    }
+                    Action::Forward(index)
                 }
                 Err(error) => {
                     findings.error(owner.object, field, error.reason, error.message);

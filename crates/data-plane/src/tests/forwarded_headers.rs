@@ -14,6 +14,7 @@ fn fields(trusted: bool, client_fields: &[(&str, &str)]) -> Vec<String> {
     let client = Client {
         addr: "192.0.2.7",
         trusted,
+        trusted_networks: &[],
         scheme: "https",
         port: 443,
         certificate_fields: false,

@@ -34,24 +34,6 @@ impl Default for UpstreamTlsWish {
     }
 }
 
-pub(super) const BACKEND_PROTOCOL: Annotation = Annotation {
-    name: "backend-protocol",
-    nginx: &["backend-protocol"],
-    value: "`HTTP` or `HTTPS`",
-    doc: "What endpoints speak. With `HTTPS` their certificates are not verified unless `upstream-tls-verify` says so, as in \
-          ingress-nginx. Default HTTP.",
-    example: "HTTPS",
-    closes: Closes::Routes,
-    apply: |policy, value| {
-        policy.upstream_tls.https = match value.to_ascii_uppercase().as_str() {
-            "" | "HTTP" => false,
-            "HTTPS" => true,
-            _ => return Err("this protocol is not supported".into()),
-        };
-        Ok(())
-    },
-};
-
 pub(super) const UPSTREAM_TLS_SECRET: Annotation = Annotation {
     name: "upstream-tls-secret",
     nginx: &["proxy-ssl-secret"],
