@@ -1,11 +1,12 @@
 //! Accepts connections and speaks HTTP on them.
 
 use crate::client::{ClientConnection, ClientIo};
-use crate::listener::OpenListener;
+use crate::l4;
+use crate::listener::{OpenListener, Speaks};
 use crate::proxy::proxy;
 use crate::proxy_protocol;
 use crate::publish::Snapshot;
-use crate::worker::Worker;
+use crate::worker::{Entered, Worker};
 use futures_util::FutureExt;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -24,6 +25,14 @@ use tokio_rustls::TlsAcceptor;
 /// Largest request head in bytes, and most header lines; beyond either is 431.
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_FIELDS: usize = 100;
+
+/// A connection that was accepted, on its way to whoever serves it.
+pub(crate) struct Accepted {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) client: Rc<ClientConnection>,
+    pub(crate) entered: Entered,
+    pub(crate) stream: TcpStream,
+}
 
 /// Accepts until `stopped` resolves, then takes what the kernel has already accepted for us and ends.
 pub(crate) async fn accept_loop(
@@ -77,7 +86,7 @@ fn start(
     worker: &Rc<Worker>,
     open: &OpenListener,
     acceptor: Option<&TlsAcceptor>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     peer: SocketAddr,
 ) {
     worker.stats.accepted.add(1);
@@ -97,21 +106,29 @@ fn start(
     let secure = acceptor.is_some();
     let client = ClientConnection::new(id, peer, destination, port, secure, trusted);
     let entered = worker.enter(&client);
-    let worker = Rc::clone(worker);
+    let accepted = Accepted {
+        worker: Rc::clone(worker),
+        client,
+        entered,
+        stream,
+    };
+    let proxied = open.proxy_header.then(|| Box::new((open.clone(), peer)));
+    if open.speaks == Speaks::Tcp {
+        // A task of its own kind: one for HTTP has room for all of HTTP.
+        tokio::task::spawn_local(l4::tcp::serve(accepted, proxied));
+        return;
+    }
     let acceptor = acceptor.cloned();
-    let proxied = open.proxy_header.then(|| Box::new(open.clone()));
     tokio::task::spawn_local(async move {
-        let (client, _entered) = match proxied {
-            None => (client, entered),
-            Some(open) => {
-                let named =
-                    proxy_protocol::named(&worker, &open, peer, &mut stream, (client, entered));
-                match Box::pin(named).await {
-                    Some(named) => named,
-                    None => return,
-                }
-            }
+        let Some(accepted) = proxy_protocol::named(accepted, proxied).await else {
+            return;
         };
+        let Accepted {
+            worker,
+            client,
+            entered: _entered,
+            stream,
+        } = accepted;
         match acceptor {
             None => http1(&worker, &client, stream).await,
             Some(acceptor) => tls(&worker, &client, &acceptor, stream).await,

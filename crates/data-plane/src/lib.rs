@@ -1,4 +1,4 @@
-//! Everything a request meets: accept, TLS, HTTP, routing, upstream connections, access log, metrics.
+//! Everything a request or a relayed connection meets: accept, TLS, HTTP, routing, upstream connections, access log, metrics.
 //!
 //! [`DataPlane::start`] starts the workers and gives out the one [`Publisher`] that puts routing tables in. Nothing here
 //! knows where tables come from.
@@ -14,6 +14,7 @@ mod error;
 mod forward;
 mod forwarded_headers;
 mod h1;
+mod l4;
 mod listener;
 mod metrics;
 mod pool;

@@ -6,7 +6,7 @@ use crate::tls::{ServerTls, TlsError};
 use routing_table::{Listener, ListenerId, ListenerProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Connections the kernel queues before we accept them, per socket.
@@ -28,7 +28,9 @@ pub(crate) type ListenerSet = Arc<Vec<OpenListener>>;
 #[derive(Debug, Clone)]
 pub(crate) struct OpenListener {
     pub(crate) id: ListenerId,
-    /// Its TLS settings; `None` where it speaks plain HTTP.
+    /// What is spoken, apart from TLS.
+    pub(crate) speaks: Speaks,
+    /// Its TLS settings; `None` where it does none.
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     /// Connections begin with a header of the PROXY protocol.
     pub(crate) proxy_header: bool,
@@ -39,13 +41,43 @@ pub(crate) struct OpenListener {
     pub(crate) sockets: Arc<Vec<WorkerSocket>>,
 }
 
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP, perhaps inside TLS, and perhaps not for us to understand.
+    Http,
+    /// Whatever the endpoints understand, over TCP.
+    Tcp,
+    /// The same over UDP.
+    Udp,
+}
+
+impl Speaks {
+    fn of(protocol: &ListenerProtocol) -> Self {
+        match protocol {
+            ListenerProtocol::Http | ListenerProtocol::Https(_) => Self::Http,
+            ListenerProtocol::Tcp(_) => Self::Tcp,
+            ListenerProtocol::Udp(_) => Self::Udp,
+        }
+    }
+}
+
+/// A socket of either kind.
+#[derive(Debug)]
+pub(crate) enum ListeningSocket {
+    /// Accepts connections.
+    Tcp(TcpListener),
+    /// Receives datagrams.
+    Udp(UdpSocket),
+}
+
 /// A worker's socket, until it takes it. Then nobody else has it, so that it is closed when the worker closes it.
 #[derive(Debug)]
-pub(crate) struct WorkerSocket(Mutex<Option<TcpListener>>);
+pub(crate) struct WorkerSocket(Mutex<Option<ListeningSocket>>);
 
 impl WorkerSocket {
     /// The socket, the first time.
-    pub(crate) fn take(&self) -> Option<TcpListener> {
+    pub(crate) fn take(&self) -> Option<ListeningSocket> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -90,17 +122,19 @@ impl Sockets {
         let mut open = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
+            let speaks = Speaks::of(&listener.protocol);
             let kept = self.open.iter().find(|o| {
                 o.id == listener.id
                     && o.configured == listener.addr
                     && o.tls.is_some() == tls
+                    && o.speaks == speaks
                     && o.proxy_header == listener.proxy_header
             });
             if let Some(kept) = kept {
                 open.push(kept.clone());
                 continue;
             }
-            match self.open(listener, tls) {
+            match self.open(listener, speaks, tls) {
                 Ok(listener) => {
                     tracing::info!(listener = %listener.id, addr = %listener.addr, tls, "listening");
                     open.push(listener);
@@ -111,7 +145,12 @@ impl Sockets {
                         addr: listener.addr,
                         source,
                     };
-                    result = result.and(Err(error));
+                    if speaks == Speaks::Http {
+                        result = result.and(Err(error));
+                    } else {
+                        // One entry of a ConfigMap, say: no reason to stop the rest, or to refuse to start.
+                        tracing::error!(%error, "relay cannot listen; tried again with the next table");
+                    }
                 }
             }
         }
@@ -119,17 +158,18 @@ impl Sockets {
         result
     }
 
-    fn open(&self, listener: &Listener, tls: bool) -> io::Result<OpenListener> {
+    fn open(&self, listener: &Listener, speaks: Speaks, tls: bool) -> io::Result<OpenListener> {
         let (id, configured) = (listener.id.clone(), listener.addr);
         let tls = tls.then(|| self.tls.server_config(id.clone())).transpose();
         let tls = tls.map_err(|error: TlsError| io::Error::other(error))?;
-        let (addr, sockets) = self.open_sockets(configured)?;
+        let (addr, sockets) = self.open_sockets(configured, speaks)?;
         let sockets = sockets
             .into_iter()
             .map(|socket| WorkerSocket(Mutex::new(Some(socket))))
             .collect();
         Ok(OpenListener {
             id,
+            speaks,
             tls,
             proxy_header: listener.proxy_header,
             configured,
@@ -138,30 +178,51 @@ impl Sockets {
         })
     }
 
-    fn open_sockets(&self, addr: SocketAddr) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-        if addr.port() != 0 && !self.open.iter().any(|open| open.addr == addr) {
+    fn open_sockets(
+        &self,
+        addr: SocketAddr,
+        speaks: Speaks,
+    ) -> io::Result<(SocketAddr, Vec<ListeningSocket>)> {
+        let ours = |open: &OpenListener| {
+            open.addr == addr && (open.speaks == Speaks::Udp) == (speaks == Speaks::Udp)
+        };
+        if addr.port() != 0 && !self.open.iter().any(ours) {
             // With SO_REUSEPORT alone a second process of the same user would silently share the port with us.
             // A listener of ours that changes its protocol shares it with what it was for a moment.
-            open_socket(addr, false)?;
+            open_socket(addr, speaks, false)?;
         }
-        let first = open_socket(addr, true)?;
-        let addr = first.local_addr()?;
-        let rest = (1..self.workers).map(|_| open_socket(addr, true));
-        let sockets = std::iter::once(Ok(first))
-            .chain(rest)
+        let first = open_socket(addr, speaks, true)?;
+        let addr = first
+            .local_addr()?
+            .as_socket()
+            .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let rest = (1..self.workers).map(|_| open_socket(addr, speaks, true));
+        let sockets = std::iter::once(Ok(first)).chain(rest);
+        let sockets = sockets
+            .map(|socket| {
+                socket.map(|socket| match speaks {
+                    Speaks::Udp => ListeningSocket::Udp(socket.into()),
+                    Speaks::Http | Speaks::Tcp => ListeningSocket::Tcp(socket.into()),
+                })
+            })
             .collect::<io::Result<Vec<_>>>()?;
         Ok((addr, sockets))
     }
 }
 
-fn open_socket(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+fn open_socket(addr: SocketAddr, speaks: Speaks, reuse_port: bool) -> io::Result<Socket> {
+    let (kind, protocol) = match speaks {
+        Speaks::Udp => (Type::DGRAM, Protocol::UDP),
+        Speaks::Http | Speaks::Tcp => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+    // For datagrams it would let two sockets have one port.
+    socket.set_reuse_address(speaks != Speaks::Udp)?;
     socket.set_reuse_port(reuse_port)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    if reuse_port {
+    if reuse_port && speaks != Speaks::Udp {
         socket.listen(BACKLOG)?;
     }
-    Ok(socket.into())
+    Ok(socket)
 }

@@ -5,13 +5,15 @@
 //!   no second lookup that could disagree with the first.
 //! - Tables that were replaced are dropped here, by the writer, never on a worker.
 
+use crate::l4::target::RelayTargets;
 use crate::listener::{BindError, ListenerSet, Sockets};
 use crate::metrics::{Metrics, RouteStats};
 use crate::tls::{self, ListenerCertificates};
 use crate::upstream::Upstream;
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, ListenerId, ListenerProtocol, ProxyVersion, Route, RoutingTable, Update,
+    Action, EndpointSets, Listener, ListenerId, ListenerProtocol, ProxyVersion, Route,
+    RoutingTable, Update,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -29,6 +31,8 @@ pub(crate) struct Snapshot {
     upstreams: Vec<Arc<Upstream>>,
     /// By position of the listener; `None` where it has no TLS.
     certificates: Vec<Option<Arc<ListenerCertificates>>>,
+    /// By position of the listener.
+    relays: Vec<RelayTargets>,
     sends_proxy_headers: bool,
 }
 
@@ -66,6 +70,11 @@ impl Snapshot {
     /// The certificates of a listener.
     pub(crate) fn certificates(&self, listener: &ListenerId) -> Option<&Arc<ListenerCertificates>> {
         self.certificates.get(self.listener(listener)?)?.as_ref()
+    }
+
+    /// What a listener passes on without understanding it.
+    pub(crate) fn relays(&self, listener: &ListenerId) -> Option<&RelayTargets> {
+        self.relays.get(self.listener(listener)?)
     }
 
     /// Whether some cluster is told whose connection a request came on.
@@ -218,7 +227,9 @@ impl Publisher {
             .listeners()
             .iter()
             .map(|listener| match &listener.protocol {
-                ListenerProtocol::Http => None,
+                ListenerProtocol::Http | ListenerProtocol::Tcp(_) | ListenerProtocol::Udp(_) => {
+                    None
+                }
                 ListenerProtocol::Https(settings) => Some(tls::certificates(
                     settings,
                     previous.certificates(&listener.id),
@@ -226,10 +237,18 @@ impl Publisher {
                 )),
             })
             .collect();
+        let relays = table
+            .listeners()
+            .iter()
+            .map(|listener| RelayTargets::new(listener, &upstreams, previous.relays(&listener.id)))
+            .collect();
         let bound = self.sockets.bind(table.listeners());
         let mut clusters = table.clusters().as_slice().iter();
+        let mut relayed = table.listeners().iter().flat_map(Listener::relays);
         let snapshot = Arc::new(Snapshot {
-            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some()),
+            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some())
+                || relayed.any(|relay| relay.proxy_header.is_some()),
+            relays,
             table,
             routes,
             upstreams,

@@ -8,6 +8,7 @@
 mod bodies;
 mod connections;
 mod errors;
+mod l4;
 mod proxy_protocol;
 mod raw;
 mod retries;
