@@ -15,5 +15,6 @@ mod convergence;
 mod files;
 mod main_job;
 mod outage;
+mod relays;
 mod rolling;
 mod tls;

@@ -11,7 +11,9 @@ use crate::snapshot::{ObjectRef, Snapshot};
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule};
 use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
-use routing_table::{Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, VirtualHost};
+use routing_table::{
+    Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, Transport, VirtualHost,
+};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
@@ -321,6 +323,7 @@ impl Table<'_> {
                 self.settings,
                 &owner.object.key.namespace,
                 service,
+                Transport::Tcp,
             ) {
                 Ok(mut cluster) => {
                     cluster.proxy_header = owner.policy.proxy_header;
@@ -334,7 +337,8 @@ impl Table<'_> {
                     Action::Forward(index)
                 }
                 Err(error) => {
-                    findings.error(owner.object, field, error.reason, error.message);
+                    let message = format!("{}; its requests are answered 503", error.message);
+                    findings.error(owner.object, field, error.reason, message);
                     unavailable(error.flag)
                 }
             },
