@@ -50,6 +50,17 @@ fn bad_flags_exit_with_2() {
         "--workers",
     );
     check(
+        &[
+            "controller",
+            "--watch-namespace",
+            "a",
+            "--publish-service",
+            "b/c",
+        ],
+        1,
+        "--publish-service b/c is outside of --watch-namespace a",
+    );
+    check(
         &["controller", "--publish-service", "x"],
         2,
         "namespace/name",

@@ -18,3 +18,4 @@ mod outage;
 mod relays;
 mod rolling;
 mod tls;
+mod vectors;

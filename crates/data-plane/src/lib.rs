@@ -7,13 +7,19 @@
 //! `forward` tries endpoints, `h1` speaks to them, `record` writes down what happened.
 
 mod access_log;
+mod admission;
 mod body;
+mod certificate_chain;
 mod client;
+mod client_certificate;
+mod client_io;
 mod connection;
+mod distinguished_name;
 mod error;
 mod forward;
 mod forwarded_headers;
 mod h1;
+mod handshake;
 mod l4;
 mod listener;
 mod metrics;
@@ -26,6 +32,7 @@ mod record;
 mod request_body;
 mod request_head;
 mod tls;
+mod upgrade;
 mod upstream;
 mod worker;
 
@@ -139,8 +146,8 @@ impl DataPlane {
         let metrics = Arc::new(Metrics::new(settings.workers));
         registry.register(Box::new(Collected::new(Arc::clone(&metrics))?))?;
         let current = publish::Current::default();
-        let sockets =
-            listener::Sockets::new(settings.workers, tls::ServerTls::new(Arc::clone(&current))?);
+        let sockets = listener::Sockets::new(settings.workers);
+        let tls = tls::ServerTls::new(&settings)?;
         let (listeners, listeners_seen) = watch::channel(sockets.set());
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let mut threads = Vec::with_capacity(settings.workers);
@@ -168,7 +175,7 @@ impl DataPlane {
         }
         Ok((
             Self { phase, threads },
-            Publisher::new(current, sockets, listeners, metrics),
+            Publisher::new(current, sockets, tls, listeners, metrics),
         ))
     }
 

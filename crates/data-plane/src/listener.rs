@@ -2,7 +2,6 @@
 //!
 //! The publisher opens them, so that "port in use" is an error of the update that asked for it; workers take their own.
 
-use crate::tls::{ServerTls, TlsError};
 use routing_table::{Listener, ListenerId, ListenerProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -30,8 +29,8 @@ pub(crate) struct OpenListener {
     pub(crate) id: ListenerId,
     /// What is spoken, apart from TLS.
     pub(crate) speaks: Speaks,
-    /// Its TLS settings; `None` where it does none.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether it speaks TLS.
+    pub(crate) tls: bool,
     /// Connections begin with a header of the PROXY protocol.
     pub(crate) proxy_header: bool,
     /// As configured; port 0 here is some port in `sockets`.
@@ -87,21 +86,14 @@ impl WorkerSocket {
 pub(crate) struct Sockets {
     workers: usize,
     open: ListenerSet,
-    tls: ServerTls,
 }
 
 impl Sockets {
-    pub(crate) fn new(workers: usize, tls: ServerTls) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers,
             open: ListenerSet::default(),
-            tls,
         }
-    }
-
-    /// What all TLS listeners share.
-    pub(crate) fn tls(&self) -> &ServerTls {
-        &self.tls
     }
 
     /// What is open.
@@ -126,7 +118,7 @@ impl Sockets {
             let kept = self.open.iter().find(|o| {
                 o.id == listener.id
                     && o.configured == listener.addr
-                    && o.tls.is_some() == tls
+                    && o.tls == tls
                     && o.speaks == speaks
                     && o.proxy_header == listener.proxy_header
             });
@@ -160,8 +152,6 @@ impl Sockets {
 
     fn open(&self, listener: &Listener, speaks: Speaks, tls: bool) -> io::Result<OpenListener> {
         let (id, configured) = (listener.id.clone(), listener.addr);
-        let tls = tls.then(|| self.tls.server_config(id.clone())).transpose();
-        let tls = tls.map_err(|error: TlsError| io::Error::other(error))?;
         let (addr, sockets) = self.open_sockets(configured, speaks)?;
         let sockets = sockets
             .into_iter()

@@ -81,7 +81,7 @@ async fn read_name(
                 ends.source,
                 Some(ends.destination),
                 ends.destination.port(),
-                open.tls.is_some(),
+                open.tls,
                 &settings.trusted_proxies,
             );
             let entered = worker.enter(&client);

@@ -5,10 +5,13 @@
 //!   no second lookup that could disagree with the first.
 //! - Tables that were replaced are dropped here, by the writer, never on a worker.
 
+use crate::admission::Connection;
+use crate::client::ClientConnection;
+use crate::error::ProxyError;
 use crate::l4::target::RelayTargets;
 use crate::listener::{BindError, ListenerSet, Sockets};
 use crate::metrics::{Metrics, RouteStats};
-use crate::tls::{self, ListenerCertificates};
+use crate::tls::{ListenerTls, ServerTls};
 use crate::upstream::Upstream;
 use arc_swap::ArcSwap;
 use routing_table::{
@@ -30,7 +33,7 @@ pub(crate) struct Snapshot {
     /// By [`routing_table::ClusterIndex`].
     upstreams: Vec<Arc<Upstream>>,
     /// By position of the listener; `None` where it has no TLS.
-    certificates: Vec<Option<Arc<ListenerCertificates>>>,
+    tls: Vec<Option<Arc<ListenerTls>>>,
     /// By position of the listener.
     relays: Vec<RelayTargets>,
     sends_proxy_headers: bool,
@@ -56,20 +59,31 @@ impl Snapshot {
             .position(|listener| listener.id == *id)
     }
 
-    /// The route for a host and path in normal form.
+    /// The route for a host and path in normal form, and whether the client's connection may use it.
     pub(crate) fn find(
         &self,
-        listener: &ListenerId,
+        client: &ClientConnection,
         host: &str,
         path: &str,
-    ) -> Option<Arc<RouteTarget>> {
-        let index = self.table.find(self.listener(listener)?, host, path)?;
-        self.routes.get(index.get()).cloned()
+    ) -> (Option<Arc<RouteTarget>>, Result<(), ProxyError>) {
+        let Some(listener) = self.listener(&client.listener) else {
+            return (None, Ok(()));
+        };
+        let found = self.table.find(listener, host, path);
+        let found = found.and_then(|index| self.routes.get(index.get()));
+        let connection = Connection {
+            virtual_hosts: &self.table.listeners()[listener].virtual_hosts,
+            tls: self.tls[listener].as_deref(),
+            session: client.tls.get(),
+        };
+        let route = found.map(|found| &found.route);
+        let admitted = connection.admits(host, path, route);
+        (found.cloned(), admitted)
     }
 
-    /// The certificates of a listener.
-    pub(crate) fn certificates(&self, listener: &ListenerId) -> Option<&Arc<ListenerCertificates>> {
-        self.certificates.get(self.listener(listener)?)?.as_ref()
+    /// What a listener needs for a handshake; `None` where it has no TLS.
+    pub(crate) fn tls(&self, listener: &ListenerId) -> Option<&Arc<ListenerTls>> {
+        self.tls.get(self.listener(listener)?)?.as_ref()
     }
 
     /// What a listener passes on without understanding it.
@@ -121,6 +135,7 @@ pub struct Publisher {
     current: Current,
     upstreams: HashMap<routing_table::ClusterId, Arc<Upstream>>,
     sockets: Sockets,
+    tls: ServerTls,
     listeners: watch::Sender<ListenerSet>,
     metrics: Arc<Metrics>,
     /// Replaced snapshots that some worker may still be reading.
@@ -140,6 +155,7 @@ impl Publisher {
     pub(crate) fn new(
         current: Current,
         sockets: Sockets,
+        tls: ServerTls,
         listeners: watch::Sender<ListenerSet>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -147,6 +163,7 @@ impl Publisher {
             current,
             upstreams: HashMap::new(),
             sockets,
+            tls,
             listeners,
             metrics,
             retired: Vec::new(),
@@ -223,17 +240,17 @@ impl Publisher {
             })
             .collect();
         let previous = self.current.load_full();
-        let certificates = table
+        let tls = table
             .listeners()
             .iter()
             .map(|listener| match &listener.protocol {
                 ListenerProtocol::Http | ListenerProtocol::Tcp(_) | ListenerProtocol::Udp(_) => {
                     None
                 }
-                ListenerProtocol::Https(settings) => Some(tls::certificates(
+                ListenerProtocol::Https(settings) => Some(self.tls.listener(
                     settings,
-                    previous.certificates(&listener.id),
-                    self.sockets.tls().fallback(),
+                    &listener.virtual_hosts,
+                    previous.tls(&listener.id),
                 )),
             })
             .collect();
@@ -252,7 +269,7 @@ impl Publisher {
             table,
             routes,
             upstreams,
-            certificates,
+            tls,
         });
         self.current.store(Arc::clone(&snapshot));
         self.listeners.send_replace(self.sockets.set());

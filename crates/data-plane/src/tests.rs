@@ -8,18 +8,21 @@
 mod bodies;
 mod connections;
 mod errors;
+mod handshakes;
 mod l4;
 mod proxy_protocol;
 mod raw;
 mod retries;
 mod swaps;
+mod tls;
+mod upgrade;
 
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
-    Action, Balancing, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
-    HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, ProxyVersion,
-    RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, VirtualHost,
-    VirtualHosts,
+    Action, Balancing, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint,
+    EndpointSets, HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
+    ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
+    VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +45,7 @@ pub(crate) struct Rule {
     limits: Limits,
     retry: RetryPolicy,
     proxy_header: Option<ProxyVersion>,
+    pub(crate) client_certificates: Option<Arc<ClientCertificates>>,
 }
 
 /// Everything of a host goes to these endpoints.
@@ -55,6 +59,7 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         limits,
         retry,
         proxy_header: None,
+        client_certificates: None,
     }
 }
 
@@ -98,6 +103,11 @@ impl Rule {
 
 /// A table of these rules on one listener at a port of its own.
 pub(crate) fn table(rules: &[Rule]) -> Update {
+    table_on("http", ListenerProtocol::Http, rules)
+}
+
+/// The same on a listener that speaks this.
+pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -> Update {
     let mut clusters = ClusterSet::default();
     let mut sets = EndpointSets::new();
     let mut hosts = Vec::new();
@@ -111,10 +121,9 @@ pub(crate) fn table(rules: &[Rule]) -> Update {
                 .map(Endpoint::ready)
                 .collect(),
         );
-        let protocol = UpstreamProtocol::Http1;
         let cluster = Cluster {
             id,
-            protocol,
+            protocol: UpstreamProtocol::Http1,
             discovery: Discovery::Static,
             balancing: Balancing::RoundRobin,
             proxy_header: rule.proxy_header,
@@ -130,17 +139,19 @@ pub(crate) fn table(rules: &[Rule]) -> Update {
             timeouts: rule.timeouts,
             limits: rule.limits,
             retry: rule.retry,
+            client_certificates: None,
             action: Action::Forward(clusters.add(cluster)),
         };
         hosts.push(VirtualHost {
             host: HostMatch::Exact(rule.host.as_str().into()),
             routes: vec![route],
+            client_certificates: rule.client_certificates.clone(),
         });
     }
     let listener = Listener {
-        id: ListenerId::new("http"),
+        id: ListenerId::new(name),
         addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-        protocol: ListenerProtocol::Http,
+        protocol,
         proxy_header: false,
         virtual_hosts: Arc::new(VirtualHosts::new(hosts, None)),
     };
@@ -162,9 +173,13 @@ pub(crate) fn serve(rules: &[Rule]) -> Proxy {
 }
 
 pub(crate) fn serve_with(rules: &[Rule], settings: Settings) -> Proxy {
+    serve_table(table(rules), settings)
+}
+
+pub(crate) fn serve_table(table: Update, settings: Settings) -> Proxy {
     let registry = prometheus::Registry::new();
     let (data_plane, mut publisher) = DataPlane::start(settings, None, &registry).unwrap();
-    publisher.apply(table(rules)).unwrap();
+    publisher.apply(table).unwrap();
     let addr = publisher.addresses()[0].1;
     Proxy {
         addr,

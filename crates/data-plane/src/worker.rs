@@ -23,6 +23,15 @@ use tokio::time::Instant;
 /// How often resting connections are looked at, the log is flushed and gauges are set.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
+/// Length of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
+const DATE_LENGTH: usize = 29;
+
+#[allow(clippy::disallowed_methods, reason = "a Date field is the time of day")]
+fn date_now() -> [u8; DATE_LENGTH] {
+    let text = httpdate::fmt_http_date(std::time::SystemTime::now());
+    text.as_bytes().try_into().unwrap_or([b' '; DATE_LENGTH])
+}
+
 /// What every request on this thread can reach.
 pub(crate) struct Worker {
     pub(crate) index: usize,
@@ -37,6 +46,8 @@ pub(crate) struct Worker {
     /// Handshakes in progress are bounded, so that a flood of them cannot starve requests.
     pub(crate) handshakes: Semaphore,
     unrouted: Arc<RouteStats>,
+    /// The time of day as HTTP writes it, a housekeeping interval old at most.
+    date: Cell<[u8; DATE_LENGTH]>,
     phase: Cell<Phase>,
     connections: RefCell<Slab<Rc<ClientConnection>>>,
 }
@@ -73,9 +84,15 @@ impl Worker {
             buffers: l4::flow::Buffers::default(),
             handshakes: Semaphore::new(handshakes),
             unrouted: Arc::clone(setup.metrics.unrouted()),
+            date: Cell::new(date_now()),
             phase: Cell::new(Phase::Serving),
             connections: RefCell::default(),
         })
+    }
+
+    /// The time of day, for a `Date` field.
+    pub(crate) fn date(&self) -> [u8; DATE_LENGTH] {
+        self.date.get()
     }
 
     /// Where requests without a route are counted.
@@ -172,6 +189,7 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
                     }
                 }
                 _ = ticks.tick() => {
+                    worker.date.set(date_now());
                     sweeps = sweeps.wrapping_add(1);
                     if sweeps.is_multiple_of(4) {
                         worker.housekeeping();

@@ -15,6 +15,7 @@
 //! Kubernetes, sockets or threads; the crates around it convert at their edges.
 
 pub mod certificate;
+pub mod client_certificate;
 pub mod cluster;
 pub mod endpoint;
 pub mod id;
@@ -28,6 +29,7 @@ pub mod update;
 pub mod virtual_host;
 
 pub use certificate::{Certificate, SniIndex};
+pub use client_certificate::{CertificateDemand, ClientCertificates};
 pub use cluster::{
     Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, ProxyVersion, UpstreamProtocol,
 };

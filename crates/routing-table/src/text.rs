@@ -74,6 +74,22 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
             continue;
         }
         shown.push(listener);
+        for (host, demand) in listener.virtual_hosts.demands() {
+            let passed = if demand.pass_certificate {
+                ", passed upstream"
+            } else {
+                ""
+            };
+            writeln!(
+                out,
+                "  client certificates {host}: {} ({}, depth {}, {} authorities, {} revocation lists{passed})",
+                demand.demand,
+                demand.source,
+                demand.depth,
+                demand.authorities.len(),
+                demand.revoked.len()
+            )?;
+        }
         for (host, routes) in listener.virtual_hosts.iter() {
             writeln!(out, "  host {host}")?;
             for route in routes {

@@ -1,7 +1,7 @@
 //! Runs the real `tidegate` binary.
 
 use crate::client::get;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -50,7 +50,8 @@ impl Tidegate {
     }
 
     /// As [`Tidegate::start`], serving at this address.
-    pub fn start_at(name: &str, ip: Ipv4Addr, args: &[&str]) -> Self {
+    pub fn start_at(name: &str, ip: impl Into<IpAddr>, args: &[&str]) -> Self {
+        let ip = ip.into();
         let addr = |port: u16| SocketAddr::from((ip, port));
         let (http, https, admin) = (addr(free_port()), addr(free_port()), addr(free_port()));
         let log = std::env::temp_dir().join(format!("tidegate-{}-{name}.log", std::process::id()));
@@ -96,6 +97,27 @@ impl Tidegate {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&self) -> bool {
+        // The state stands behind the name, which may have any character but a closing parenthesis after its last.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        stat.is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or("Z").starts_with('Z'))
+    }
+
+    /// How many file descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    /// Its resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        number.unwrap_or(0) * 1024
     }
 
     /// What it wrote to standard error.

@@ -160,7 +160,11 @@ pub(crate) fn routes(
     let virtual_hosts = table
         .hosts
         .into_iter()
-        .map(|(host, routes)| VirtualHost { host, routes })
+        .map(|(host, routes)| VirtualHost {
+            host,
+            routes,
+            client_certificates: None,
+        })
         .collect();
     Routes {
         virtual_hosts,
@@ -361,6 +365,7 @@ impl Table<'_> {
             timeouts,
             limits,
             retry,
+            client_certificates: None,
             action,
         }
     }
