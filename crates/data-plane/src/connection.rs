@@ -117,6 +117,13 @@ fn start(worker: &Rc<Worker>, open: &OpenListener, stream: TcpStream, peer: Sock
         let Some(accepted) = proxy_protocol::named(accepted, proxied).await else {
             return;
         };
+        let (accepted, begun) = match tls {
+            true => match l4::passthrough::relay_or_return(accepted).await {
+                Some(returned) => returned,
+                None => return,
+            },
+            false => (accepted, Vec::new()),
+        };
         let Accepted {
             worker,
             client,
@@ -128,7 +135,7 @@ fn start(worker: &Rc<Worker>, open: &OpenListener, stream: TcpStream, peer: Sock
             return http1(&worker, &client, io).await;
         }
         // A box, so that connections do not hold the space of a handshake.
-        let handshake = Box::pin(handshake::accept(&worker, &client, stream));
+        let handshake = Box::pin(handshake::accept(&worker, &client, stream, begun));
         let Some(stream) = handshake.await else {
             return;
         };

@@ -178,6 +178,8 @@ worker_stats! {
     relays_shed: COUNTER "tidegate_tcp_connections_shed_total",
     /// TCP connections closed because no endpoint could be connected to.
     relays_unconnected: COUNTER "tidegate_tcp_connections_unconnected_total",
+    /// TLS connections that ended, or said nothing, before it was known whether to pass them on.
+    passthrough_silent: COUNTER "tidegate_tls_passthrough_silent_total",
     /// TCP connections closed because nothing was sent for too long.
     relays_idle: COUNTER "tidegate_tcp_connections_idle_total",
     /// TCP connections that ended with an error of a socket.

@@ -1,7 +1,9 @@
 //! Where a listener's bytes go, as the current table has it, and how much of it there is now.
 
 use crate::upstream::Upstream;
-use routing_table::{Listener, ListenerProtocol, Relay};
+use routing_table::matcher::host::parent;
+use routing_table::{HostMatch, Listener, ListenerProtocol, Relay};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +41,9 @@ impl RelayTarget {
 pub(crate) struct RelayTargets {
     /// For whatever comes.
     all: Option<Arc<RelayTarget>>,
+    /// For TLS with one of these server names.
+    exact: HashMap<Box<str>, Arc<RelayTarget>>,
+    wildcard: HashMap<Box<str>, Arc<RelayTarget>>,
 }
 
 impl RelayTargets {
@@ -58,9 +63,26 @@ impl RelayTargets {
         };
         let mut this = Self::default();
         match &listener.protocol {
-            ListenerProtocol::Http | ListenerProtocol::Https(_) => {}
+            ListenerProtocol::Http => {}
             ListenerProtocol::Tcp(relay) | ListenerProtocol::Udp(relay) => {
                 this.all = target(relay, previous.and_then(|previous| previous.all.as_ref()));
+            }
+            ListenerProtocol::Https(settings) => {
+                for (host, relay) in settings.passthrough.iter() {
+                    let (name, before) = match host {
+                        HostMatch::Exact(name) => (name, previous.map(|p| &p.exact)),
+                        HostMatch::Wildcard(suffix) => (suffix, previous.map(|p| &p.wildcard)),
+                        HostMatch::Any => continue,
+                    };
+                    let before = before.and_then(|before| before.get(name));
+                    let Some(target) = target(relay, before) else {
+                        continue;
+                    };
+                    match host {
+                        HostMatch::Exact(_) => this.exact.insert(name.clone(), target),
+                        _ => this.wildcard.insert(name.clone(), target),
+                    };
+                }
             }
         }
         this
@@ -69,5 +91,16 @@ impl RelayTargets {
     /// Where everything of the listener goes.
     pub(crate) fn all(&self) -> Option<&Arc<RelayTarget>> {
         self.all.as_ref()
+    }
+
+    /// Whether some server names are passed on.
+    pub(crate) fn has_names(&self) -> bool {
+        !(self.exact.is_empty() && self.wildcard.is_empty())
+    }
+
+    /// Where connections for a server name in normal form go, if they are passed on.
+    pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<RelayTarget>> {
+        let wildcard = || self.wildcard.get(parent(name)?);
+        self.exact.get(name).or_else(wildcard)
     }
 }
