@@ -43,6 +43,7 @@ pub(crate) fn settings(
     TlsSettings {
         certificates,
         default_certificate,
+        ..TlsSettings::default()
     }
 }
 
