@@ -51,6 +51,12 @@ pub(crate) fn trim(object: Object) -> Object {
             }
             Object::Secret(Arc::new(secret))
         }
+        Object::ConfigMap(config_map) => {
+            let mut config_map = Arc::unwrap_or_clone(config_map);
+            trim_metadata(&mut config_map.metadata, &[], &[]);
+            config_map.binary_data = None;
+            Object::ConfigMap(Arc::new(config_map))
+        }
         Object::EndpointSlice(slice) => {
             let mut slice = Arc::unwrap_or_clone(slice);
             trim_metadata(&mut slice.metadata, &[], &[SERVICE_NAME_LABEL]);
@@ -100,6 +106,7 @@ mod tests {
             Object::Service(object) => serde_json::to_value(&*object),
             Object::EndpointSlice(object) => serde_json::to_value(&*object),
             Object::Secret(object) => serde_json::to_value(&*object),
+            Object::ConfigMap(object) => serde_json::to_value(&*object),
         };
         let mut shown = shown.unwrap();
         shown

@@ -1,4 +1,4 @@
-//! Everything a request meets: accept, TLS, HTTP, routing, upstream connections, access log, metrics.
+//! Everything a request or a relayed connection meets: accept, TLS, HTTP, routing, upstream connections, access log, metrics.
 //!
 //! [`DataPlane::start`] starts the workers and gives out the one [`Publisher`] that puts routing tables in. Nothing here
 //! knows where tables come from.
@@ -22,6 +22,7 @@ mod grpc;
 mod h1;
 mod h2;
 mod handshake;
+mod l4;
 mod listener;
 mod metrics;
 mod pool;

@@ -8,6 +8,7 @@
 use crate::admission::Connection;
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
+use crate::l4::target::RelayTargets;
 use crate::listener::{BindError, ListenerSet, Sockets};
 use crate::metrics::{Metrics, RouteStats};
 use crate::tls::{ListenerTls, ServerTls};
@@ -15,8 +16,8 @@ use crate::upstream::Upstream;
 use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, ListenerId, ListenerProtocol, ProxyVersion, Route, RoutingTable, Update,
-    UpstreamProtocol,
+    Action, EndpointSets, Listener, ListenerId, ListenerProtocol, ProxyVersion, Route,
+    RoutingTable, Update, UpstreamProtocol,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -34,6 +35,8 @@ pub(crate) struct Snapshot {
     upstreams: Vec<Arc<Upstream>>,
     /// By position of the listener; `None` where it has no TLS.
     tls: Vec<Option<Arc<ListenerTls>>>,
+    /// By position of the listener.
+    relays: Vec<RelayTargets>,
     sends_proxy_headers: bool,
 }
 
@@ -86,6 +89,11 @@ impl Snapshot {
     /// What a listener needs for a handshake; `None` where it has no TLS.
     pub(crate) fn tls(&self, listener: &ListenerId) -> Option<&Arc<ListenerTls>> {
         self.tls.get(self.listener(listener)?)?.as_ref()
+    }
+
+    /// What a listener passes on without understanding it.
+    pub(crate) fn relays(&self, listener: &ListenerId) -> Option<&RelayTargets> {
+        self.relays.get(self.listener(listener)?)
     }
 
     /// Whether some cluster is told whose connection a request came on.
@@ -248,7 +256,9 @@ impl Publisher {
             .listeners()
             .iter()
             .map(|listener| match &listener.protocol {
-                ListenerProtocol::Http => None,
+                ListenerProtocol::Http | ListenerProtocol::Tcp(_) | ListenerProtocol::Udp(_) => {
+                    None
+                }
                 ListenerProtocol::Https(settings) => Some(self.tls.listener(
                     settings,
                     &listener.virtual_hosts,
@@ -256,10 +266,18 @@ impl Publisher {
                 )),
             })
             .collect();
+        let relays = table
+            .listeners()
+            .iter()
+            .map(|listener| RelayTargets::new(listener, &upstreams, previous.relays(&listener.id)))
+            .collect();
         let bound = self.sockets.bind(table.listeners());
         let mut clusters = table.clusters().as_slice().iter();
+        let mut relayed = table.listeners().iter().flat_map(Listener::relays);
         let snapshot = Arc::new(Snapshot {
-            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some()),
+            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some())
+                || relayed.any(|relay| relay.proxy_header.is_some()),
+            relays,
             table,
             routes,
             upstreams,

@@ -10,6 +10,7 @@ mod connections;
 mod errors;
 mod handshakes;
 mod http2_upstream;
+mod l4;
 mod proxy_protocol;
 mod raw;
 mod retries;

@@ -3,6 +3,7 @@
 use crate::cluster::{ProxyVersion, UpstreamProtocol};
 use crate::endpoint::Serving;
 use crate::listener::{Listener, ListenerProtocol};
+use crate::relay::{Relay, RelayLimits};
 use crate::route::{Action, RetryPolicy, Route, Timeouts};
 use crate::table::RoutingTable;
 use crate::update::EndpointSets;
@@ -46,6 +47,24 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
                     }
                     None => writeln!(out, "  certificate default: generated")?,
                 }
+                for (host, relay) in tls.passthrough.iter() {
+                    write!(out, "  passthrough {host}")?;
+                    write_relay(out, table, relay, RelayLimits::TCP)?;
+                }
+            }
+            ListenerProtocol::Tcp(relay) => {
+                write!(
+                    out,
+                    "listener {} {} tcp{proxied}",
+                    listener.id, listener.addr
+                )?;
+                write_relay(out, table, relay, RelayLimits::TCP)?;
+                continue;
+            }
+            ListenerProtocol::Udp(relay) => {
+                write!(out, "listener {} {} udp", listener.id, listener.addr)?;
+                write_relay(out, table, relay, RelayLimits::UDP)?;
+                continue;
             }
         }
         if let Some(same) = shown
@@ -134,6 +153,40 @@ fn write_tls(out: &mut String, tls: &UpstreamTls) -> fmt::Result {
         _ => {}
     }
     writeln!(out)
+}
+
+/// The rest of a line: where to, and what differs from the usual limits.
+fn write_relay(
+    out: &mut String,
+    table: &RoutingTable,
+    relay: &Relay,
+    usual: RelayLimits,
+) -> fmt::Result {
+    match table.cluster(relay.cluster) {
+        Some(cluster) => write!(out, " -> {}", cluster.id)?,
+        None => write!(out, " -> ?")?,
+    }
+    match relay.proxy_header {
+        None => {}
+        Some(ProxyVersion::V1) => write!(out, " PROXY v1")?,
+        Some(ProxyVersion::V2) => write!(out, " PROXY v2")?,
+    }
+    let limits = &relay.limits;
+    for (name, value, default) in [
+        ("connect", limits.connect, usual.connect),
+        ("idle", limits.idle, usual.idle),
+    ] {
+        if value != default {
+            write!(out, " {name}={value:?}")?;
+        }
+    }
+    if limits.most != usual.most {
+        write!(out, " most={}", limits.most)?;
+    }
+    if limits.close_with_endpoint {
+        write!(out, " close-with-endpoint")?;
+    }
+    writeln!(out, "  [{}]", relay.id)
 }
 
 fn write_route(out: &mut String, table: &RoutingTable, route: &Route, path: &str) -> fmt::Result {

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data_plane::{MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
+use routing_table::RelayLimits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,6 +137,25 @@ pub(crate) struct RoutingArgs {
     /// Largest request body in bytes where an Ingress says nothing; 0 for no limit
     #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024)]
     pub(crate) max_request_body: u64,
+    /// ConfigMap of TCP ports to relay, as "9000": "namespace/service:port"; with :PROXY after it connections begin with a
+    /// PROXY header, with a second :PROXY those to endpoints do
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
+    pub(crate) tcp_services_configmap: Option<ObjectKey>,
+    /// ConfigMap of UDP ports to relay, as "53": "namespace/service:port"
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
+    pub(crate) udp_services_configmap: Option<ObjectKey>,
+    /// Close a relayed TCP connection after this long without a byte
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(crate) tcp_idle_timeout: Duration,
+    /// Forget a UDP client after this long without a datagram
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub(crate) udp_idle_timeout: Duration,
+    /// Most relayed connections or UDP clients of one port
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) max_relays_per_port: u64,
+    /// Close relayed TCP connections when their endpoint is taken out of its Service; default: they end by themselves
+    #[arg(long)]
+    pub(crate) close_relays_with_endpoint: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -301,6 +321,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RoutingArgs {
+    /// The ConfigMaps that are read.
+    pub(crate) fn config_maps(&self) -> Vec<ObjectKey> {
+        let named = [&self.tcp_services_configmap, &self.udp_services_configmap];
+        let mut named: Vec<_> = named.into_iter().flatten().cloned().collect();
+        named.dedup();
+        named
+    }
+
     /// Settings of the translation. `local` is for manifests from files.
     pub(crate) fn settings(
         &self,
@@ -322,6 +350,19 @@ impl RoutingArgs {
             local_endpoints: local,
             default_certificate: self.default_certificate.clone(),
             request_body: Some(self.max_request_body).filter(|bytes| *bytes > 0),
+            tcp_services: self.tcp_services_configmap.clone(),
+            udp_services: self.udp_services_configmap.clone(),
+            tcp_limits: RelayLimits {
+                idle: self.tcp_idle_timeout,
+                most: self.max_relays_per_port,
+                close_with_endpoint: self.close_relays_with_endpoint,
+                ..RelayLimits::TCP
+            },
+            udp_limits: RelayLimits {
+                idle: self.udp_idle_timeout,
+                most: self.max_relays_per_port,
+                ..RelayLimits::UDP
+            },
             ..translate::Settings::default()
         }
     }
@@ -332,6 +373,8 @@ impl ProxyArgs {
     pub(crate) fn translation(&self, local: bool) -> translate::Settings {
         translate::Settings {
             proxy_header: self.proxy_protocol,
+            proxy_header_believed: !self.proxy_header_from().is_empty(),
+            reserved_ports: vec![self.admin_addr.port()],
             ..self
                 .routing
                 .settings(self.http_addr.0, self.https_addr.0, local)

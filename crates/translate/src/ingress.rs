@@ -13,7 +13,8 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
 use routing_table::{
-    Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, UpstreamProtocol, VirtualHost,
+    Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, Transport, UpstreamProtocol,
+    VirtualHost,
 };
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
@@ -401,6 +402,7 @@ impl Table<'_> {
                 self.settings,
                 &owner.object.key.namespace,
                 service,
+                Transport::Tcp,
             ) {
                 Ok(mut cluster) => {
                     if let Some(plan) = &owner.upstream {
@@ -430,7 +432,8 @@ impl Table<'_> {
                     Action::Forward(index)
                 }
                 Err(error) => {
-                    findings.error(owner.object, field, error.reason, error.message);
+                    let message = format!("{}; its requests are answered 503", error.message);
+                    findings.error(owner.object, field, error.reason, message);
                     unavailable(error.flag)
                 }
             },

@@ -46,6 +46,7 @@ pub(crate) fn settings(
     TlsSettings {
         certificates,
         default_certificate,
+        ..TlsSettings::default()
     }
 }
 

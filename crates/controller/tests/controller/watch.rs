@@ -141,6 +141,7 @@ async fn only_the_namespaces_of_the_scope_are_read() {
     let scope = Scope {
         namespace: Some("shop".into()),
         secret_namespaces: vec!["certs".into(), "shop".into()],
+        ..Scope::default()
     };
     let mut replica = Replica::start(
         &server,
@@ -188,6 +189,7 @@ async fn certificates_of_several_namespaces_come_and_go() {
     let scope = Scope {
         namespace: None,
         secret_namespaces: vec!["certs".into(), "shop".into()],
+        ..Scope::default()
     };
     let mut replica = Replica::start(
         &server,
