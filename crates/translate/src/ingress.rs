@@ -2,6 +2,8 @@
 //!
 //! Objects come oldest first, and the first to name a host and path keeps it.
 
+mod passthrough;
+
 use crate::annotation::{self, Policy};
 use crate::conflict::HostOwners;
 use crate::diagnostic::Findings;
@@ -12,7 +14,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
 use routing_table::{
-    Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, Transport, VirtualHost,
+    Action, ClusterSet, HostMatch, PathMatch, RelayIndex, Route, RouteId, Transport, VirtualHost,
 };
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
@@ -28,6 +30,8 @@ pub(crate) struct Routes {
     /// For requests that nothing matches.
     pub(crate) default_route: Option<Route>,
     pub(crate) clusters: ClusterSet,
+    /// Hosts whose TLS is not ours to do.
+    pub(crate) passthrough: RelayIndex,
 }
 
 /// What the routes of one Ingress have in common.
@@ -46,6 +50,7 @@ struct Table<'a> {
     /// Who has which host and path.
     taken: HashMap<(HostMatch, PathMatch), String>,
     clusters: ClusterSet,
+    passthrough: RelayIndex,
 }
 
 /// Routes for all Ingresses, which come oldest first.
@@ -62,6 +67,7 @@ pub(crate) fn routes(
         hosts: BTreeMap::new(),
         taken: HashMap::new(),
         clusters: ClusterSet::default(),
+        passthrough: RelayIndex::default(),
     };
     let mut default_route: Option<Route> = None;
     // Default backends come last: a path of any Ingress on the host goes before them.
@@ -87,14 +93,11 @@ pub(crate) fn routes(
         let backend = spec.default_backend.as_ref();
         let mut own_hosts = BTreeSet::new();
         for (position, rule) in rules.iter().enumerate() {
-            own_hosts.extend(table.add_rule(
-                &owner,
-                position,
-                rule,
-                backend.is_some(),
-                owners,
-                findings,
-            ));
+            let host = table.add_rule(&owner, position, rule, backend.is_some(), owners, findings);
+            if let (true, Some(host)) = (owner.policy.passthrough, &host) {
+                table.pass_on(&owner, position, rule, backend, host, findings);
+            }
+            own_hosts.extend(host);
         }
         match backend {
             None if rules.is_empty() => {
@@ -170,6 +173,7 @@ pub(crate) fn routes(
         virtual_hosts,
         default_route,
         clusters: table.clusters,
+        passthrough: table.passthrough,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::upstream::Upstream;
 use routing_table::matcher::host::parent;
 use routing_table::{HostMatch, Listener, ListenerProtocol, Relay};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,6 +44,8 @@ pub(crate) struct RelayTargets {
     /// For TLS with one of these server names.
     exact: HashMap<Box<str>, Arc<RelayTarget>>,
     wildcard: HashMap<Box<str>, Arc<RelayTarget>>,
+    /// Names under a wildcard here that are virtual hosts of their own, which comes before a wildcard.
+    ours: HashSet<Box<str>>,
 }
 
 impl RelayTargets {
@@ -85,6 +87,13 @@ impl RelayTargets {
                 }
             }
         }
+        for (host, _) in listener.virtual_hosts.iter() {
+            if let HostMatch::Exact(name) = host
+                && parent(name).is_some_and(|suffix| this.wildcard.contains_key(suffix))
+            {
+                this.ours.insert(name.clone());
+            }
+        }
         this
     }
 
@@ -100,7 +109,10 @@ impl RelayTargets {
 
     /// Where connections for a server name in normal form go, if they are passed on.
     pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<RelayTarget>> {
-        let wildcard = || self.wildcard.get(parent(name)?);
+        let wildcard = || {
+            let found = self.wildcard.get(parent(name)?)?;
+            (!self.ours.contains(name)).then_some(found)
+        };
         self.exact.get(name).or_else(wildcard)
     }
 }

@@ -39,7 +39,6 @@ const SECURITY: &[&str] = &[
     "proxy-ssl-verify",
     "satisfy",
     "server-snippet",
-    "ssl-passthrough",
     "stream-snippet",
     "whitelist-source-range",
 ];
