@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use test_support::Tidegate;
+use test_support::client::get;
 use test_support::process::free_port;
+use test_support::{Tidegate, TlsClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -134,4 +135,48 @@ async fn ports_of_config_maps_are_relayed() {
         assert!(start.elapsed() < Duration::from_secs(20), "not logged");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn tls_is_passed_on_where_it_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::fs::write(
+        directory.path().join("vault.yaml"),
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\n\
+             metadata: {{name: vault, annotations: {{nginx.ingress.kubernetes.io/ssl-passthrough: 'true'}}}}\n\
+             spec:\n  rules:\n  - host: vault.test\n    \
+             http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: vault, port: {{number: 443}}}}}}}}]}}\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {{name: vault}}\nspec: {{ports: [{{port: 443}}]}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: vault, labels: {{kubernetes.io/service-name: vault}}}}\n\
+             addressType: IPv4\nports: [{{port: {port}}}]\nendpoints: [{{addresses: [127.0.0.1]}}]\n"
+        ),
+    )
+    .unwrap();
+    let path = format!("--manifests={}", directory.path().display());
+    let args = [
+        "serve",
+        &path,
+        "--access-log=off",
+        "--enable-ssl-passthrough",
+    ];
+    let tidegate = Tidegate::start("passthrough", &args).ready().await;
+    let https = tidegate.https;
+    let client =
+        tokio::spawn(async move { TlsClient::new(None).connect(https, "vault.test").await });
+    let accepted = tokio::time::timeout(Duration::from_secs(20), listener.accept()).await;
+    let (mut backend, _) = accepted.unwrap().unwrap();
+    let mut hello = vec![0; 4096];
+    let length = backend.read(&mut hello).await.unwrap();
+    let hello = &hello[..length];
+    assert_eq!(hello[0], 22, "the client's own handshake");
+    assert!(hello.windows(10).any(|bytes| bytes == b"vault.test"));
+    drop(backend);
+    assert!(client.await.unwrap().is_err());
+    // Without TLS there is nothing to pass on.
+    let answer = get(tidegate.http, "vault.test", "/").await.unwrap();
+    assert_eq!(answer.status, 503);
 }

@@ -6,6 +6,7 @@
 
 mod client_hello;
 pub(crate) mod flow;
+mod own;
 pub(crate) mod passthrough;
 #[cfg(test)]
 pub(crate) use client_hello::tests as client_hello_tests;

@@ -108,6 +108,15 @@ impl Sockets {
             .collect()
     }
 
+    /// Where we listen: for TCP, and for UDP.
+    pub(crate) fn listening(&self) -> [Arc<Vec<SocketAddr>>; 2] {
+        [false, true].map(|udp| {
+            let open = self.open.iter();
+            let of_kind = open.filter(|open| (open.speaks == Speaks::Udp) == udp);
+            Arc::new(of_kind.map(|open| open.addr).collect())
+        })
+    }
+
     /// Opens what is new, keeps what stays, closes the rest. The first error is returned after everything was tried.
     pub(crate) fn bind(&mut self, listeners: &[Listener]) -> Result<(), BindError> {
         let mut result = Ok(());

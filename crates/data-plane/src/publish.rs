@@ -266,12 +266,20 @@ impl Publisher {
                 )),
             })
             .collect();
+        let bound = self.sockets.bind(table.listeners());
+        let [tcp, udp] = self.sockets.listening();
         let relays = table
             .listeners()
             .iter()
-            .map(|listener| RelayTargets::new(listener, &upstreams, previous.relays(&listener.id)))
+            .map(|listener| {
+                let listening = match listener.protocol {
+                    ListenerProtocol::Udp(_) => &udp,
+                    _ => &tcp,
+                };
+                let before = previous.relays(&listener.id);
+                RelayTargets::new(listener, &upstreams, listening, before)
+            })
             .collect();
-        let bound = self.sockets.bind(table.listeners());
         let mut clusters = table.clusters().as_slice().iter();
         let mut relayed = table.listeners().iter().flat_map(Listener::relays);
         let snapshot = Arc::new(Snapshot {

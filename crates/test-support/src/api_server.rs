@@ -24,6 +24,8 @@ pub const INGRESS_CLASSES: &str = "networking.k8s.io/v1/ingressclasses";
 pub const SERVICES: &str = "v1/services";
 /// `v1` Secrets.
 pub const SECRETS: &str = "v1/secrets";
+/// ConfigMaps.
+pub const CONFIG_MAPS: &str = "v1/configmaps";
 /// `discovery.k8s.io/v1` EndpointSlices.
 pub const ENDPOINT_SLICES: &str = "discovery.k8s.io/v1/endpointslices";
 /// `coordination.k8s.io/v1` Leases.

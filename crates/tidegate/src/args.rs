@@ -144,6 +144,9 @@ pub(crate) struct RoutingArgs {
     /// ConfigMap of UDP ports to relay, as "53": "namespace/service:port"
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
     pub(crate) udp_services_configmap: Option<ObjectKey>,
+    /// Let Ingresses with the annotation ssl-passthrough have their TLS passed on
+    #[arg(long)]
+    pub(crate) enable_ssl_passthrough: bool,
     /// Close a relayed TCP connection after this long without a byte
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub(crate) tcp_idle_timeout: Duration,
@@ -352,6 +355,7 @@ impl RoutingArgs {
             request_body: Some(self.max_request_body).filter(|bytes| *bytes > 0),
             tcp_services: self.tcp_services_configmap.clone(),
             udp_services: self.udp_services_configmap.clone(),
+            ssl_passthrough: self.enable_ssl_passthrough,
             tcp_limits: RelayLimits {
                 idle: self.tcp_idle_timeout,
                 most: self.max_relays_per_port,

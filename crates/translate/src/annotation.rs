@@ -8,6 +8,7 @@ mod attempts;
 mod backend_protocol;
 mod client_certificates;
 mod request_body;
+mod ssl_passthrough;
 mod timeouts;
 pub mod unsupported;
 mod upstream_proxy_protocol;
@@ -48,6 +49,8 @@ pub(crate) struct Policy {
     pub(crate) hosts_closed: bool,
     /// It must not serve at all: it stands beside another Ingress that does.
     pub(crate) withdrawn: bool,
+    /// TLS connections for its hosts are passed on.
+    pub(crate) passthrough: bool,
     /// Its paths may be regular expressions, which are not supported.
     pub(crate) regex: bool,
 }
@@ -93,6 +96,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     timeouts::FIRST_BYTE_TIMEOUT,
     timeouts::IDLE_TIMEOUT,
     request_body::MAX_REQUEST_BODY,
+    ssl_passthrough::SSL_PASSTHROUGH,
     upstream_proxy_protocol::UPSTREAM_PROXY_PROTOCOL,
     upstream_tls::UPSTREAM_TLS_DEPTH,
     upstream_tls::UPSTREAM_TLS_NAME,
@@ -122,6 +126,7 @@ pub(crate) fn policy(
         closed: None,
         hosts_closed: false,
         withdrawn: false,
+        passthrough: false,
         regex: false,
     };
     let Some(all) = annotations else {
@@ -170,7 +175,32 @@ pub(crate) fn policy(
         }
     }
     unsupported::apply(all, &mut policy, object, findings);
+    close_around_passthrough(&mut policy, settings, object, findings);
     policy
+}
+
+/// Nothing of an Ingress that wants its TLS passed on is served in any other way. It is not passed on where it could not be
+/// protected as it asks.
+fn close_around_passthrough(
+    policy: &mut Policy,
+    settings: &Settings,
+    object: &ObjectRef,
+    findings: &mut Findings,
+) {
+    if !policy.passthrough {
+        return;
+    }
+    if !settings.ssl_passthrough {
+        let message = "TLS is passed on only with --enable-ssl-passthrough; its routes answer 503";
+        findings.error(
+            object,
+            "metadata.annotations",
+            "PassthroughDisabled",
+            message.to_owned(),
+        );
+    }
+    policy.passthrough = settings.ssl_passthrough && policy.closed.is_none();
+    policy.closed = policy.closed.or(Some("ssl_passthrough"));
 }
 
 fn read(annotation: &Annotation, policy: &mut Policy, value: &str) -> Result<(), String> {

@@ -2,6 +2,8 @@
 //!
 //! Objects come oldest first, and the first to name a host and path keeps it.
 
+mod passthrough;
+
 use crate::annotation::{self, Policy};
 use crate::authorities::{self, Demand, UpstreamPlan};
 use crate::conflict::HostOwners;
@@ -13,8 +15,8 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
 use routing_table::{
-    Action, ClusterSet, HostMatch, PathMatch, Route, RouteId, Transport, UpstreamProtocol,
-    VirtualHost,
+    Action, ClusterSet, HostMatch, PathMatch, RelayIndex, Route, RouteId, Transport,
+    UpstreamProtocol, VirtualHost,
 };
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
@@ -30,6 +32,8 @@ pub(crate) struct Routes {
     /// For requests that nothing matches.
     pub(crate) default_route: Option<Route>,
     pub(crate) clusters: ClusterSet,
+    /// Hosts whose TLS is not ours to do.
+    pub(crate) passthrough: RelayIndex,
 }
 
 /// What the routes of one Ingress have in common.
@@ -52,6 +56,7 @@ struct Table<'a> {
     /// What is demanded of the clients of a host, and by which Ingress.
     demands: BTreeMap<HostMatch, (Demand, String)>,
     clusters: ClusterSet,
+    passthrough: RelayIndex,
 }
 
 /// Routes for all Ingresses, which come oldest first.
@@ -69,6 +74,7 @@ pub(crate) fn routes(
         taken: HashMap::new(),
         demands: BTreeMap::new(),
         clusters: ClusterSet::default(),
+        passthrough: RelayIndex::default(),
     };
     let mut default_route: Option<Route> = None;
     // Default backends come last: a path of any Ingress on the host goes before them.
@@ -101,14 +107,11 @@ pub(crate) fn routes(
         let backend = spec.default_backend.as_ref();
         let mut own_hosts = BTreeSet::new();
         for (position, rule) in rules.iter().enumerate() {
-            own_hosts.extend(table.add_rule(
-                &owner,
-                position,
-                rule,
-                backend.is_some(),
-                owners,
-                findings,
-            ));
+            let host = table.add_rule(&owner, position, rule, backend.is_some(), owners, findings);
+            if let (true, Some(host)) = (owner.policy.passthrough, &host) {
+                table.pass_on(&owner, position, rule, backend, host, findings);
+            }
+            own_hosts.extend(host);
         }
         for host in &own_hosts {
             table.demand(&owner, host, &demand, findings);
@@ -180,6 +183,7 @@ pub(crate) fn routes(
         virtual_hosts,
         default_route,
         clusters: table.clusters,
+        passthrough: table.passthrough,
     }
 }
 

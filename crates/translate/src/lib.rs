@@ -29,7 +29,7 @@ use conflict::HostOwners;
 use diagnostic::Findings;
 use routing_table::{
     Action, ClusterId, ClusterSet, Endpoint, EndpointSets, Listener, ListenerId, ListenerProtocol,
-    RoutingTable, VirtualHosts,
+    RelayIndex, RoutingTable, VirtualHosts,
 };
 use std::sync::Arc;
 
@@ -66,7 +66,8 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
         .collect();
     let mut owners = HostOwners::new(settings.host_ownership);
     let mut routes = ingress::routes(snapshot, settings, &ours, &mut owners, &mut findings);
-    let tls = tls::settings(snapshot, settings, &ours, &mut owners, &mut findings);
+    let mut tls = tls::settings(snapshot, settings, &ours, &mut owners, &mut findings);
+    tls.passthrough = std::mem::take(&mut routes.passthrough);
     let relayed = relayed_ports::listeners(snapshot, settings, &mut routes.clusters, &mut findings);
     let endpoints = all_endpoints(snapshot, settings, &routes.clusters, &mut findings);
     relayed_ports::warn_of_no_endpoints(&relayed, &routes.clusters, &endpoints, &mut findings);
@@ -76,6 +77,7 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
     ));
     warn_of_empty_clusters(
         &virtual_hosts,
+        &tls.passthrough,
         &routes.clusters,
         &endpoints,
         &ours,
@@ -138,6 +140,7 @@ fn all_endpoints(
 /// A route to a cluster without endpoints is served 503 by the data plane; its owner should know.
 fn warn_of_empty_clusters(
     hosts: &VirtualHosts,
+    passthrough: &RelayIndex,
     clusters: &ClusterSet,
     endpoints: &EndpointSets,
     ours: &[(&Arc<k8s_openapi::api::networking::v1::Ingress>, ObjectRef)],
@@ -152,28 +155,30 @@ fn warn_of_empty_clusters(
             )
         })
         .collect();
-    for route in hosts.routes() {
-        let Action::Forward(index) = route.action else {
-            continue;
-        };
+    let routed = hosts
+        .routes()
+        .iter()
+        .filter_map(|route| match route.action {
+            Action::Forward(index) => Some((&route.id, index, "requests are answered 503")),
+            Action::Respond(_) => None,
+        });
+    let passed_on = passthrough
+        .iter()
+        .map(|(_, relay)| (&relay.id, relay.cluster, "connections are closed"));
+    for (id, index, consequence) in routed.chain(passed_on) {
         let Some(cluster) = clusters.get(index) else {
             continue;
         };
-        let Some(object) = by_key.get(&(&*route.id.namespace, &*route.id.name)) else {
+        let Some(object) = by_key.get(&(&*id.namespace, &*id.name)) else {
             continue;
         };
         if endpoints.get(&cluster.id).is_none_or(Vec::is_empty) {
             let message = format!(
-                "Service {} has no endpoint for port {}; requests are answered 503",
+                "Service {} has no endpoint for port {}; {consequence}",
                 service_name(&cluster.id),
                 cluster.id.port
             );
-            findings.warning(
-                object,
-                &format!("spec.{}", route.id.rule),
-                "NoEndpoints",
-                message,
-            );
+            findings.warning(object, &format!("spec.{}", id.rule), "NoEndpoints", message);
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Settings {
     pub tcp_services: Option<ObjectKey>,
     /// The same for UDP.
     pub udp_services: Option<ObjectKey>,
+    /// Whether Ingresses may have their TLS passed on. Default false, as ingress-nginx.
+    pub ssl_passthrough: bool,
     /// Limits of relayed TCP connections.
     pub tcp_limits: RelayLimits,
     /// Limits of UDP sessions.
@@ -64,6 +66,7 @@ impl Default for Settings {
             proxy_header_believed: true,
             tcp_services: None,
             udp_services: None,
+            ssl_passthrough: false,
             tcp_limits: RelayLimits::TCP,
             udp_limits: RelayLimits::UDP,
             reserved_ports: Vec::new(),

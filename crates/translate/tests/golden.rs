@@ -54,6 +54,7 @@ fn settings(text: &str) -> Settings {
                 ("proxy-protocol", "true") => settings.proxy_header = true,
                 ("tcp-services", name) => settings.tcp_services = Some(key(name)),
                 ("udp-services", name) => settings.udp_services = Some(key(name)),
+                ("ssl-passthrough", "true") => settings.ssl_passthrough = true,
                 ("https", "off") => settings.https = None,
                 ("hosts", "shared") => settings.host_ownership = HostOwnership::Shared,
                 other => panic!("no such setting: {other:?}"),

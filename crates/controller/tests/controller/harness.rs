@@ -54,8 +54,14 @@ pub(crate) struct Loop {
 
 impl Loop {
     pub(crate) fn start(publish_service: Option<ObjectKey>) -> Self {
+        Self::start_with(publish_service, translate::Settings::default())
+    }
+
+    pub(crate) fn start_with(
+        publish_service: Option<ObjectKey>,
+        settings: translate::Settings,
+    ) -> Self {
         let metrics = Metrics::new(&Registry::new()).unwrap();
-        let settings = translate::Settings::default();
         let options = Options {
             settings,
             batch: Batch::default(),
@@ -170,7 +176,11 @@ impl Replica {
 
     pub(crate) async fn start(server: &ApiServer, name: &str, plan: Plan) -> Self {
         let client = client(server, name).await;
-        let mut inner = Loop::start(plan.publish_service);
+        let settings = translate::Settings {
+            tcp_services: plan.scope.config_maps.first().cloned(),
+            ..translate::Settings::default()
+        };
+        let mut inner = Loop::start_with(plan.publish_service, settings);
         let (metrics, shutdown, report) = (
             inner.metrics.clone(),
             inner.shutdown.clone(),

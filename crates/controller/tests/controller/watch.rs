@@ -5,7 +5,8 @@ use controller::source::kubernetes::Scope;
 use serde_json::json;
 use std::time::Duration;
 use test_support::ApiServer;
-use test_support::api_server::{ENDPOINT_SLICES, INGRESSES, SECRETS, Verb};
+use test_support::api_server::{CONFIG_MAPS, ENDPOINT_SLICES, INGRESSES, SECRETS, Verb};
+use translate::ObjectKey;
 
 #[tokio::test]
 async fn an_ingress_is_added_changed_and_taken_away() {
@@ -167,6 +168,52 @@ async fn only_the_namespaces_of_the_scope_are_read() {
     places.sort();
     assert_eq!(places, ["certs", "shop"]);
     replica.stop().await;
+}
+
+#[tokio::test]
+async fn only_config_maps_that_are_named_are_read() {
+    let server = ApiServer::start().await;
+    put_shop(&server);
+    let config_map = |name: &str, port: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "edge"},
+            "data": {port: "shop/web:80"},
+        })
+    };
+    server.put(config_map("tcp", "9000"));
+    server.put(config_map("other", "9001"));
+    let without = Replica::watching(&server).await;
+    let mut replica = Replica::start(
+        &server,
+        "named",
+        Plan {
+            scope: Scope {
+                config_maps: vec![ObjectKey::new("edge", "tcp")],
+                ..Scope::default()
+            },
+            ..Plan::default()
+        },
+    )
+    .await;
+    replica.inner.until_shows("listener tcp-9000").await;
+    server.put(config_map("other", "9002"));
+    server.put(config_map("tcp", "9003"));
+    let later = replica.inner.until_shows("listener tcp-9003").await;
+    assert!(!later.has("9000") && !later.has("9001") && !later.has("9002"));
+    let known = replica
+        .inner
+        .metrics
+        .objects
+        .with_label_values(&["ConfigMap"]);
+    assert_eq!(known.get(), 1);
+    server.delete(CONFIG_MAPS, "edge", "tcp");
+    until(|| known.get() == 0).await;
+    let listed = server.seen().into_iter();
+    let listed = listed.filter(|seen| seen.resource == CONFIG_MAPS && seen.verb == Verb::List);
+    let listed: Vec<_> = listed.map(|seen| seen.namespace).collect();
+    assert_eq!(listed, ["edge"], "nobody else asked for any");
+    replica.stop().await;
+    without.stop().await;
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Where a listener's bytes go, as the current table has it, and how much of it there is now.
 
+use super::own;
 use crate::upstream::Upstream;
 use routing_table::matcher::host::parent;
 use routing_table::{HostMatch, Listener, ListenerProtocol, Relay};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct RelayTarget {
     pub(crate) relay: Arc<Relay>,
     pub(crate) upstream: Arc<Upstream>,
+    /// Where we listen for the same transport.
+    listening: Arc<Vec<SocketAddr>>,
     /// Connections or sessions now, over all workers. Outlives the table.
     open: Arc<AtomicU64>,
 }
@@ -27,6 +31,11 @@ impl Drop for Admitted {
 }
 
 impl RelayTarget {
+    /// Whether an endpoint is a listener of ours.
+    pub(super) fn leads_back(&self, endpoint: SocketAddr) -> bool {
+        own::leads_back(endpoint, self.listening.iter().copied())
+    }
+
     /// Lets one more in, unless there are as many as there may be.
     pub(crate) fn admit(&self) -> Option<Admitted> {
         // Counted before it is compared, so that two workers cannot both take the last place.
@@ -44,13 +53,16 @@ pub(crate) struct RelayTargets {
     /// For TLS with one of these server names.
     exact: HashMap<Box<str>, Arc<RelayTarget>>,
     wildcard: HashMap<Box<str>, Arc<RelayTarget>>,
+    /// Names under a wildcard here that are virtual hosts of their own, which comes before a wildcard.
+    ours: HashSet<Box<str>>,
 }
 
 impl RelayTargets {
-    /// The relays of `listener`. Counts are taken over from what it had in the table before.
+    /// The relays of `listener`, beside which we listen on these addresses for the same transport. Counts are taken over from what it had in the table before.
     pub(crate) fn new(
         listener: &Listener,
         upstreams: &[Arc<Upstream>],
+        listening: &Arc<Vec<SocketAddr>>,
         previous: Option<&RelayTargets>,
     ) -> Self {
         let target = |relay: &Arc<Relay>, before: Option<&Arc<RelayTarget>>| {
@@ -58,6 +70,7 @@ impl RelayTargets {
                 relay: Arc::clone(relay),
                 // A table is closed, so it is there.
                 upstream: upstreams.get(relay.cluster.get()).cloned()?,
+                listening: Arc::clone(listening),
                 open: before.map_or_else(Arc::default, |before| Arc::clone(&before.open)),
             }))
         };
@@ -85,6 +98,13 @@ impl RelayTargets {
                 }
             }
         }
+        for (host, _) in listener.virtual_hosts.iter() {
+            if let HostMatch::Exact(name) = host
+                && parent(name).is_some_and(|suffix| this.wildcard.contains_key(suffix))
+            {
+                this.ours.insert(name.clone());
+            }
+        }
         this
     }
 
@@ -100,7 +120,10 @@ impl RelayTargets {
 
     /// Where connections for a server name in normal form go, if they are passed on.
     pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<RelayTarget>> {
-        let wildcard = || self.wildcard.get(parent(name)?);
+        let wildcard = || {
+            let found = self.wildcard.get(parent(name)?)?;
+            (!self.ours.contains(name)).then_some(found)
+        };
         self.exact.get(name).or_else(wildcard)
     }
 }

@@ -121,6 +121,11 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
         }
         record.attempts += 1;
         record.upstream = Some(endpoint);
+        if target.leads_back(endpoint) {
+            record.flag = "loop";
+            tried.push(endpoint);
+            continue;
+        }
         match timeout(target.relay.limits.connect, TcpStream::connect(endpoint)).await {
             Ok(Ok(stream)) => {
                 worker.stats.upstream_connects.add(1);

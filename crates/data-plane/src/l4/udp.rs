@@ -189,6 +189,9 @@ impl Listener {
 fn connect(target: &RelayTarget) -> io::Result<(SocketAddr, UdpSocket)> {
     let endpoint = target.upstream.pick(&[]);
     let endpoint = endpoint.ok_or(io::ErrorKind::AddrNotAvailable)?.addr();
+    if target.leads_back(endpoint) {
+        return Err(io::Error::other("the endpoint is a listener of ours"));
+    }
     let any = match endpoint {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

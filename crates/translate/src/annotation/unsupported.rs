@@ -33,7 +33,6 @@ const SECURITY: &[&str] = &[
     "modsecurity-transaction-id",
     "satisfy",
     "server-snippet",
-    "ssl-passthrough",
     "stream-snippet",
     "whitelist-source-range",
 ];

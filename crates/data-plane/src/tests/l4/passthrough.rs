@@ -49,11 +49,10 @@ fn serve(
     names: &[(&str, SocketAddr, Option<ProxyVersion>)],
     settings: Settings,
 ) -> (Proxy, Logged) {
-    let certificate = certificate(&authority.server(&["own.test"]));
-    let table = tls_table(
-        &[(&["own.test"], &certificate)],
-        &[host("own.test", &[own])],
-    );
+    let hosts = ["own.test", "own.wild.test"];
+    let certificate = certificate(&authority.server(&hosts));
+    let rules = hosts.map(|name| host(name, &[own]));
+    let table = tls_table(&[(&hosts, &certificate)], &rules);
     serve_relay(passing_on(table, names), settings)
 }
 
@@ -83,8 +82,10 @@ async fn each_name_is_ended_where_it_belongs() {
     assert_eq!(ask(proxy.addr, "own.test").await, "own");
     assert_eq!(ask(proxy.addr, "pass.test").await, "passed");
     assert_eq!(ask(proxy.addr, "x.wild.test").await, "passed");
+    // A host of its own comes before a wildcard.
+    assert_eq!(ask(proxy.addr, "own.wild.test").await, "own");
     assert_eq!(proxy.metric("tidegate_tcp_connections_total"), 2.0);
-    let lines = logged.lines(3).await;
+    let lines = logged.lines(4).await;
     let relayed: Vec<_> = lines
         .iter()
         .filter(|line| line["protocol"] == "TLS")

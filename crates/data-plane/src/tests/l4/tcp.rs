@@ -403,6 +403,19 @@ async fn a_stop_leaves_relays_until_the_deadline() {
     assert!(stop.await.unwrap());
 }
 
+#[tokio::test]
+async fn an_endpoint_that_is_ourselves_is_not_connected_to() {
+    let (mut proxy, logged) = serve(&[], RelayLimits::TCP);
+    let id = routing_table::ClusterId::new("test", "a", 80);
+    let ourselves = vec![routing_table::Endpoint::ready(proxy.addr)];
+    let sets = EndpointSets::from([(id, ourselves)]);
+    proxy.publisher.apply(Update::Endpoints(sets)).unwrap();
+    let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+    assert_eq!(read_to_end(&mut client).await, b"");
+    assert_eq!(logged.lines(1).await[0]["flag"], "loop");
+    assert_eq!(proxy.metric("tidegate_tcp_connections_total"), 1.0);
+}
+
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS"));
