@@ -10,6 +10,10 @@ mod backends;
 mod expectations;
 mod framing;
 mod headers;
+mod http2;
+mod http2_floods;
+mod http2_frames;
+mod http2_runner;
 mod invariants;
 mod judge;
 mod limits;
@@ -25,7 +29,8 @@ mod upgrade;
 mod upstream;
 mod vector;
 
-use stand::Setup;
+use http2_runner::Transport;
+use stand::{Setup, Stand};
 
 #[tokio::test]
 async fn vectors_of_framing() {
@@ -60,4 +65,27 @@ async fn vectors_of_limits() {
 #[tokio::test]
 async fn vectors_of_upgrades() {
     runner::run("upgrades", Setup::plain(), upgrade::rows()).await;
+}
+
+/// The rows of HTTP/2 over one transport.
+async fn http2(title: &'static str, transport: Transport) {
+    let rows = [http2_floods::rows(), http2_frames::rows(), http2::rows()];
+    let rows = rows.into_iter().flatten();
+    let rows = rows.map(|row| row.over(transport)).collect();
+    runner::run(title, Setup::plain(), rows).await;
+}
+
+#[tokio::test]
+async fn vectors_of_http2() {
+    http2("HTTP/2 over TLS", Transport::Tls).await;
+}
+
+#[tokio::test]
+async fn vectors_of_http2_by_prior_knowledge() {
+    let stand = Stand::start("h2c-probe", &Setup::plain(), &[]).await;
+    if http2_runner::speaks_prior_knowledge(&stand).await {
+        http2("HTTP/2 by prior knowledge", Transport::PriorKnowledge).await;
+    } else {
+        println!("HTTP/2 by prior knowledge: not run: the plain port does not speak it");
+    }
 }
