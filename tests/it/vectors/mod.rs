@@ -10,6 +10,7 @@ mod backends;
 mod expectations;
 mod framing;
 mod headers;
+mod hello;
 mod http2;
 mod http2_floods;
 mod http2_frames;
@@ -25,6 +26,8 @@ mod routing;
 mod runner;
 mod slow;
 mod stand;
+mod tls;
+mod tls_client;
 mod upgrade;
 mod upstream;
 mod vector;
@@ -88,4 +91,9 @@ async fn vectors_of_http2_by_prior_knowledge() {
     } else {
         println!("HTTP/2 by prior knowledge: not run: the plain port does not speak it");
     }
+}
+
+#[tokio::test]
+async fn vectors_of_tls() {
+    runner::run("TLS", tls::setup(), tls::rows()).await;
 }
