@@ -149,7 +149,8 @@ impl Stand {
     pub(crate) async fn canary(&self) -> Result<(), String> {
         let before = self.canary.requests();
         let answer = get(self.tidegate.http, CANARY, "/").await?;
-        let counted = self.canary.requests() == before + 1;
+        // Others of the same row may ask at the same time.
+        let counted = self.canary.requests() > before;
         if answer.status != 200 || answer.text() != "canary" || !counted {
             return Err(format!("canary: {} {:?}", answer.status, answer.text()));
         }
