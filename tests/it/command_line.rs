@@ -50,6 +50,17 @@ fn bad_flags_exit_with_2() {
         "--workers",
     );
     check(
+        &[
+            "controller",
+            "--watch-namespace",
+            "a",
+            "--publish-service",
+            "b/c",
+        ],
+        1,
+        "--publish-service b/c is outside of --watch-namespace a",
+    );
+    check(
         &["controller", "--publish-service", "x"],
         2,
         "namespace/name",
@@ -102,6 +113,11 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         serve(&["--access-log=/nonexistent/log"], &http, &admin),
         path,
         "cannot open the access log /nonexistent/log",
+    );
+    with(
+        serve(&["--proxy-protocol"], &http, &admin),
+        path,
+        "--proxy-protocol-from",
     );
     with(serve(&["--log=x=y=z"], &http, &admin), path, "--log");
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,17 +1,23 @@
 //! The body of an answer to a client, wherever it comes from, with the record of its request.
 
 use crate::error::ProxyError;
+use crate::h1::connection::Connection;
 use crate::h1::exchange::ResponseBody;
 use crate::record::Record;
-use bytes::Bytes;
+use crate::upgrade::Relay;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// An answer's body. Dropping it ends the record of the request.
 pub(crate) struct AnswerBody {
     source: Source,
-    record: Box<Record>,
+    /// Gone where the record lives on elsewhere.
+    record: Option<Box<Record>>,
 }
 
 /// Where the bytes come from.
@@ -35,7 +41,38 @@ impl AnswerBody {
         if let Source::Upstream(body) = &source {
             record.outcome.request_bytes = body.uploaded();
         }
-        Self { source, record }
+        Self {
+            source,
+            record: Some(record),
+        }
+    }
+
+    /// Nothing, of a request whose record lives on in a tunnel.
+    pub(crate) fn empty() -> Self {
+        Self {
+            source: Source::Own(Bytes::new()),
+            record: None,
+        }
+    }
+
+    /// What is left of the request when another protocol takes over its connections.
+    pub(crate) fn into_tunnel(self) -> Option<Tunnel> {
+        let Source::Upstream(mut body) = self.source else {
+            return None;
+        };
+        let (upstream, idle) = body.take_tunnel()?;
+        Some(Tunnel {
+            upstream,
+            idle,
+            record: self.record?,
+        })
+    }
+
+    /// Goes on with the request's body while the client takes nothing of the answer.
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Source::Upstream(body) = &mut self.source {
+            body.poll_upload_only(cx);
+        }
     }
 }
 
@@ -48,7 +85,10 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
-        let outcome = &mut this.record.outcome;
+        let Some(record) = &mut this.record else {
+            return Poll::Ready(None);
+        };
+        let outcome = &mut record.outcome;
         match &mut this.source {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => {
@@ -82,5 +122,37 @@ impl Body for AnswerBody {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Upstream(body) => body.size_hint(),
         }
+    }
+}
+
+/// A request that became a WebSocket. Dropping it ends the record of the request.
+pub(crate) struct Tunnel {
+    upstream: Connection,
+    idle: Duration,
+    record: Box<Record>,
+}
+
+impl Tunnel {
+    /// Relays between the client and the upstream to the end. `begun` was read from the client already.
+    pub(crate) async fn run(
+        self,
+        mut client: impl AsyncRead + AsyncWrite + Unpin,
+        begun: BytesMut,
+    ) {
+        let Self {
+            upstream,
+            idle,
+            mut record,
+        } = self;
+        let (mut upstream, answered) = upstream.into_parts();
+        let mut relay = Relay::new(begun, answered, idle);
+        let ended = poll_fn(|cx| relay.poll(cx, &mut client, &mut upstream)).await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "tunnel ended");
+        }
+        let (up, down) = relay.counts();
+        let outcome = &mut record.outcome;
+        (outcome.request_bytes, outcome.response_bytes) = (up, down);
+        outcome.complete = true;
     }
 }

@@ -1,25 +1,19 @@
 //! One client connection: who is at the other end, what it is doing, and how long it may take over it.
 //!
-//! Deadlines wrap the socket from `accept` on ([`ClientIo`]), so there is no code path without one: a client that has sent
-//! nothing, half a head, or rests between requests is cut by the socket itself. While a request is in progress its own
-//! deadlines rule (see `h1/exchange.rs`), and only a stalled write is watched here.
+//! Its socket with the deadlines is in `client_io`.
 
+use crate::client_certificate::TlsSession;
 use crate::forwarded_headers::{addr_text, is_trusted};
-use crate::h1::deadline::Deadline;
+use crate::h1;
+use crate::proxy_header::Ends;
 use ipnet::IpNet;
-use routing_table::ListenerId;
-use std::cell::{Cell, RefCell};
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use routing_table::{ClusterId, ListenerId};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-
-/// Answers up to this many bytes are written in one piece.
-const SMALL_WRITE: usize = 1024;
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +26,11 @@ pub struct ClientTimeouts {
     pub head: Duration,
     /// Between two requests. Default 75 s.
     pub idle: Duration,
+    /// For the client to send the next piece of a request's body. Default 30 s.
+    pub body_idle: Duration,
+    /// Bytes a second that a request's body must come to on average, after twice [`ClientTimeouts::body_idle`]; else a byte
+    /// now and then would keep it open for ever. At least 1. Default 128.
+    pub body_min_rate: u64,
     /// For the client to take something of what we write. Default 30 s.
     pub write_stall: Duration,
 }
@@ -43,6 +42,8 @@ impl Default for ClientTimeouts {
             first_byte: Duration::from_secs(15),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
+            body_idle: Duration::from_secs(30),
+            body_min_rate: 128,
             write_stall: Duration::from_secs(30),
         }
     }
@@ -52,11 +53,17 @@ impl Default for ClientTimeouts {
 #[derive(Debug)]
 pub(crate) struct ClientConnection {
     pub(crate) listener: ListenerId,
+    /// The client's address.
+    pub(crate) addr: SocketAddr,
+    /// The address it connected to, where that was asked for.
+    destination: Option<SocketAddr>,
     /// The client's address as fields and logs show it.
     pub(crate) addr_text: String,
     /// Whether its word about earlier hops counts.
     pub(crate) trusted: bool,
     pub(crate) scheme: &'static str,
+    /// What the TLS handshake came to; set before the first request.
+    pub(crate) tls: OnceCell<TlsSession>,
     /// The port it connected to.
     pub(crate) port: u16,
     /// Requests begun.
@@ -70,6 +77,16 @@ pub(crate) struct ClientConnection {
     /// Asked to end after what is in progress.
     draining: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// The endpoint's connection that was authenticated for this client.
+    pinned: RefCell<Option<Pinned>>,
+}
+
+/// A connection to an endpoint that no other client may use: what is authenticated by NTLM or Negotiate is the connection, not
+/// the request.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub(crate) cluster: ClusterId,
+    pub(crate) connection: h1::connection::Connection,
 }
 
 impl ClientConnection {
@@ -77,15 +94,19 @@ impl ClientConnection {
     pub(crate) fn new(
         listener: ListenerId,
         peer: SocketAddr,
+        destination: Option<SocketAddr>,
         port: u16,
         tls: bool,
         trusted: &[IpNet],
     ) -> Rc<Self> {
         Rc::new(Self {
             listener,
+            addr: peer,
+            destination,
             addr_text: addr_text(peer.ip()),
             trusted: is_trusted(peer.ip(), trusted),
             scheme: if tls { "https" } else { "http" },
+            tls: OnceCell::new(),
             port,
             requests: Cell::new(0),
             active: Cell::new(0),
@@ -93,7 +114,22 @@ impl ClientConnection {
             idle_since: Cell::new(Instant::now()),
             draining: Cell::new(false),
             waker: RefCell::new(None),
+            pinned: RefCell::new(None),
         })
+    }
+
+    /// Both ends of its connection. Where nobody asked for the address it connected to, that is the unspecified one.
+    pub(crate) fn ends(&self) -> Ends {
+        let unspecified = match self.addr {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        Ends {
+            source: self.addr,
+            destination: self
+                .destination
+                .unwrap_or(SocketAddr::new(unspecified, self.port)),
+        }
     }
 
     /// Counts a request; gives when its first byte came.
@@ -112,6 +148,43 @@ impl ClientConnection {
     /// Requests begun so far.
     pub(crate) fn requests(&self) -> u64 {
         self.requests.get()
+    }
+
+    /// Notes that the first byte of the next request is here.
+    pub(crate) fn begin_reading(&self) {
+        if self.active.get() == 0 && self.reading_since.get().is_none() {
+            self.reading_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// When the client must have sent something; `None` while a request is in progress, whose own deadlines rule.
+    pub(crate) fn read_until(&self, timeouts: &ClientTimeouts) -> Option<Instant> {
+        if self.active.get() > 0 {
+            return None;
+        }
+        Some(match (self.reading_since.get(), self.requests.get()) {
+            (Some(since), _) => since + timeouts.head,
+            (None, 0) => self.idle_since.get() + timeouts.first_byte,
+            (None, _) => self.idle_since.get() + timeouts.idle,
+        })
+    }
+
+    /// Whether part of a request has come.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading_since.get().is_some()
+    }
+
+    /// Keeps a connection for this client alone.
+    pub(crate) fn pin(&self, pinned: Pinned) {
+        self.pinned.replace(Some(pinned));
+    }
+
+    /// The connection to this cluster that is kept for this client, if it still can be used.
+    pub(crate) fn take_pinned(&self, cluster: &ClusterId) -> Option<h1::connection::Connection> {
+        let mut place = self.pinned.borrow_mut();
+        place.as_ref().filter(|pinned| pinned.cluster == *cluster)?;
+        let mut connection = place.take()?.connection;
+        connection.is_usable().then_some(connection)
     }
 
     /// Asks it to end after what is in progress, and wakes it up.
@@ -134,139 +207,5 @@ impl ClientConnection {
             }
         }
         self.draining.get()
-    }
-}
-
-/// A client's socket with its deadlines.
-pub(crate) struct ClientIo<S> {
-    io: S,
-    client: Rc<ClientConnection>,
-    timeouts: ClientTimeouts,
-    /// Frames of HTTP/2 come between requests too, so there a byte does not begin a head.
-    http2: bool,
-    read: Deadline,
-    write: Deadline,
-}
-
-impl<S> ClientIo<S> {
-    pub(crate) fn new(
-        io: S,
-        client: Rc<ClientConnection>,
-        timeouts: ClientTimeouts,
-        http2: bool,
-    ) -> Self {
-        Self {
-            io,
-            client,
-            timeouts,
-            http2,
-            read: Deadline::default(),
-            write: Deadline::default(),
-        }
-    }
-
-    /// When the client must have sent something; `None` while a request is in progress.
-    fn read_until(&self) -> Option<Instant> {
-        let client = &self.client;
-        if client.active.get() > 0 {
-            return None;
-        }
-        Some(match (client.reading_since.get(), client.requests.get()) {
-            (Some(since), _) => since + self.timeouts.head,
-            (None, 0) => client.idle_since.get() + self.timeouts.first_byte,
-            (None, _) => client.idle_since.get() + self.timeouts.idle,
-        })
-    }
-
-    fn watch_write<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.write.clear();
-            return written;
-        }
-        if !self.write.is_set() {
-            self.write.set(Instant::now() + self.timeouts.write_stall);
-        }
-        match self.write.poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        if let Poll::Ready(result) = Pin::new(&mut this.io).poll_read(cx, buffer) {
-            let begins = !this.http2
-                && this.client.active.get() == 0
-                && this.client.reading_since.get().is_none();
-            if begins && buffer.filled().len() > before {
-                this.client.reading_since.set(Some(Instant::now()));
-            }
-            return Poll::Ready(result);
-        }
-        let Some(until) = this.read_until() else {
-            return Poll::Pending;
-        };
-        this.read.set(until);
-        match this.read.poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.watch_write(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let written = if total <= SMALL_WRITE {
-            // Copying a small answer costs less than the kernel takes to look at a list of pieces.
-            let mut whole = [0; SMALL_WRITE];
-            let mut end = 0;
-            for piece in pieces {
-                whole[end..end + piece.len()].copy_from_slice(piece);
-                end += piece.len();
-            }
-            Pin::new(&mut self.io).poll_write(cx, &whole[..end])
-        } else {
-            Pin::new(&mut self.io).poll_write_vectored(cx, pieces)
-        };
-        self.watch_write(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch_write(cx, flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch_write(cx, shut)
     }
 }

@@ -1,39 +1,39 @@
 //! Accepts connections and speaks HTTP on them.
 
-use crate::client::{ClientConnection, ClientIo};
+use crate::client::ClientConnection;
+use crate::client_io::{ClientIo, ClientStream};
+use crate::h1::{self, request::MAX_HEAD};
+use crate::handshake;
+use crate::listener::OpenListener;
 use crate::proxy::proxy;
+use crate::proxy_protocol;
+use crate::publish::Snapshot;
+use crate::request_body::ClientBody;
 use crate::worker::Worker;
+use bytes::BytesMut;
 use futures_util::FutureExt;
-use hyper::server::conn::{http1, http2};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use routing_table::ListenerId;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
-
-/// Largest request head in bytes, and most header lines; beyond either is 431.
-const MAX_HEAD: usize = 32 * 1024;
-const MAX_FIELDS: usize = 100;
 
 /// Accepts until `stopped` resolves, then takes what the kernel has already accepted for us and ends.
 pub(crate) async fn accept_loop(
     worker: Rc<Worker>,
-    id: ListenerId,
-    port: u16,
+    open: OpenListener,
     listener: TcpListener,
-    config: Option<Arc<rustls::ServerConfig>>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let acceptor = config.map(TlsAcceptor::from);
     let mut backoff = Backoff::default();
     loop {
         let accepted = tokio::select! {
@@ -43,14 +43,14 @@ pub(crate) async fn accept_loop(
         match accepted {
             Ok((stream, peer)) => {
                 backoff = Backoff::default();
-                start(&worker, &id, port, acceptor.as_ref(), stream, peer);
+                start(&worker, &open, stream, peer);
             }
             Err(error) => backoff.wait(&error).await,
         }
     }
     // Closing a socket resets what waits in its queue.
     while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        start(&worker, &id, port, acceptor.as_ref(), stream, peer);
+        start(&worker, &open, stream, peer);
     }
 }
 
@@ -74,14 +74,7 @@ impl Backoff {
     }
 }
 
-fn start(
-    worker: &Rc<Worker>,
-    id: &ListenerId,
-    port: u16,
-    acceptor: Option<&TlsAcceptor>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
+fn start(worker: &Rc<Worker>, open: &OpenListener, mut stream: TcpStream, peer: SocketAddr) {
     worker.stats.accepted.add(1);
     if worker.stats.open.get() >= worker.settings.connections_per_worker() {
         worker.stats.shed.add(1);
@@ -89,94 +82,79 @@ fn start(
     }
     let _ = stream.set_nodelay(true);
     let trusted = &worker.settings.trusted_proxies;
-    let client = ClientConnection::new(id.clone(), peer, port, acceptor.is_some(), trusted);
+    // Only a PROXY header of our own will name it; a connection without one saves the system call.
+    let destination = worker
+        .reader
+        .read(Snapshot::sends_proxy_headers)
+        .then(|| stream.local_addr().ok())
+        .flatten();
+    let (id, port) = (open.id.clone(), open.addr.port());
+    let tls = open.tls;
+    let client = ClientConnection::new(id, peer, destination, port, tls, trusted);
     let entered = worker.enter(&client);
     let worker = Rc::clone(worker);
-    let acceptor = acceptor.cloned();
+    let proxied = open.proxy_header.then(|| Box::new(open.clone()));
     tokio::task::spawn_local(async move {
-        let _entered = entered;
-        match acceptor {
-            None => http1(&worker, &client, stream).await,
-            Some(acceptor) => tls(&worker, &client, &acceptor, stream).await,
+        let (client, _entered) = match proxied {
+            None => (client, entered),
+            Some(open) => {
+                let named =
+                    proxy_protocol::named(&worker, &open, peer, &mut stream, (client, entered));
+                match Box::pin(named).await {
+                    Some(named) => named,
+                    None => return,
+                }
+            }
+        };
+        if !tls {
+            let io = client_io(&worker, &client, ClientStream::Plain(stream));
+            return http1(&worker, &client, io).await;
+        }
+        // A box, so that connections do not hold the space of a handshake.
+        let handshake = Box::pin(handshake::accept(&worker, &client, stream));
+        let Some(stream) = handshake.await else {
+            return;
+        };
+        let http2_chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let io = client_io(&worker, &client, ClientStream::Tls(Box::new(stream)));
+        if http2_chosen {
+            Box::pin(http2(&worker, &client, io.into_http2(BytesMut::new()))).await;
+        } else {
+            http1(&worker, &client, io).await;
         }
     });
 }
 
-async fn tls(
-    worker: &Rc<Worker>,
-    client: &Rc<ClientConnection>,
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-) {
-    let handshake = async {
-        let _permit = worker.handshakes.acquire().await;
-        acceptor.accept(stream).await
-    };
-    match tokio::time::timeout(worker.settings.client_timeouts.handshake, handshake).await {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            http2(worker, client, stream).await
-        }
-        Ok(Ok(stream)) => http1(worker, client, stream).await,
-        failed => {
-            worker.stats.handshakes_failed.add(1);
-            let error = failed.map(|failed| failed.err());
-            tracing::debug!(client = client.addr_text, ?error, "TLS handshake failed");
-        }
+fn client_io(worker: &Worker, client: &Rc<ClientConnection>, stream: ClientStream) -> ClientIo {
+    ClientIo::new(stream, Rc::clone(client), worker.settings.client_timeouts)
+}
+
+async fn http1(worker: &Rc<Worker>, client: &Rc<ClientConnection>, io: ClientIo) {
+    // HTTP/2 without TLS begins by prior knowledge, and only where there is no TLS to say so (RFC 9113 section 3.3).
+    let may_be_http2 = client.scheme == "http";
+    if let Some((io, begun)) = h1::server::serve(worker, client, io, may_be_http2).await {
+        // A box, because every connection would hold the space of this otherwise.
+        Box::pin(http2(worker, client, io.into_http2(begun))).await;
     }
 }
 
-async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
-    worker: &Rc<Worker>,
-    client: &Rc<ClientConnection>,
-    stream: S,
-) {
-    let io = TokioIo::new(ClientIo::new(
-        stream,
-        Rc::clone(client),
-        worker.settings.client_timeouts,
-        false,
-    ));
-    let service = service_fn(|request| proxy(Rc::clone(worker), Rc::clone(client), request));
-    let mut builder = http1::Builder::new();
-    // Deadlines are those of ClientIo.
-    builder
-        .header_read_timeout(None)
-        .max_headers(MAX_FIELDS)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(MAX_HEAD * 2)
-        .writev(true);
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut told = false;
-    let ended = poll_fn(|cx| {
-        if !told && client.is_draining(cx) {
-            told = true;
-            connection.as_mut().graceful_shutdown();
+async fn http2(worker: &Rc<Worker>, client: &Rc<ClientConnection>, io: ClientIo) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let (worker, client) = (Rc::clone(worker), Rc::clone(client));
+        async move {
+            let (parts, body) = request.into_parts();
+            Ok::<_, Infallible>(proxy(worker, client, parts, ClientBody::Http2(body)).await)
         }
-        connection.as_mut().poll(cx)
     });
-    ended_with(worker, client, ended.await);
-}
-
-async fn http2<S: AsyncRead + AsyncWrite + Unpin>(
-    worker: &Rc<Worker>,
-    client: &Rc<ClientConnection>,
-    stream: S,
-) {
-    let io = TokioIo::new(ClientIo::new(
-        stream,
-        Rc::clone(client),
-        worker.settings.client_timeouts,
-        true,
-    ));
-    let service = service_fn(|request| proxy(Rc::clone(worker), Rc::clone(client), request));
     let mut builder = http2::Builder::new(OnThisThread);
     builder
         .max_concurrent_streams(100)
         .max_header_list_size(MAX_HEAD as u32)
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(64 * 1024);
-    let mut connection = pin!(builder.serve_connection(io, service));
+        .max_send_buf_size(64 * 1024)
+        .enable_connect_protocol();
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut told = false;
     let ended = poll_fn(|cx| {
         if !told && client.is_draining(cx) {

@@ -1,23 +1,48 @@
 //! Everything that can go wrong with a request, and the one table that says what the client is told.
 
 use crate::h1::head::HeadError;
+use crate::h1::request::RequestError;
 use http::StatusCode;
 
 /// Why a request was not answered by an upstream, or not to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProxyError {
+    /// What the client sent is no request.
+    #[error("unreadable request: {0}")]
+    Unreadable(RequestError),
+    /// The client began a request and did not finish its head.
+    #[error("request head timeout")]
+    HeadTimeout,
     /// No `Host`, several, or one that is no host (RFC 9112 section 3.2).
     #[error("bad host")]
     BadHost,
     /// A target that has no single reading.
     #[error("bad request target")]
     BadTarget,
+    /// A field that may stand once stands twice.
+    #[error("repeated field")]
+    BadField,
+    /// More fields than a head may have.
+    #[error("too many fields")]
+    TooManyFields,
+    /// A request for a WebSocket that is none (RFC 6455 section 4.2.1).
+    #[error("bad upgrade")]
+    BadUpgrade,
+    /// A version of WebSocket other than 13.
+    #[error("unsupported WebSocket version")]
+    UpgradeVersion,
     /// CONNECT, TRACE, TRACK.
     #[error("method not allowed")]
     Method,
     /// No route for this host and path.
     #[error("no route")]
     NoRoute,
+    /// The connection was made for another host, whose TLS is not good for this one (RFC 9110 section 15.5.20).
+    #[error("misdirected request")]
+    Misdirected,
+    /// The host demands a client certificate, and there is none or one that it does not accept.
+    #[error("client certificate refused")]
+    ClientCertificate,
     /// The cluster has no endpoint.
     #[error("no endpoint")]
     NoEndpoint,
@@ -60,10 +85,27 @@ impl ProxyError {
     /// What the client is told.
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::BadHost | Self::BadTarget | Self::ClientAborted => StatusCode::BAD_REQUEST,
+            Self::Unreadable(error) => match error {
+                RequestError::Malformed | RequestError::Framing => StatusCode::BAD_REQUEST,
+                RequestError::Coding => StatusCode::NOT_IMPLEMENTED,
+                RequestError::TargetTooLong => StatusCode::URI_TOO_LONG,
+                RequestError::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                RequestError::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                RequestError::Expectation => StatusCode::EXPECTATION_FAILED,
+                RequestError::Length => StatusCode::PAYLOAD_TOO_LARGE,
+            },
+            Self::BadHost
+            | Self::BadTarget
+            | Self::BadField
+            | Self::BadUpgrade
+            | Self::ClientCertificate
+            | Self::ClientAborted => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::ClientBodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::UpgradeVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTimeout | Self::ClientBodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
             Self::Loop => StatusCode::LOOP_DETECTED,
@@ -79,10 +121,18 @@ impl ProxyError {
     /// Why, in one word, for the access log and metrics.
     pub(crate) fn flag(self) -> &'static str {
         match self {
+            Self::Unreadable(_) => "unreadable",
+            Self::HeadTimeout => "head_timeout",
+            Self::BadField => "bad_field",
+            Self::BadUpgrade => "bad_upgrade",
+            Self::UpgradeVersion => "upgrade_version",
+            Self::TooManyFields => "too_many_fields",
             Self::BadHost => "bad_host",
             Self::BadTarget => "bad_target",
             Self::Method => "method",
             Self::NoRoute => "no_route",
+            Self::Misdirected => "misdirected",
+            Self::ClientCertificate => "client_certificate",
             Self::NoEndpoint => "no_endpoint",
             Self::Loop => "loop",
             Self::BodyTooLarge => "body_too_large",
@@ -103,12 +153,19 @@ impl ProxyError {
     pub(crate) fn closes_downstream(self) -> bool {
         matches!(
             self,
-            Self::BadHost
+            Self::Unreadable(_)
+                | Self::HeadTimeout
+                | Self::BadHost
                 | Self::BadTarget
+                | Self::BadField
+                | Self::TooManyFields
+                | Self::BadUpgrade
+                | Self::UpgradeVersion
                 | Self::Method
                 | Self::BodyTooLarge
                 | Self::ClientAborted
                 | Self::ClientBodyTimeout
+                | Self::ClientCertificate
         )
     }
 }

@@ -6,20 +6,31 @@
 
 use crate::error::ProxyError;
 use crate::h1::connection::Connection;
-use crate::h1::exchange::{Exchange, Failure, ResponseBody};
+use crate::h1::exchange::{Exchange, Failure, Home, ResponseBody};
 use crate::h1::head::ResponseHead;
+use crate::proxy_header;
 use crate::record::{Outcome, RequestInfo};
 use crate::request_body::RequestBody;
 use crate::request_head::RequestTarget;
 use crate::upstream::Upstream;
 use crate::worker::Worker;
-use http::Method;
-use routing_table::Route;
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Method, StatusCode, Version};
+use routing_table::{ProxyVersion, Route};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+
+/// What an attempt needs to know.
+struct Forwarding<'a> {
+    request: &'a RequestInfo,
+    target: &'a RequestTarget<'a>,
+    route: &'a Route,
+    upstream: &'a Upstream,
+    proxy_header: Option<ProxyVersion>,
+}
 
 /// Sends a request and waits for the head of its answer.
 pub(crate) async fn forward(
@@ -31,18 +42,28 @@ pub(crate) async fn forward(
     mut body: RequestBody,
 ) -> Result<(ResponseHead, ResponseBody), ProxyError> {
     let worker = &request.worker;
+    let found = outcome.target.as_ref();
+    let forwarding = Forwarding {
+        request,
+        target,
+        route,
+        upstream,
+        proxy_header: found.and_then(|found| found.proxy_header),
+    };
     let mut tried: Vec<SocketAddr> = Vec::new();
     // After a stale connection the others at rest are as old, so the next attempt makes a new one.
     let mut fresh = false;
     let mut attempts_left = route.retry.attempts;
     loop {
-        let addr = match (fresh, outcome.upstream) {
-            (true, Some(same)) => same,
+        let pinned = request.client.take_pinned(upstream.id()).filter(|_| !fresh);
+        let addr = match (&pinned, fresh, outcome.upstream) {
+            (Some(pinned), ..) => pinned.addr(),
+            (None, true, Some(same)) => same,
             _ => upstream.pick(&tried).ok_or(ProxyError::NoEndpoint)?.addr(),
         };
         outcome.attempts += 1;
         outcome.upstream = Some(addr);
-        let failure = match attempt(worker, request, target, route, addr, fresh, body).await {
+        let failure = match forwarding.attempt(addr, fresh, pinned, body).await {
             Ok((head, response_body, waited)) => {
                 outcome.upstream_duration = Some(waited);
                 return Ok((head, response_body));
@@ -77,43 +98,84 @@ fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-async fn attempt(
-    worker: &Rc<Worker>,
-    request: &RequestInfo,
-    target: &RequestTarget<'_>,
-    route: &Route,
-    addr: SocketAddr,
-    fresh: bool,
-    body: RequestBody,
-) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
-    let pooled = if fresh { None } else { worker.pool.take(addr) };
-    let connection = match pooled {
-        Some(connection) => {
-            worker.stats.upstream_reused.add(1);
-            connection
-        }
-        None => match connect(worker, route, addr).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                return Err(Failure {
-                    error,
-                    nothing_sent: true,
-                    stale: false,
-                    body,
-                });
+impl Forwarding<'_> {
+    async fn attempt(
+        &self,
+        addr: SocketAddr,
+        fresh: bool,
+        pinned: Option<Connection>,
+        body: RequestBody,
+    ) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
+        let (request, worker) = (self.request, &self.request.worker);
+        let is_pinned = pinned.is_some();
+        let kept = match pinned {
+            // With a PROXY header a connection speaks for one client, so it is neither shared nor kept.
+            None if fresh || self.proxy_header.is_some() => None,
+            None => worker.pool.take(addr),
+            pinned => pinned,
+        };
+        let mut connection = match kept {
+            Some(connection) => {
+                worker.stats.upstream_reused.add(1);
+                connection
             }
-        },
-    };
-    let mut head = worker.pool.head_buffer();
-    target.write(&mut head, request);
-    let exchange = Exchange::new(
-        connection,
-        head,
-        body,
-        request.parts.method.clone(),
-        route.timeouts,
-    );
-    exchange.response(&worker.pool).await
+            None => match connect(worker, self.route, addr).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    return Err(Failure {
+                        error,
+                        nothing_sent: true,
+                        stale: false,
+                        body,
+                    });
+                }
+            },
+        };
+        let mut head = worker.pool.head_buffer();
+        if let Some(version) = self.proxy_header {
+            connection.introduce();
+            proxy_header::write(&mut head, version, request.client.ends());
+        }
+        self.target.write(&mut head, request, self.route);
+        let exchange = Exchange::new(
+            connection,
+            head,
+            body,
+            self.target.method(request),
+            self.target.upgrade.is_some(),
+            self.route.timeouts,
+        );
+        exchange
+            .response(|head| self.home(head, is_pinned), &worker.pool)
+            .await
+    }
+
+    /// Where the connection goes afterwards: NTLM and Negotiate authenticate a connection, so from their first word on it
+    /// belongs to the client (RFC 4559 section 6). A connection of HTTP/2 is shared by many, so there it belongs to nobody.
+    fn home(&self, head: &ResponseHead, is_pinned: bool) -> Home {
+        let parts = &self.request.parts;
+        let asked = || names_connection_scheme(&parts.headers, header::AUTHORIZATION);
+        let challenged = || {
+            head.status == StatusCode::UNAUTHORIZED
+                && names_connection_scheme(&head.headers, header::WWW_AUTHENTICATE)
+        };
+        if !is_pinned && !asked() && !challenged() {
+            Home::Pool
+        } else if parts.version == Version::HTTP_2 {
+            Home::Nowhere
+        } else {
+            Home::Client(Rc::clone(&self.request.client), self.upstream.id().clone())
+        }
+    }
+}
+
+fn names_connection_scheme(headers: &HeaderMap, name: HeaderName) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        let scheme = value.as_bytes().split(|byte| *byte == b' ').next();
+        scheme.is_some_and(|scheme| {
+            scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+        })
+    })
 }
 
 async fn connect(

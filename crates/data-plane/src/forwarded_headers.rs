@@ -27,6 +27,14 @@ enum Fate {
 
 /// Decides by name alone. Names are lower case.
 fn fate(name: &str) -> Fate {
+    // A server that folds `_` into `-` would take such a name for another: for one of ours, or for one that frames.
+    if name.contains('_') && fate_of_plain(&name.replace('_', "-")) != Fate::Pass {
+        return Fate::Drop;
+    }
+    fate_of_plain(name)
+}
+
+fn fate_of_plain(name: &str) -> Fate {
     match name.as_bytes().first() {
         Some(b'c') => match name {
             "connection" | "content-length" | "cdn-loop" | "cookie" => Fate::Drop,
@@ -50,9 +58,19 @@ fn fate(name: &str) -> Fate {
             _ => Fate::Pass,
         },
         Some(b'f') if name == "forwarded" => Fate::Ours,
+        Some(b's') if is_certificate_field(name) => Fate::Ours,
+        // A server that folds `_` into `-` would take these for ours.
+        Some(b's') if name.contains('_') && is_certificate_field(&name.replace('_', "-")) => {
+            Fate::Drop
+        }
         Some(b'x') => fate_of_x(name),
         _ => Fate::Pass,
     }
+}
+
+/// What ingress-nginx tells of a client's certificate.
+fn is_certificate_field(name: &str) -> bool {
+    name.starts_with("ssl-client-")
 }
 
 fn fate_of_x(name: &str) -> Fate {
@@ -66,8 +84,6 @@ fn fate_of_x(name: &str) -> Fate {
         | "x-real-ip"
         | "x-request-id"
         | "x-original-forwarded-for" => Fate::Ours,
-        // A server that folds `_` into `-` would take these for ours.
-        _ if name.contains('_') && fate_of_x(&name.replace('_', "-")) == Fate::Ours => Fate::Drop,
         _ => Fate::Pass,
     }
 }
@@ -79,10 +95,14 @@ pub(crate) struct Client<'a> {
     pub(crate) addr: &'a str,
     /// Whether its own word about earlier hops counts.
     pub(crate) trusted: bool,
+    /// Whose word counts, among the hops that a trusted client names.
+    pub(crate) trusted_networks: &'a [IpNet],
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
     /// The port it connected to.
     pub(crate) port: u16,
+    /// Its certificate is told in `ssl-client-*` fields of ours, which replace even a trusted client's.
+    pub(crate) certificate_fields: bool,
 }
 
 /// Writes every field that goes upstream, as HTTP/1.1 lines. `host` is the authority as the client wrote it.
@@ -98,7 +118,11 @@ pub(crate) fn write_fields(
     for (name, value) in headers {
         let send = match fate(name.as_str()) {
             Fate::Pass => true,
-            Fate::Ours => client.trusted && !replaced(name),
+            Fate::Ours => {
+                client.trusted
+                    && !replaced(name)
+                    && !(client.certificate_fields && is_certificate_field(name.as_str()))
+            }
             Fate::Drop => false,
         };
         if send && (listed.is_empty() || !listed.contains(name)) {
@@ -118,7 +142,13 @@ pub(crate) fn write_fields(
     out.extend_from_slice(b"\r\n");
     let told = |name: &str| client.trusted && headers.contains_key(name);
     if !told("x-real-ip") {
-        line(out, b"x-real-ip", client.addr.as_bytes());
+        let named = client
+            .trusted
+            .then(|| last_untrusted(headers, client.trusted_networks));
+        match named.flatten() {
+            Some(addr) => line(out, b"x-real-ip", addr_text(addr).as_bytes()),
+            None => line(out, b"x-real-ip", client.addr.as_bytes()),
+        }
     }
     if !told("x-forwarded-proto") {
         line(out, b"x-forwarded-proto", client.scheme.as_bytes());
@@ -141,6 +171,33 @@ pub(crate) fn write_fields(
     }
     out.extend_from_slice(LOOP_ID);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The last hop of `X-Forwarded-For` that is not a trusted proxy itself: whoever stands before it could have written what it
+/// liked. `None` where there is none, or something that is no address stands behind it.
+fn last_untrusted(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+    let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    let hops = lines
+        .iter()
+        .rev()
+        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    for hop in hops {
+        let addr = hop_addr(std::str::from_utf8(hop).ok()?.trim())?;
+        if !is_trusted(addr, trusted) {
+            return Some(addr.to_canonical());
+        }
+    }
+    None
+}
+
+/// An address with or without a port.
+fn hop_addr(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok().or_else(|| {
+        hop.parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|addr| addr.ip())
+    })
 }
 
 /// Ours, and written by [`write_fields`] whoever the client is.

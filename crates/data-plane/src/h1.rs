@@ -1,16 +1,28 @@
-//! HTTP/1.1 towards upstreams, driven on the task of the request it serves.
+//! HTTP/1.1 on both sides, driven on the task of the request it serves.
 //!
-//! hyper's client needs a second task per connection and a channel between the two; this codec needs neither, which is
-//! worth about a tenth of a request's cost (`docs/decisions/002-own-upstream-codec.md`). It is also stricter: what an
-//! upstream sends is framed by exactly one rule or refused.
+//! A general client needs a second task per connection and a channel between the two; a general server hides the bytes a head
+//! was made of and keeps buffers for clients at rest (`docs/decisions/002-own-upstream-codec.md`,
+//! `docs/decisions/005-own-downstream-codec.md`). These codecs are also stricter: a message is framed by exactly one rule or
+//! refused.
 //!
-//! - [`head`]: reads a response head, decides how its body is framed (pure).
-//! - [`chunked`]: reads the chunked coding (pure).
-//! - [`connection`]: a socket with its buffer and its deadline.
-//! - [`exchange`]: one request and its response on a connection.
+//! - Pure, bytes in and values out: [`request`] reads a request head, [`head`] a response head, [`chunked`] the chunked
+//!   coding.
+//! - Towards clients: [`wire`] is a connection, [`server`] its loop.
+//! - Towards endpoints: [`connection`] is a connection, [`exchange`] one request and its response on it.
+//! - Both: [`outgoing`] are bytes on their way out, [`deadline`] is how long something may take.
 
 pub(crate) mod chunked;
 pub(crate) mod connection;
 pub(crate) mod deadline;
 pub(crate) mod exchange;
 pub(crate) mod head;
+mod outgoing;
+pub(crate) mod request;
+pub(crate) mod server;
+pub(crate) mod wire;
+
+/// Digits only: no sign, no list, no space inside.
+pub(crate) fn decimal(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}

@@ -7,22 +7,31 @@
 //! `forward` tries endpoints, `h1` speaks to them, `record` writes down what happened.
 
 mod access_log;
+mod admission;
 mod body;
+mod certificate_chain;
 mod client;
+mod client_certificate;
+mod client_io;
 mod connection;
+mod distinguished_name;
 mod error;
 mod forward;
 mod forwarded_headers;
 mod h1;
+mod handshake;
 mod listener;
 mod metrics;
 mod pool;
 mod proxy;
+mod proxy_header;
+mod proxy_protocol;
 mod publish;
 mod record;
 mod request_body;
 mod request_head;
 mod tls;
+mod upgrade;
 mod upstream;
 mod worker;
 
@@ -58,6 +67,9 @@ pub struct Settings {
     pub handshakes: usize,
     /// Networks of proxies in front of us whose `X-Forwarded-*` fields are believed. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Networks of proxies in front of us whose header of the PROXY protocol is believed, on listeners that ask for one.
+    /// Default: none.
+    pub proxy_header_from: Vec<IpNet>,
     /// Limits of upstream connections at rest.
     pub pool: PoolLimits,
 }
@@ -71,6 +83,7 @@ impl Default for Settings {
             requests_per_connection: 10_000,
             handshakes: 64,
             trusted_proxies: Vec::new(),
+            proxy_header_from: Vec::new(),
             pool: PoolLimits::default(),
         }
     }
@@ -132,8 +145,8 @@ impl DataPlane {
         let metrics = Arc::new(Metrics::new(settings.workers));
         registry.register(Box::new(Collected::new(Arc::clone(&metrics))?))?;
         let current = publish::Current::default();
-        let sockets =
-            listener::Sockets::new(settings.workers, tls::ServerTls::new(Arc::clone(&current))?);
+        let sockets = listener::Sockets::new(settings.workers);
+        let tls = tls::ServerTls::new(&settings)?;
         let (listeners, listeners_seen) = watch::channel(sockets.set());
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let mut threads = Vec::with_capacity(settings.workers);
@@ -161,7 +174,7 @@ impl DataPlane {
         }
         Ok((
             Self { phase, threads },
-            Publisher::new(current, sockets, listeners, metrics),
+            Publisher::new(current, sockets, tls, listeners, metrics),
         ))
     }
 

@@ -2,7 +2,6 @@
 //!
 //! The publisher opens them, so that "port in use" is an error of the update that asked for it; workers take their own.
 
-use crate::tls::{ServerTls, TlsError};
 use routing_table::{Listener, ListenerId, ListenerProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -28,8 +27,10 @@ pub(crate) type ListenerSet = Arc<Vec<OpenListener>>;
 #[derive(Debug, Clone)]
 pub(crate) struct OpenListener {
     pub(crate) id: ListenerId,
-    /// Its TLS settings; `None` where it speaks plain HTTP.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether it speaks TLS.
+    pub(crate) tls: bool,
+    /// Connections begin with a header of the PROXY protocol.
+    pub(crate) proxy_header: bool,
     /// As configured; port 0 here is some port in `sockets`.
     configured: SocketAddr,
     pub(crate) addr: SocketAddr,
@@ -53,21 +54,14 @@ impl WorkerSocket {
 pub(crate) struct Sockets {
     workers: usize,
     open: ListenerSet,
-    tls: ServerTls,
 }
 
 impl Sockets {
-    pub(crate) fn new(workers: usize, tls: ServerTls) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers,
             open: ListenerSet::default(),
-            tls,
         }
-    }
-
-    /// What all TLS listeners share.
-    pub(crate) fn tls(&self) -> &ServerTls {
-        &self.tls
     }
 
     /// What is open.
@@ -89,7 +83,10 @@ impl Sockets {
         for listener in listeners {
             let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
             let kept = self.open.iter().find(|o| {
-                o.id == listener.id && o.configured == listener.addr && o.tls.is_some() == tls
+                o.id == listener.id
+                    && o.configured == listener.addr
+                    && o.tls == tls
+                    && o.proxy_header == listener.proxy_header
             });
             if let Some(kept) = kept {
                 open.push(kept.clone());
@@ -116,8 +113,6 @@ impl Sockets {
 
     fn open(&self, listener: &Listener, tls: bool) -> io::Result<OpenListener> {
         let (id, configured) = (listener.id.clone(), listener.addr);
-        let tls = tls.then(|| self.tls.server_config(id.clone())).transpose();
-        let tls = tls.map_err(|error: TlsError| io::Error::other(error))?;
         let (addr, sockets) = self.open_sockets(configured)?;
         let sockets = sockets
             .into_iter()
@@ -126,6 +121,7 @@ impl Sockets {
         Ok(OpenListener {
             id,
             tls,
+            proxy_header: listener.proxy_header,
             configured,
             addr,
             sockets: Arc::new(sockets),
@@ -133,8 +129,9 @@ impl Sockets {
     }
 
     fn open_sockets(&self, addr: SocketAddr) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-        if addr.port() != 0 {
+        if addr.port() != 0 && !self.open.iter().any(|open| open.addr == addr) {
             // With SO_REUSEPORT alone a second process of the same user would silently share the port with us.
+            // A listener of ours that changes its protocol shares it with what it was for a moment.
             open_socket(addr, false)?;
         }
         let first = open_socket(addr, true)?;

@@ -57,6 +57,89 @@ impl Count {
     }
 }
 
+/// Why a TLS handshake failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandshakeFailure {
+    /// It took too long.
+    Timeout,
+    /// The client went away, or said that it does not want any more.
+    Closed,
+    /// What came is not TLS, or breaks its rules.
+    Malformed,
+    /// No version in common.
+    Version,
+    /// No cipher, curve or signature in common.
+    NothingInCommon,
+    /// The client speaks none of our protocols (ALPN).
+    Protocol,
+    /// The client's certificate cannot be read, is too long a chain, or it has not the key.
+    ClientCertificate,
+    /// The client does not believe our certificate.
+    RefusedOurs,
+    /// Anything else.
+    Other,
+}
+
+impl HandshakeFailure {
+    /// In the order of their numbers.
+    const ALL: [Self; 9] = [
+        Self::Timeout,
+        Self::Closed,
+        Self::Malformed,
+        Self::Version,
+        Self::NothingInCommon,
+        Self::Protocol,
+        Self::ClientCertificate,
+        Self::RefusedOurs,
+        Self::Other,
+    ];
+
+    /// In one word, as label and for the log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Malformed => "malformed",
+            Self::Version => "version",
+            Self::NothingInCommon => "nothing_in_common",
+            Self::Protocol => "alpn",
+            Self::ClientCertificate => "client_certificate",
+            Self::RefusedOurs => "certificate_refused",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// How often handshakes failed, by reason.
+#[derive(Debug, Default)]
+pub(crate) struct HandshakeFailures([Count; HandshakeFailure::ALL.len()]);
+
+impl HandshakeFailures {
+    /// Counts one; only the worker that owns the slot may call it.
+    pub(crate) fn count(&self, reason: HandshakeFailure) {
+        self.0[reason as usize].add(1);
+    }
+}
+
+fn handshake_failures(workers: &[Arc<WorkerStats>]) -> MetricFamily {
+    let series = HandshakeFailure::ALL.iter().map(|reason| {
+        let slots = workers.iter();
+        let count = slots.map(|worker| worker.handshake_failures.0[*reason as usize].get());
+        let labels = vec![label("reason", reason.as_str())];
+        number(
+            MetricType::COUNTER,
+            labels,
+            count.fold(0, u64::wrapping_add),
+        )
+    });
+    family(
+        "tidegate_tls_handshakes_failed_total",
+        "TLS handshakes that failed or took too long, by reason.",
+        MetricType::COUNTER,
+        series.collect(),
+    )
+}
+
 macro_rules! worker_stats {
     ($($(#[doc = $doc:literal])* $field:ident: $kind:ident $name:literal,)*) => {
         /// What one worker counts apart from routes.
@@ -64,6 +147,8 @@ macro_rules! worker_stats {
         #[repr(align(128))]
         pub(crate) struct WorkerStats {
             $($(#[doc = $doc])* pub(crate) $field: Count,)*
+            /// TLS handshakes that came to nothing.
+            pub(crate) handshake_failures: HandshakeFailures,
         }
 
         fn worker_families(workers: &[Arc<WorkerStats>]) -> Vec<MetricFamily> {
@@ -81,8 +166,10 @@ worker_stats! {
     open: GAUGE "tidegate_connections_open",
     /// Client connections closed at once because the limit was reached.
     shed: COUNTER "tidegate_connections_shed_total",
-    /// TLS handshakes that failed or took too long.
-    handshakes_failed: COUNTER "tidegate_tls_handshakes_failed_total",
+    /// Connections closed because a header of the PROXY protocol was asked for and the peer may not send one.
+    proxy_untrusted: COUNTER "tidegate_proxy_protocol_untrusted_total",
+    /// Connections closed because there was no header of the PROXY protocol, not a good one, or none in time.
+    proxy_invalid: COUNTER "tidegate_proxy_protocol_invalid_total",
     /// Requests that no HTTP parser could read.
     unreadable: COUNTER "tidegate_unreadable_requests_total",
     /// Requests in progress now.
@@ -414,6 +501,7 @@ impl Collector for Collected {
             vec![generation],
         )];
         all.extend(worker_families(&self.metrics.workers));
+        all.push(handshake_failures(&self.metrics.workers));
         all.extend(self.metrics.route_families());
         all
     }

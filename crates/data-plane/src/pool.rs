@@ -65,7 +65,7 @@ impl Pool {
 
     /// Takes back a connection whose response has ended. `idle_seconds` is what the upstream said of its own limit.
     pub(crate) fn give(&self, mut connection: Connection, idle_seconds: Option<u64>) {
-        if connection.requests() >= self.limits.requests {
+        if connection.requests() >= self.limits.requests || connection.is_introduced() {
             return;
         }
         // A second less than the upstream's own limit, so that it is us who close.

@@ -1,7 +1,7 @@
 //! A request's whole life, on one screen.
 //!
 //! Read the target, find the route with one load of the table, apply its policy, forward, answer. Errors become answers
-//! here and nowhere else.
+//! here and nowhere else, but for heads that are no requests (`h1/server`).
 
 use crate::body::{AnswerBody, Source};
 use crate::client::ClientConnection;
@@ -9,25 +9,32 @@ use crate::error::ProxyError;
 use crate::forward::forward;
 use crate::forwarded_headers::is_loop;
 use crate::record::Record;
-use crate::request_body::RequestBody;
+use crate::request_body::{ClientBody, Pace, RequestBody};
 use crate::request_head::RequestTarget;
+use crate::upgrade::WEBSOCKET_VERSION;
 use crate::worker::Worker;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{Method, Response, StatusCode, Version, request};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use routing_table::Action;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Answers one request.
+/// The form of our own answers.
+pub(crate) const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Who answers, without a version.
+pub(crate) const SERVER: &str = "tidegate";
+
+/// Answers one request, whichever protocol it came by.
 pub(crate) async fn proxy(
     worker: Rc<Worker>,
     client: Rc<ClientConnection>,
-    request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
-    let (parts, body) = request.into_parts();
+    parts: request::Parts,
+    body: ClientBody,
+) -> Response<AnswerBody> {
     let mut record = Record::new(worker, client, parts);
     let answer = match answer(&mut record, body).await {
         Ok(answer) => answer,
@@ -36,7 +43,7 @@ pub(crate) async fn proxy(
             Answer::of(error)
         }
     };
-    Ok(respond(record, answer))
+    respond(record, answer)
 }
 
 /// What the client gets.
@@ -48,14 +55,20 @@ struct Answer {
     close: bool,
 }
 
-async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyError> {
+async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyError> {
     let Record { request, outcome } = record;
-    let target = RequestTarget::read(&request.parts)?;
-    let found = request
+    if request.parts.method == Method::OPTIONS && request.parts.uri.path() == "*" {
+        // RFC 9110 section 9.3.7: about the server as a whole, and that is us.
+        return Ok(Answer::own(StatusCode::OK));
+    }
+    let target = RequestTarget::read(&request.parts, !body.is_empty())?;
+    let (found, admitted) = request
         .worker
         .reader
-        .read(|table| table.find(&request.client.listener, &target.host, &target.path));
-    let found = outcome.target.insert(found.ok_or(ProxyError::NoRoute)?);
+        .read(|table| table.find(&request.client, &target.host, &target.path));
+    let found = found.ok_or(admitted.err().unwrap_or(ProxyError::NoRoute))?;
+    let found = outcome.target.insert(found);
+    admitted?;
     let found = Arc::clone(found);
     let route = &found.route;
     let upstream = match (&route.action, &found.upstream) {
@@ -71,7 +84,12 @@ async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyErro
     if is_loop(&request.parts.headers) {
         return Err(ProxyError::Loop);
     }
-    let body = RequestBody::new(body, route.limits.request_body);
+    let timeouts = &request.worker.settings.client_timeouts;
+    let pace = Pace {
+        idle: timeouts.body_idle,
+        min_rate: timeouts.body_min_rate,
+    };
+    let body = RequestBody::new(body, route.limits.request_body, Some(pace));
     if body.is_too_large() {
         return Err(ProxyError::BodyTooLarge);
     }
@@ -80,24 +98,21 @@ async fn answer(record: &mut Record, body: Incoming) -> Result<Answer, ProxyErro
         status: head.status,
         headers: head.headers,
         source: Source::Upstream(body),
-        close: false,
+        // What a client has sent in the belief that it speaks another protocol is no request.
+        close: target.upgrade.is_some(),
     })
 }
 
 impl Answer {
     /// An answer of our own: the status in words. Says nothing of the request or of what is behind us.
     fn own(status: StatusCode) -> Self {
-        let reason = status.canonical_reason().unwrap_or("Error");
+        let text = words(status);
         let mut headers = HeaderMap::new();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        let text = Bytes::from(format!("{} {reason}\n", status.as_u16()));
+        headers.insert(header::CONTENT_TYPE, PLAIN_TEXT);
         Self {
             status,
             headers,
-            source: Source::Own(text),
+            source: Source::Own(Bytes::from(text)),
             close: false,
         }
     }
@@ -112,8 +127,20 @@ impl Answer {
                 HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             );
         }
+        if error == ProxyError::UpgradeVersion {
+            // RFC 6455 section 4.4: and a 426 what it should have been.
+            answer
+                .headers
+                .insert(header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION);
+        }
         answer
     }
+}
+
+/// A status in words.
+pub(crate) fn words(status: StatusCode) -> String {
+    let reason = status.canonical_reason().unwrap_or("Error");
+    format!("{} {reason}\n", status.as_u16())
 }
 
 fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
@@ -123,13 +150,39 @@ fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
         || client.requests() >= worker.settings.requests_per_connection;
     let http1 = record.request.parts.version <= Version::HTTP_11;
     record.outcome.status = answer.status.as_u16();
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS && !http1 {
+        return connect(record, answer);
+    }
     let mut response = Response::new(AnswerBody::new(answer.source, record));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
+    if !http1 {
+        response
+            .headers_mut()
+            .insert(header::SERVER, HeaderValue::from_static(SERVER));
+    }
     if last && http1 {
         response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Opens a WebSocket on an HTTP/2 stream (RFC 8441 section 5): 200 instead of 101, and the stream is the tunnel.
+fn connect(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
+    record.outcome.status = StatusCode::OK.as_u16();
+    let stream = record.request.parts.extensions.remove::<OnUpgrade>();
+    let mut response = Response::new(AnswerBody::empty());
+    *response.headers_mut() = answer.headers;
+    response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+    let tunnel = AnswerBody::new(answer.source, record).into_tunnel();
+    if let (Some(stream), Some(tunnel)) = (stream, tunnel) {
+        tokio::task::spawn_local(async move {
+            if let Ok(stream) = stream.await {
+                tunnel.run(TokioIo::new(stream), BytesMut::new()).await;
+            }
+        });
     }
     response
 }

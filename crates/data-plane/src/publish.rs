@@ -5,13 +5,16 @@
 //!   no second lookup that could disagree with the first.
 //! - Tables that were replaced are dropped here, by the writer, never on a worker.
 
+use crate::admission::Connection;
+use crate::client::ClientConnection;
+use crate::error::ProxyError;
 use crate::listener::{BindError, ListenerSet, Sockets};
 use crate::metrics::{Metrics, RouteStats};
-use crate::tls::{self, ListenerCertificates};
+use crate::tls::{ListenerTls, ServerTls};
 use crate::upstream::Upstream;
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, ListenerId, ListenerProtocol, Route, RoutingTable, Update,
+    Action, EndpointSets, ListenerId, ListenerProtocol, ProxyVersion, Route, RoutingTable, Update,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -28,7 +31,8 @@ pub(crate) struct Snapshot {
     /// By [`routing_table::ClusterIndex`].
     upstreams: Vec<Arc<Upstream>>,
     /// By position of the listener; `None` where it has no TLS.
-    certificates: Vec<Option<Arc<ListenerCertificates>>>,
+    tls: Vec<Option<Arc<ListenerTls>>>,
+    sends_proxy_headers: bool,
 }
 
 /// What a request needs to know once its route is found.
@@ -37,6 +41,8 @@ pub(crate) struct RouteTarget {
     pub(crate) route: Arc<Route>,
     /// `None` where the route answers by itself.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What each connection to the upstream begins with.
+    pub(crate) proxy_header: Option<ProxyVersion>,
     pub(crate) stats: Arc<RouteStats>,
 }
 
@@ -49,20 +55,36 @@ impl Snapshot {
             .position(|listener| listener.id == *id)
     }
 
-    /// The route for a host and path in normal form.
+    /// The route for a host and path in normal form, and whether the client's connection may use it.
     pub(crate) fn find(
         &self,
-        listener: &ListenerId,
+        client: &ClientConnection,
         host: &str,
         path: &str,
-    ) -> Option<Arc<RouteTarget>> {
-        let index = self.table.find(self.listener(listener)?, host, path)?;
-        self.routes.get(index.get()).cloned()
+    ) -> (Option<Arc<RouteTarget>>, Result<(), ProxyError>) {
+        let Some(listener) = self.listener(&client.listener) else {
+            return (None, Ok(()));
+        };
+        let found = self.table.find(listener, host, path);
+        let found = found.and_then(|index| self.routes.get(index.get()));
+        let connection = Connection {
+            virtual_hosts: &self.table.listeners()[listener].virtual_hosts,
+            tls: self.tls[listener].as_deref(),
+            session: client.tls.get(),
+        };
+        let route = found.map(|found| &found.route);
+        let admitted = connection.admits(host, path, route);
+        (found.cloned(), admitted)
     }
 
-    /// The certificates of a listener.
-    pub(crate) fn certificates(&self, listener: &ListenerId) -> Option<&Arc<ListenerCertificates>> {
-        self.certificates.get(self.listener(listener)?)?.as_ref()
+    /// What a listener needs for a handshake; `None` where it has no TLS.
+    pub(crate) fn tls(&self, listener: &ListenerId) -> Option<&Arc<ListenerTls>> {
+        self.tls.get(self.listener(listener)?)?.as_ref()
+    }
+
+    /// Whether some cluster is told whose connection a request came on.
+    pub(crate) fn sends_proxy_headers(&self) -> bool {
+        self.sends_proxy_headers
     }
 
     /// Every address that some cluster can send to.
@@ -104,6 +126,7 @@ pub struct Publisher {
     current: Current,
     upstreams: HashMap<routing_table::ClusterId, Arc<Upstream>>,
     sockets: Sockets,
+    tls: ServerTls,
     listeners: watch::Sender<ListenerSet>,
     metrics: Arc<Metrics>,
     /// Replaced snapshots that some worker may still be reading.
@@ -123,6 +146,7 @@ impl Publisher {
     pub(crate) fn new(
         current: Current,
         sockets: Sockets,
+        tls: ServerTls,
         listeners: watch::Sender<ListenerSet>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -130,6 +154,7 @@ impl Publisher {
             current,
             upstreams: HashMap::new(),
             sockets,
+            tls,
             listeners,
             metrics,
             retired: Vec::new(),
@@ -188,39 +213,44 @@ impl Publisher {
             .routes()
             .iter()
             .map(|route| {
-                let upstream = match route.action {
-                    Action::Forward(cluster) => upstreams.get(cluster.get()).cloned(),
+                let cluster = match route.action {
+                    Action::Forward(cluster) => Some(cluster),
                     Action::Respond(_) => None,
                 };
+                let upstream = cluster.and_then(|index| upstreams.get(index.get()).cloned());
+                let cluster = cluster.and_then(|index| table.cluster(index));
                 let stats = self
                     .metrics
                     .route(&route.id, upstream.as_deref().map(Upstream::id));
                 Arc::new(RouteTarget {
                     route: Arc::clone(route),
                     upstream,
+                    proxy_header: cluster.and_then(|cluster| cluster.proxy_header),
                     stats,
                 })
             })
             .collect();
         let previous = self.current.load_full();
-        let certificates = table
+        let tls = table
             .listeners()
             .iter()
             .map(|listener| match &listener.protocol {
                 ListenerProtocol::Http => None,
-                ListenerProtocol::Https(settings) => Some(tls::certificates(
+                ListenerProtocol::Https(settings) => Some(self.tls.listener(
                     settings,
-                    previous.certificates(&listener.id),
-                    self.sockets.tls().fallback(),
+                    &listener.virtual_hosts,
+                    previous.tls(&listener.id),
                 )),
             })
             .collect();
         let bound = self.sockets.bind(table.listeners());
+        let mut clusters = table.clusters().as_slice().iter();
         let snapshot = Arc::new(Snapshot {
+            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some()),
             table,
             routes,
             upstreams,
-            certificates,
+            tls,
         });
         self.current.store(Arc::clone(&snapshot));
         self.listeners.send_replace(self.sockets.set());

@@ -1,15 +1,45 @@
-//! A request's body on its way upstream: counted, bounded, and kept just enough to be sent a second time.
+//! A request's body on its way upstream, whichever protocol it came by: counted, bounded in size and time, and kept just
+//! enough to be sent a second time.
 
+use crate::h1::deadline::Deadline;
+use crate::h1::head::ResponseHead;
+use crate::h1::wire::{BodyPiece, Wire};
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Body;
 use hyper::body::Incoming;
+use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a client may take over its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Longest wait for a piece.
+    pub(crate) idle: Duration,
+    /// Bytes a second on average, after twice that time.
+    pub(crate) min_rate: u64,
+}
+
+/// Where a request's body comes from.
+#[derive(Debug)]
+pub(crate) enum ClientBody {
+    /// An HTTP/1.1 connection; `length` is `None` for a chunked body.
+    Http1 {
+        wire: Rc<RefCell<Wire>>,
+        length: Option<u64>,
+    },
+    /// An HTTP/2 stream.
+    Http2(Incoming),
+}
 
 /// A request's body.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    incoming: Incoming,
+    source: ClientBody,
     /// The declared length, if there is one.
     length: Option<u64>,
     /// Largest allowed length.
@@ -21,6 +51,15 @@ pub(crate) struct RequestBody {
     /// Hand out `first` again before anything else.
     rewound: bool,
     ended: bool,
+    trailers: Option<Box<HeaderMap>>,
+    /// `None` where a client may rest in the middle of a body.
+    pace: Option<Pace>,
+    /// Nothing was there when it was asked for last.
+    waiting: bool,
+    failed: Option<BodyError>,
+    deadline: Deadline,
+    /// When the client was first waited for.
+    slow_since: Option<Instant>,
 }
 
 /// Why a body cannot be read on.
@@ -28,29 +67,68 @@ pub(crate) struct RequestBody {
 pub(crate) enum BodyError {
     /// The client went away or sent something malformed.
     Client,
+    /// The client is too slow.
+    Timeout,
     /// It is longer than the route allows.
     TooLarge,
 }
 
+impl ClientBody {
+    /// Whether there certainly is no body.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length() == Some(0)
+    }
+
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Http1 { length, .. } => *length,
+            Self::Http2(incoming) if incoming.is_end_stream() => Some(0),
+            Self::Http2(incoming) => incoming.size_hint().exact(),
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyPiece, BodyError>>> {
+        match self {
+            Self::Http1 { wire, .. } => {
+                let piece = ready!(wire.borrow_mut().poll_body(cx));
+                Poll::Ready(piece.map(|piece| piece.map_err(|_| BodyError::Client)))
+            }
+            Self::Http2(incoming) => {
+                let Some(frame) = ready!(Pin::new(incoming).poll_frame(cx)) else {
+                    return Poll::Ready(None);
+                };
+                let frame = frame.map_err(|_| BodyError::Client)?;
+                Poll::Ready(Some(match frame.into_data() {
+                    Ok(data) => Ok(BodyPiece::Data(data)),
+                    Err(frame) => match frame.into_trailers() {
+                        Ok(trailers) => Ok(BodyPiece::Trailers(Box::new(trailers))),
+                        Err(_) => Ok(BodyPiece::Data(Bytes::new())),
+                    },
+                }))
+            }
+        }
+    }
+}
+
 impl RequestBody {
-    /// A body with a declared length, and the most bytes the route allows.
-    pub(crate) fn new(incoming: Incoming, limit: Option<u64>) -> Self {
-        let ended = incoming.is_end_stream();
-        let length = if ended {
-            Some(0)
-        } else {
-            incoming.size_hint().exact()
-        };
-        let limit = limit.unwrap_or(u64::MAX);
+    /// A body with a declared length, the most bytes the route allows, and how long the client may take over it.
+    pub(crate) fn new(source: ClientBody, limit: Option<u64>, pace: Option<Pace>) -> Self {
+        let length = source.length();
         Self {
-            incoming,
+            source,
             length,
-            limit,
+            limit: limit.unwrap_or(u64::MAX),
             received: 0,
             first: None,
             pieces: 0,
             rewound: false,
-            ended,
+            ended: length == Some(0),
+            trailers: None,
+            pace,
+            waiting: false,
+            failed: None,
+            deadline: Deadline::default(),
+            slow_since: None,
         }
     }
 
@@ -74,6 +152,54 @@ impl RequestBody {
         self.received
     }
 
+    /// Whether nothing is left to be sent, trailers included.
+    pub(crate) fn has_nothing_left(&self) -> bool {
+        self.ended && !self.rewound && self.trailers.is_none()
+    }
+
+    /// Whether the client was waited for when a piece was asked for last.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.waiting
+    }
+
+    /// Why it cannot be read on.
+    pub(crate) fn failed(&self) -> Option<BodyError> {
+        self.failed
+    }
+
+    /// The trailer fields, once the body has ended.
+    pub(crate) fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
+        self.trailers.take()
+    }
+
+    /// Whether the client holds its body back until it gets `100 Continue`.
+    pub(crate) fn waits_for_continue(&self) -> bool {
+        match &self.source {
+            ClientBody::Http1 { wire, .. } => !self.ended && wire.borrow().waits_for_continue(),
+            ClientBody::Http2(_) => false,
+        }
+    }
+
+    /// Tells the client to send its body.
+    pub(crate) fn go_on(&self) {
+        if let ClientBody::Http1 { wire, .. } = &self.source {
+            wire.borrow_mut().go_on();
+        }
+    }
+
+    /// Passes an interim response on, where the client's protocol lets us.
+    pub(crate) fn send_interim(&self, head: &ResponseHead) {
+        if let ClientBody::Http1 { wire, .. } = &self.source {
+            wire.borrow_mut().send_interim(head);
+        }
+    }
+
+    /// Waits for as long as it takes from now on.
+    pub(crate) fn stop_watching_the_clock(&mut self) {
+        self.pace = None;
+        self.deadline.clear();
+    }
+
     /// Starts over, if everything that was handed out is still here.
     pub(crate) fn rewind(&mut self) -> bool {
         self.rewound = self.pieces > 0;
@@ -94,28 +220,53 @@ impl RequestBody {
             return Poll::Ready(None);
         }
         loop {
-            let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
-                self.ended = true;
-                return Poll::Ready(None);
+            let Poll::Ready(piece) = self.source.poll_piece(cx) else {
+                self.waiting = true;
+                return self.poll_too_slow(cx);
             };
-            let Ok(frame) = frame else {
-                return Poll::Ready(Some(Err(BodyError::Client)));
-            };
-            // Trailers of a request have no place in what we forward; they are read and dropped.
-            let Ok(piece) = frame.into_data() else {
-                continue;
-            };
-            if piece.is_empty() {
-                continue;
+            self.waiting = false;
+            self.deadline.clear();
+            match piece {
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => return self.fail(error),
+                Some(Ok(BodyPiece::Trailers(trailers))) => self.trailers = Some(trailers),
+                Some(Ok(BodyPiece::Data(piece))) if piece.is_empty() => {}
+                Some(Ok(BodyPiece::Data(piece))) => {
+                    self.received += piece.len() as u64;
+                    if self.received > self.limit {
+                        return self.fail(BodyError::TooLarge);
+                    }
+                    self.pieces += 1;
+                    self.first = (self.pieces == 1).then(|| piece.clone());
+                    if self.length == Some(self.received) {
+                        self.ended = true;
+                    }
+                    return Poll::Ready(Some(Ok(piece)));
+                }
             }
-            self.received += piece.len() as u64;
-            if self.received > self.limit {
-                return Poll::Ready(Some(Err(BodyError::TooLarge)));
-            }
-            self.pieces += 1;
-            self.first = (self.pieces == 1).then(|| piece.clone());
-            self.ended = self.incoming.is_end_stream();
-            return Poll::Ready(Some(Ok(piece)));
         }
+    }
+
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.failed = Some(error);
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// Nothing came: for how long will we wait?
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let Some(pace) = self.pace else {
+            return Poll::Pending;
+        };
+        if !self.deadline.is_set() {
+            let now = Instant::now();
+            let since = *self.slow_since.get_or_insert(now);
+            let average = 2 * pace.idle + Duration::from_secs(self.received / pace.min_rate.max(1));
+            self.deadline.set((now + pace.idle).min(since + average));
+        }
+        ready!(self.deadline.poll(cx));
+        self.fail(BodyError::Timeout)
     }
 }

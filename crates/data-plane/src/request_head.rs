@@ -1,10 +1,14 @@
 //! A request as it will go upstream: one normal form of host and path, decided once, used to route and to forward.
 
+use crate::client_certificate;
 use crate::error::ProxyError;
 use crate::forwarded_headers::{self, Client};
+use crate::h1::request::MAX_FIELDS;
 use crate::record::RequestInfo;
+use crate::upgrade::Upgrade;
 use http::header::{self, HeaderMap};
-use http::{Method, Uri, request};
+use http::{Method, Uri, Version, request};
+use routing_table::Route;
 use routing_table::matcher::host::normal_host;
 use routing_table::matcher::path::normal_path;
 use std::borrow::Cow;
@@ -19,31 +23,56 @@ pub(crate) struct RequestTarget<'a> {
     /// The path in normal form, for both.
     pub(crate) path: Cow<'a, str>,
     query: Option<&'a str>,
+    /// A WebSocket is asked for.
+    pub(crate) upgrade: Option<Upgrade>,
 }
 
 impl<'a> RequestTarget<'a> {
-    /// Reads the target of a request.
+    /// Reads the target of a request. `has_body`: there is a body, or may be one.
     ///
     /// # Errors
     /// Whatever has no single reading: see [`ProxyError::BadHost`], [`ProxyError::BadTarget`], [`ProxyError::Method`].
-    pub(crate) fn read(parts: &'a request::Parts) -> Result<Self, ProxyError> {
+    pub(crate) fn read(parts: &'a request::Parts, has_body: bool) -> Result<Self, ProxyError> {
         let method = &parts.method;
-        if *method == Method::CONNECT || *method == Method::TRACE || method.as_str() == "TRACK" {
+        let upgrade = Upgrade::asked(parts, has_body)?;
+        if (*method == Method::CONNECT && upgrade.is_none())
+            || *method == Method::TRACE
+            || method.as_str() == "TRACK"
+        {
             return Err(ProxyError::Method);
         }
-        let (authority, host) = authority(&parts.uri, &parts.headers)?;
+        check_fields(&parts.headers)?;
+        if parts
+            .uri
+            .scheme_str()
+            .is_some_and(|s| !matches!(s, "http" | "https"))
+        {
+            return Err(ProxyError::BadTarget);
+        }
+        let http1 = parts.version == Version::HTTP_11;
+        let (authority, host) = authority(&parts.uri, &parts.headers, http1)?;
         let path = normal_path(parts.uri.path()).map_err(|_| ProxyError::BadTarget)?;
         Ok(Self {
             authority,
             host,
             path,
-            query: parts.uri.query(),
+            query: parts.uri.query().map(checked_query).transpose()?,
+            upgrade,
         })
     }
 
+    /// The method of the request as the upstream sees it.
+    pub(crate) fn method(&self, request: &RequestInfo) -> Method {
+        match self.upgrade {
+            // RFC 8441 section 5: what is CONNECT on an HTTP/2 stream is GET on an HTTP/1.1 connection.
+            Some(_) => Method::GET,
+            None => request.parts.method.clone(),
+        }
+    }
+
     /// Writes request line and fields as HTTP/1.1, without framing and without the empty line.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, request: &RequestInfo) {
-        out.extend_from_slice(request.parts.method.as_str().as_bytes());
+    pub(crate) fn write(&self, out: &mut Vec<u8>, request: &RequestInfo, route: &Route) {
+        out.extend_from_slice(self.method(request).as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.path.as_bytes());
         if let Some(query) = self.query {
@@ -52,11 +81,14 @@ impl<'a> RequestTarget<'a> {
         }
         out.extend_from_slice(b" HTTP/1.1\r\n");
         let client = &request.client;
+        let certificate_fields = route.client_certificates.is_some();
         let client = Client {
             addr: &client.addr_text,
             trusted: client.trusted,
+            trusted_networks: &request.worker.settings.trusted_proxies,
             scheme: client.scheme,
             port: client.port,
+            certificate_fields,
         };
         forwarded_headers::write_fields(
             out,
@@ -65,6 +97,40 @@ impl<'a> RequestTarget<'a> {
             client,
             request.id.as_bytes(),
         );
+        let demand = route.client_certificates.as_ref();
+        client_certificate::write_fields(out, request.client.tls.get(), demand);
+        if let Some(upgrade) = self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+            if upgrade == Upgrade::Http2 {
+                // RFC 8441 section 5: the client sent none. It only has to be 16 bytes in base64, so that no cache answers.
+                out.extend_from_slice(b"sec-websocket-key: ");
+                out.extend_from_slice(&request.id.as_bytes()[..22]);
+                out.extend_from_slice(b"==\r\n");
+            }
+        }
+    }
+}
+
+/// Limits that hold for every protocol, and fields that two readers would take differently when they are repeated.
+fn check_fields(headers: &HeaderMap) -> Result<(), ProxyError> {
+    // `len` counts lines, and with them the crumbs of a cookie.
+    if headers.len() > MAX_FIELDS {
+        return Err(ProxyError::TooManyFields);
+    }
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    if authorization.next().is_some() && authorization.next().is_some() {
+        return Err(ProxyError::BadField);
+    }
+    Ok(())
+}
+
+/// Browsers send all of visible ASCII in a query but for `"`, `#`, `<` and `>`; nothing sends more than that bare.
+fn checked_query(query: &str) -> Result<&str, ProxyError> {
+    let fine = |byte: u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'#' | b'<' | b'>');
+    if query.bytes().all(fine) {
+        Ok(query)
+    } else {
+        Err(ProxyError::BadTarget)
     }
 }
 
@@ -73,6 +139,7 @@ impl<'a> RequestTarget<'a> {
 fn authority<'a>(
     uri: &'a Uri,
     headers: &'a HeaderMap,
+    http1: bool,
 ) -> Result<(&'a str, Cow<'a, str>), ProxyError> {
     let mut fields = headers.get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {
@@ -82,6 +149,10 @@ fn authority<'a>(
             .transpose()?,
     };
     let target = uri.authority().map(|authority| authority.as_str());
+    if http1 && target.is_some() && field.is_none() {
+        // RFC 9112 section 3.2: also where the target names the host.
+        return Err(ProxyError::BadHost);
+    }
     let normal = |authority: &'a str| normal_host(authority).map_err(|_| ProxyError::BadHost);
     match (target, field) {
         (None, None) => Err(ProxyError::BadHost),

@@ -8,15 +8,20 @@
 mod bodies;
 mod connections;
 mod errors;
+mod handshakes;
+mod proxy_protocol;
 mod raw;
 mod retries;
 mod swaps;
+mod tls;
+mod upgrade;
 
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
-    Action, Balancing, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
-    HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, RetryPolicy, Route,
-    RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol, VirtualHost, VirtualHosts,
+    Action, Balancing, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint,
+    EndpointSets, HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
+    ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
+    VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +43,8 @@ pub(crate) struct Rule {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    proxy_header: Option<ProxyVersion>,
+    pub(crate) client_certificates: Option<Arc<ClientCertificates>>,
 }
 
 /// Everything of a host goes to these endpoints.
@@ -50,6 +57,8 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         timeouts,
         limits,
         retry,
+        proxy_header: None,
+        client_certificates: None,
     }
 }
 
@@ -80,6 +89,11 @@ impl Rule {
         self
     }
 
+    pub(crate) fn proxy_header(mut self, version: ProxyVersion) -> Self {
+        self.proxy_header = Some(version);
+        self
+    }
+
     pub(crate) fn attempts(mut self, attempts: u32) -> Self {
         self.retry.attempts = attempts;
         self
@@ -88,6 +102,11 @@ impl Rule {
 
 /// A table of these rules on one listener at a port of its own.
 pub(crate) fn table(rules: &[Rule]) -> Update {
+    table_on("http", ListenerProtocol::Http, rules)
+}
+
+/// The same on a listener that speaks this.
+pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -> Update {
     let mut clusters = ClusterSet::default();
     let mut sets = EndpointSets::new();
     let mut hosts = Vec::new();
@@ -101,12 +120,12 @@ pub(crate) fn table(rules: &[Rule]) -> Update {
                 .map(Endpoint::ready)
                 .collect(),
         );
-        let protocol = UpstreamProtocol::Http1;
         let cluster = Cluster {
             id,
-            protocol,
+            protocol: UpstreamProtocol::Http1,
             discovery: Discovery::Static,
             balancing: Balancing::RoundRobin,
+            proxy_header: rule.proxy_header,
         };
         let route = Route {
             id: RouteId {
@@ -119,17 +138,20 @@ pub(crate) fn table(rules: &[Rule]) -> Update {
             timeouts: rule.timeouts,
             limits: rule.limits,
             retry: rule.retry,
+            client_certificates: None,
             action: Action::Forward(clusters.add(cluster)),
         };
         hosts.push(VirtualHost {
             host: HostMatch::Exact(rule.host.as_str().into()),
             routes: vec![route],
+            client_certificates: rule.client_certificates.clone(),
         });
     }
     let listener = Listener {
-        id: ListenerId::new("http"),
+        id: ListenerId::new(name),
         addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-        protocol: ListenerProtocol::Http,
+        protocol,
+        proxy_header: false,
         virtual_hosts: Arc::new(VirtualHosts::new(hosts, None)),
     };
     Update::Table(
@@ -150,9 +172,13 @@ pub(crate) fn serve(rules: &[Rule]) -> Proxy {
 }
 
 pub(crate) fn serve_with(rules: &[Rule], settings: Settings) -> Proxy {
+    serve_table(table(rules), settings)
+}
+
+pub(crate) fn serve_table(table: Update, settings: Settings) -> Proxy {
     let registry = prometheus::Registry::new();
     let (data_plane, mut publisher) = DataPlane::start(settings, None, &registry).unwrap();
-    publisher.apply(table(rules)).unwrap();
+    publisher.apply(table).unwrap();
     let addr = publisher.addresses()[0].1;
     Proxy {
         addr,

@@ -1,37 +1,51 @@
-//! TLS on listeners: which certificate answers which server name, hot-swapped with the table.
+//! TLS on listeners: what is ready for the next handshake, made when a table is published and swapped in with it.
+//!
+//! For each server name there is a certificate and perhaps a demand for client certificates. What the table before had
+//! already is taken over, so a swap costs only what changed, and sessions can be resumed across it.
 
-use crate::publish::Current;
-use arc_swap::Guard;
+use crate::Settings;
+use crate::client_certificate::{AskForCertificate, PreparedDemand};
 use routing_table::matcher::host::{normal_host, parent};
-use routing_table::{Certificate, ListenerId, TlsSettings};
+use routing_table::{Certificate, ClientCertificates, HostMatch, TlsSettings, VirtualHosts};
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// The certificates of one listener, ready to sign.
+/// Everything one listener needs for a handshake.
 #[derive(Debug)]
-pub(crate) struct ListenerCertificates {
-    exact: HashMap<Box<str>, Arc<Loaded>>,
-    wildcard: HashMap<Box<str>, Arc<Loaded>>,
-    default: Arc<CertifiedKey>,
-    default_source: Option<Arc<Certificate>>,
+pub(crate) struct ListenerTls {
+    exact: HashMap<Box<str>, Arc<Served>>,
+    wildcard: HashMap<Box<str>, Arc<Served>>,
+    default: Arc<Served>,
+    /// By address of the demand, which the value keeps alive.
+    demands: HashMap<usize, Demand>,
+    virtual_hosts: Arc<VirtualHosts>,
 }
 
 /// A certificate with what rustls made of it.
 #[derive(Debug)]
-struct Loaded {
-    source: Arc<Certificate>,
+pub(crate) struct Served {
+    /// `None`: made by ourselves.
+    source: Option<Arc<Certificate>>,
     key: Arc<CertifiedKey>,
+    /// For handshakes that ask for no client certificate.
+    config: Arc<ServerConfig>,
+    /// The names it is good for.
+    names: Vec<HostMatch>,
 }
 
-/// A self-signed certificate made at start, for clients that no other fits.
+/// A demand for client certificates, and the settings of a handshake that asks for one; only who we are is missing.
 #[derive(Debug)]
-pub(crate) struct FallbackCertificate(Arc<CertifiedKey>);
+struct Demand {
+    prepared: PreparedDemand,
+    config: ServerConfig,
+}
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -44,115 +58,25 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-impl FallbackCertificate {
-    /// Makes one. It names no host, so no client can take it for a real one.
-    pub(crate) fn generate() -> Result<Self, TlsError> {
-        let key = rcgen::KeyPair::generate()?;
-        let mut parameters = rcgen::CertificateParams::new(vec!["tidegate.invalid".to_owned()])?;
-        parameters
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "Tidegate default certificate");
-        let certificate = parameters.self_signed(&key)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let signer = default_provider().key_provider.load_private_key(key)?;
-        Ok(Self(Arc::new(CertifiedKey::new(
-            vec![certificate.der().clone()],
-            signer,
-        ))))
-    }
-}
-
-/// Loads the certificates of a listener; what `previous` has loaded already is taken over.
-pub(crate) fn certificates(
-    settings: &TlsSettings,
-    previous: Option<&Arc<ListenerCertificates>>,
-    fallback: &FallbackCertificate,
-) -> Arc<ListenerCertificates> {
-    let mut loaded: HashMap<*const Certificate, Arc<Loaded>> = HashMap::new();
-    if let Some(previous) = previous {
-        let before = previous.exact.values().chain(previous.wildcard.values());
-        loaded.extend(before.map(|one| (Arc::as_ptr(&one.source), Arc::clone(one))));
-    }
-    let mut exact = HashMap::new();
-    let mut wildcard = HashMap::new();
-    for (host, certificate) in settings.certificates.iter() {
-        let one = match loaded.get(&Arc::as_ptr(certificate)) {
-            Some(one) => Arc::clone(one),
-            None => match load(certificate) {
-                Ok(key) => {
-                    let one = Arc::new(Loaded {
-                        source: Arc::clone(certificate),
-                        key,
-                    });
-                    loaded.insert(Arc::as_ptr(certificate), Arc::clone(&one));
-                    one
-                }
-                Err(error) => {
-                    tracing::error!(source = %certificate.source, %error, "certificate cannot be used");
-                    continue;
-                }
-            },
-        };
-        match host {
-            routing_table::HostMatch::Exact(name) => drop(exact.insert(name, one)),
-            routing_table::HostMatch::Wildcard(suffix) => drop(wildcard.insert(suffix, one)),
-            routing_table::HostMatch::Any => {}
-        }
-    }
-    let default_source = settings.default_certificate.clone();
-    let default = match (&default_source, previous) {
-        (Some(source), Some(previous))
-            if previous
-                .default_source
-                .as_ref()
-                .is_some_and(|p| Arc::ptr_eq(p, source)) =>
-        {
-            Arc::clone(&previous.default)
-        }
-        (Some(source), _) => load(source).unwrap_or_else(|error| {
-            tracing::error!(source = %source.source, %error, "default certificate cannot be used");
-            Arc::clone(&fallback.0)
-        }),
-        (None, _) => Arc::clone(&fallback.0),
-    };
-    Arc::new(ListenerCertificates {
-        exact,
-        wildcard,
-        default,
-        default_source,
-    })
-}
-
-fn load(certificate: &Certificate) -> Result<Arc<CertifiedKey>, rustls::Error> {
-    let signer = default_provider()
-        .key_provider
-        .load_private_key(certificate.key.clone_key())?;
-    Ok(Arc::new(CertifiedKey::new(
-        certificate.chain.clone(),
-        signer,
-    )))
-}
-
-impl ListenerCertificates {
-    /// The certificate for a server name: exact, one wildcard label, the default.
-    fn find(&self, name: Option<&str>) -> Arc<CertifiedKey> {
-        let normal = name.and_then(|name| normal_host(name).ok());
-        let found = normal.as_deref().and_then(|name| {
-            self.exact
-                .get(name)
-                .or_else(|| self.wildcard.get(parent(name)?))
-        });
-        found.map_or_else(|| Arc::clone(&self.default), |one| Arc::clone(&one.key))
-    }
-}
-
 /// What the TLS listeners of a process share.
+#[derive(Debug)]
 pub(crate) struct ServerTls {
-    current: Current,
     provider: Arc<CryptoProvider>,
-    /// One for all listeners and workers, so that a client may resume wherever its next connection lands.
-    tickets: Arc<dyn ProducesTickets>,
-    fallback: FallbackCertificate,
+    versions: &'static [&'static rustls::SupportedProtocolVersion],
+    /// Without certificates. Its ticket keys are those of all listeners and workers, so that a client may resume wherever
+    /// its next connection lands.
+    base: ServerConfig,
+    /// Self-signed, made at start, for clients that no other fits.
+    fallback: Arc<Served>,
+}
+
+/// What a handshake is to be made with.
+pub(crate) struct Choice {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) served: Arc<Served>,
+    pub(crate) demand: Option<Arc<ClientCertificates>>,
+    /// In normal form.
+    pub(crate) server_name: Option<Box<str>>,
 }
 
 impl ServerTls {
@@ -160,70 +84,232 @@ impl ServerTls {
     ///
     /// # Errors
     /// When there is no randomness to make keys of.
-    pub(crate) fn new(current: Current) -> Result<Self, TlsError> {
-        let fallback = FallbackCertificate::generate()?;
+    pub(crate) fn new(_settings: &Settings) -> Result<Self, TlsError> {
+        let provider = Arc::new(default_provider());
+        let versions = rustls::DEFAULT_VERSIONS;
+        let mut base = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(NoCertificate));
+        base.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        base.ticketer = Ticketer::new()?;
+        base.send_tls13_tickets = 1;
+        // Tickets are all we need; the cache would be a lock and memory per client.
+        base.session_storage = Arc::new(NoServerSessionStorage {});
+        let fallback = Arc::new(Served::new(generate()?, None, &base));
         Ok(Self {
-            current,
-            provider: Arc::new(default_provider()),
-            tickets: Ticketer::new()?,
+            provider,
+            versions,
+            base,
             fallback,
         })
     }
 
-    /// The certificate for clients that no other fits.
-    pub(crate) fn fallback(&self) -> &FallbackCertificate {
-        &self.fallback
-    }
-
-    /// The TLS settings of a listener. Made once: certificates are looked up in the current table at each handshake.
-    pub(crate) fn server_config(
+    /// Makes ready what a listener needs; what `previous` has ready already is taken over.
+    pub(crate) fn listener(
         &self,
-        listener: ListenerId,
-    ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&self.provider));
-        let builder = builder
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth();
-        let resolver = Resolver {
-            current: Arc::clone(&self.current),
-            listener,
+        settings: &TlsSettings,
+        virtual_hosts: &Arc<VirtualHosts>,
+        previous: Option<&Arc<ListenerTls>>,
+    ) -> Arc<ListenerTls> {
+        let mut ready: HashMap<usize, Arc<Served>> = HashMap::new();
+        let before = previous.into_iter().flat_map(|previous| previous.served());
+        ready.extend(before.filter_map(|one| {
+            let source = one.source.as_ref()?;
+            Some((address(source), Arc::clone(one)))
+        }));
+        let mut serve = |certificate: &Arc<Certificate>| {
+            if let Some(one) = ready.get(&address(certificate)) {
+                return Some(Arc::clone(one));
+            }
+            match load(certificate) {
+                Ok(key) => {
+                    let one = Arc::new(Served::new(key, Some(certificate), &self.base));
+                    ready.insert(address(certificate), Arc::clone(&one));
+                    Some(one)
+                }
+                Err(error) => {
+                    tracing::error!(source = %certificate.source, %error, "certificate cannot be used");
+                    None
+                }
+            }
         };
-        let mut config = builder.with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = Arc::clone(&self.tickets);
-        config.send_tls13_tickets = 1;
-        // Tickets are all we need; the cache would be a lock and memory per client.
-        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        Ok(Arc::new(config))
+        let mut exact = HashMap::new();
+        let mut wildcard = HashMap::new();
+        for (host, certificate) in settings.certificates.iter() {
+            let Some(one) = serve(certificate) else {
+                continue;
+            };
+            match host {
+                HostMatch::Exact(name) => drop(exact.insert(name, one)),
+                HostMatch::Wildcard(suffix) => drop(wildcard.insert(suffix, one)),
+                HostMatch::Any => {}
+            }
+        }
+        let default = settings.default_certificate.as_ref().and_then(&mut serve);
+        let mut demands = HashMap::new();
+        for (host, demand) in virtual_hosts.demands() {
+            if demands.contains_key(&address(demand)) {
+                continue;
+            }
+            match self.demand(demand) {
+                Ok(ready) => drop(demands.insert(address(demand), ready)),
+                // Without it there is no handshake for the host, and its routes are closed.
+                Err(error) => {
+                    tracing::error!(%host, %error, "client certificates cannot be asked for")
+                }
+            }
+        }
+        Arc::new(ListenerTls {
+            exact,
+            wildcard,
+            default: default.unwrap_or_else(|| Arc::clone(&self.fallback)),
+            demands,
+            virtual_hosts: Arc::clone(virtual_hosts),
+        })
+    }
+
+    fn demand(&self, demand: &Arc<ClientCertificates>) -> Result<Demand, rustls::Error> {
+        let prepared = PreparedDemand::new(demand);
+        let ask = AskForCertificate::new(&prepared.trust, &self.provider);
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(self.versions)?
+            .with_client_cert_verifier(Arc::new(ask))
+            .with_cert_resolver(Arc::new(NoCertificate));
+        config.alpn_protocols.clone_from(&self.base.alpn_protocols);
+        // A resumed session would bring along a certificate that nobody proved to have the key of, so there are neither
+        // tickets (the default) nor a cache.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Demand { prepared, config })
     }
 }
 
-impl fmt::Debug for ServerTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").finish_non_exhaustive()
+impl ListenerTls {
+    /// What to make a handshake with, or none: then there must be no handshake.
+    pub(crate) fn choose(&self, server_name: Option<&str>) -> Option<Choice> {
+        // A name without a normal form is kept, so that it equals no host.
+        let server_name = server_name.map(|name| normal_host(name).unwrap_or_else(|_| name.into()));
+        let served = self.served_for(server_name.as_deref());
+        let demand = self
+            .virtual_hosts
+            .client_certificates(server_name.as_deref());
+        let config = match demand {
+            None => Arc::clone(&served.config),
+            Some(demand) => {
+                let mut config = self.demands.get(&address(demand))?.config.clone();
+                config.cert_resolver = Arc::new(Only(Arc::clone(&served.key)));
+                Arc::new(config)
+            }
+        };
+        Some(Choice {
+            config,
+            served: Arc::clone(served),
+            demand: demand.cloned(),
+            server_name: server_name.map(|name| name.as_ref().into()),
+        })
+    }
+
+    /// The certificate for a server name in normal form: exact, one wildcard label, the default.
+    pub(crate) fn served_for(&self, name: Option<&str>) -> &Arc<Served> {
+        let found = name.and_then(|name| {
+            self.exact
+                .get(name)
+                .or_else(|| self.wildcard.get(parent(name)?))
+        });
+        found.unwrap_or(&self.default)
+    }
+
+    /// A demand of this table, ready.
+    pub(crate) fn prepared(&self, demand: &Arc<ClientCertificates>) -> Option<&PreparedDemand> {
+        Some(&self.demands.get(&address(demand))?.prepared)
+    }
+
+    fn served(&self) -> impl Iterator<Item = &Arc<Served>> {
+        let named = self.exact.values().chain(self.wildcard.values());
+        named.chain([&self.default])
     }
 }
 
-struct Resolver {
-    current: Current,
-    listener: ListenerId,
-}
+impl Served {
+    fn new(key: CertifiedKey, source: Option<&Arc<Certificate>>, base: &ServerConfig) -> Self {
+        let key = Arc::new(key);
+        let mut config = base.clone();
+        config.cert_resolver = Arc::new(Only(Arc::clone(&key)));
+        Self {
+            source: source.cloned(),
+            names: key.cert.first().map(names).unwrap_or_default(),
+            key,
+            config: Arc::new(config),
+        }
+    }
 
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resolver")
-            .field("listener", &self.listener)
-            .finish_non_exhaustive()
+    /// Whether it is good for a host in normal form.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| name.matches(host))
     }
 }
 
-impl ResolvesServerCert for Resolver {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let snapshot: Guard<Arc<crate::publish::Snapshot>> = self.current.load();
-        Some(
-            snapshot
-                .certificates(&self.listener)?
-                .find(hello.server_name()),
-        )
+/// Where a value is, as a key that holds no claim to it.
+fn address<T>(value: &Arc<T>) -> usize {
+    Arc::as_ptr(value).addr()
+}
+
+fn load(certificate: &Certificate) -> Result<CertifiedKey, rustls::Error> {
+    let signer = default_provider()
+        .key_provider
+        .load_private_key(certificate.key.clone_key())?;
+    let mut key = CertifiedKey::new(certificate.chain.clone(), signer);
+    key.ocsp.clone_from(&certificate.ocsp);
+    Ok(key)
+}
+
+/// A certificate that names no host, so no client can take it for a real one.
+fn generate() -> Result<CertifiedKey, TlsError> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut parameters = rcgen::CertificateParams::new(vec!["tidegate.invalid".to_owned()])?;
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "Tidegate default certificate");
+    let certificate = parameters.self_signed(&key)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let signer = default_provider().key_provider.load_private_key(key)?;
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], signer))
+}
+
+/// The DNS names of a certificate.
+fn names(leaf: &CertificateDer<'_>) -> Vec<HostMatch> {
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = leaf.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => HostMatch::parse(name).ok(),
+        _ => None,
+    };
+    let names = names.value.general_names.iter().filter_map(name);
+    // An empty name is no name, and would stand for all.
+    names.filter(|name| *name != HostMatch::Any).collect()
+}
+
+/// One certificate, whatever the client says: which one was decided before.
+#[derive(Debug)]
+struct Only(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Only {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// Stands where a certificate will.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
     }
 }

@@ -22,6 +22,15 @@ use tokio::time::Instant;
 /// How often resting connections are looked at, the log is flushed and gauges are set.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
+/// Length of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
+const DATE_LENGTH: usize = 29;
+
+#[allow(clippy::disallowed_methods, reason = "a Date field is the time of day")]
+fn date_now() -> [u8; DATE_LENGTH] {
+    let text = httpdate::fmt_http_date(std::time::SystemTime::now());
+    text.as_bytes().try_into().unwrap_or([b' '; DATE_LENGTH])
+}
+
 /// What every request on this thread can reach.
 pub(crate) struct Worker {
     pub(crate) index: usize,
@@ -34,6 +43,8 @@ pub(crate) struct Worker {
     /// Handshakes in progress are bounded, so that a flood of them cannot starve requests.
     pub(crate) handshakes: Semaphore,
     unrouted: Arc<RouteStats>,
+    /// The time of day as HTTP writes it, a housekeeping interval old at most.
+    date: Cell<[u8; DATE_LENGTH]>,
     phase: Cell<Phase>,
     connections: RefCell<Slab<Rc<ClientConnection>>>,
 }
@@ -69,9 +80,15 @@ impl Worker {
             ids: RequestIds::new(setup.seed),
             handshakes: Semaphore::new(handshakes),
             unrouted: Arc::clone(setup.metrics.unrouted()),
+            date: Cell::new(date_now()),
             phase: Cell::new(Phase::Serving),
             connections: RefCell::default(),
         })
+    }
+
+    /// The time of day, for a `Date` field.
+    pub(crate) fn date(&self) -> [u8; DATE_LENGTH] {
+        self.date.get()
     }
 
     /// Where requests without a route are counted.
@@ -168,6 +185,7 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
                     }
                 }
                 _ = ticks.tick() => {
+                    worker.date.set(date_now());
                     sweeps = sweeps.wrapping_add(1);
                     if sweeps.is_multiple_of(4) {
                         worker.housekeeping();
@@ -246,14 +264,7 @@ fn start_accepting(worker: &Rc<Worker>, open: &OpenListener) -> io::Result<Accep
         .ok_or(io::ErrorKind::NotConnected)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let accept = connection::accept_loop(
-        Rc::clone(worker),
-        open.id.clone(),
-        open.addr.port(),
-        socket,
-        open.tls.clone(),
-        stopped,
-    );
+    let accept = connection::accept_loop(Rc::clone(worker), open.clone(), socket, stopped);
     let task = tokio::task::spawn_local(accept);
     Ok(AcceptLoop {
         stop: Some(stop),

@@ -15,6 +15,8 @@ pub struct Certificate {
     pub chain: Vec<CertificateDer<'static>>,
     /// The key of the leaf.
     pub key: PrivateKeyDer<'static>,
+    /// An OCSP response to send along, in DER (RFC 6961).
+    pub ocsp: Option<Vec<u8>>,
     /// End of validity of the leaf, seconds since 1970.
     pub not_after: i64,
 }
@@ -24,6 +26,7 @@ impl PartialEq for Certificate {
         self.chain == other.chain
             && self.key.secret_der() == other.key.secret_der()
             && self.source == other.source
+            && self.ocsp == other.ocsp
     }
 }
 

@@ -14,6 +14,18 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
+    /// Tell endpoints whose connection this is, in a header of the PROXY protocol. A connection then carries one client's
+    /// requests only.
+    pub proxy_header: Option<ProxyVersion>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// What is spoken to endpoints.

@@ -14,6 +14,7 @@
 //! Kubernetes, sockets or threads; the crates around it convert at their edges.
 
 pub mod certificate;
+pub mod client_certificate;
 pub mod cluster;
 pub mod endpoint;
 pub mod id;
@@ -26,7 +27,10 @@ pub mod update;
 pub mod virtual_host;
 
 pub use certificate::{Certificate, SniIndex};
-pub use cluster::{Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, UpstreamProtocol};
+pub use client_certificate::{CertificateDemand, ClientCertificates};
+pub use cluster::{
+    Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, ProxyVersion, UpstreamProtocol,
+};
 pub use endpoint::{Endpoint, Serving};
 pub use id::{ClusterId, ListenerId, RouteId};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};

@@ -15,6 +15,8 @@ pub struct Listener {
     pub addr: SocketAddr,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
+    /// Every connection must begin with a header of the PROXY protocol, from a peer that may send one.
+    pub proxy_header: bool,
     /// What it serves. Listeners that serve the same share one value.
     pub virtual_hosts: Arc<VirtualHosts>,
 }

@@ -1,9 +1,11 @@
 //! A route: what it matches, the policy that applies, and what is done.
 
+use crate::client_certificate::ClientCertificates;
 use crate::cluster::ClusterIndex;
 use crate::id::RouteId;
 use crate::matcher::PathMatch;
 use std::cmp::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One route of a virtual host.
@@ -19,6 +21,8 @@ pub struct Route {
     pub limits: Limits,
     /// When to try another endpoint.
     pub retry: RetryPolicy,
+    /// What clients must show before they get anything from it: that of its virtual host.
+    pub client_certificates: Option<Arc<ClientCertificates>>,
     /// What is done with the request.
     pub action: Action,
 }

@@ -1,5 +1,6 @@
 //! The one rendering of a table for people: golden files, `tidegate translate` and `/debug/routes`.
 
+use crate::cluster::ProxyVersion;
 use crate::endpoint::Serving;
 use crate::listener::{Listener, ListenerProtocol};
 use crate::route::{Action, RetryPolicy, Route, Timeouts};
@@ -18,12 +19,23 @@ pub fn render(table: &RoutingTable, endpoints: &EndpointSets) -> String {
 fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets) -> fmt::Result {
     let mut shown: Vec<&Listener> = Vec::new();
     for listener in table.listeners() {
+        let proxied = if listener.proxy_header {
+            " behind the PROXY protocol"
+        } else {
+            ""
+        };
         match &listener.protocol {
-            ListenerProtocol::Http => {
-                writeln!(out, "listener {} {} http", listener.id, listener.addr)?
-            }
+            ListenerProtocol::Http => writeln!(
+                out,
+                "listener {} {} http{proxied}",
+                listener.id, listener.addr
+            )?,
             ListenerProtocol::Https(tls) => {
-                writeln!(out, "listener {} {} https", listener.id, listener.addr)?;
+                writeln!(
+                    out,
+                    "listener {} {} https{proxied}",
+                    listener.id, listener.addr
+                )?;
                 for (host, certificate) in tls.certificates.iter() {
                     writeln!(out, "  certificate {host}: {}", certificate.source)?;
                 }
@@ -43,6 +55,22 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
             continue;
         }
         shown.push(listener);
+        for (host, demand) in listener.virtual_hosts.demands() {
+            let passed = if demand.pass_certificate {
+                ", passed upstream"
+            } else {
+                ""
+            };
+            writeln!(
+                out,
+                "  client certificates {host}: {} ({}, depth {}, {} authorities, {} revocation lists{passed})",
+                demand.demand,
+                demand.source,
+                demand.depth,
+                demand.authorities.len(),
+                demand.revoked.len()
+            )?;
+        }
         for (host, routes) in listener.virtual_hosts.iter() {
             writeln!(out, "  host {host}")?;
             for route in routes {
@@ -58,6 +86,11 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
     clusters.sort_by(|a, b| a.id.cmp(&b.id));
     for cluster in clusters {
         write!(out, "cluster {}:", cluster.id)?;
+        match cluster.proxy_header {
+            None => {}
+            Some(ProxyVersion::V1) => write!(out, " PROXY v1")?,
+            Some(ProxyVersion::V2) => write!(out, " PROXY v2")?,
+        }
         match endpoints.get(&cluster.id).map(Vec::as_slice) {
             None | Some([]) => write!(out, " no endpoints")?,
             Some(all) => {

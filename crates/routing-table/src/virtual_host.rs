@@ -8,6 +8,7 @@
 //!
 //! Look-ups cost one hash per distinct path length, however many hosts and paths there are.
 
+use crate::client_certificate::ClientCertificates;
 use crate::matcher::host::parent;
 use crate::matcher::{HostMatch, PathMatch};
 use crate::route::Route;
@@ -21,6 +22,8 @@ pub struct VirtualHost {
     pub host: HostMatch,
     /// Its routes. Order breaks ties between equal paths: put the older object first.
     pub routes: Vec<Route>,
+    /// What its clients must show. Every one of its routes takes it over.
+    pub client_certificates: Option<Arc<ClientCertificates>>,
 }
 
 /// All virtual hosts of a listener, indexed.
@@ -28,7 +31,7 @@ pub struct VirtualHost {
 pub struct VirtualHosts {
     /// Sorted by host; inside a host by precedence; the default route last.
     routes: Vec<Arc<Route>>,
-    hosts: Vec<(HostMatch, PathIndex)>,
+    hosts: Vec<Indexed>,
     exact: HashMap<Box<str>, usize>,
     wildcard: HashMap<Box<str>, usize>,
     any: Option<usize>,
@@ -41,30 +44,35 @@ impl PartialEq for VirtualHosts {
         self.routes == other.routes
             && self.default_route == other.default_route
             && self.hosts.len() == other.hosts.len()
-            && self
-                .hosts
-                .iter()
-                .zip(&other.hosts)
-                .all(|(a, b)| a.0 == b.0 && a.1.range == b.1.range)
+            && self.hosts.iter().zip(&other.hosts).all(|(a, b)| {
+                a.host == b.host
+                    && a.paths.range == b.paths.range
+                    && a.client_certificates == b.client_certificates
+            })
     }
 }
 
 impl Eq for VirtualHosts {}
 
 impl VirtualHosts {
-    /// Indexes virtual hosts. Several entries for one host are merged, in the order given. `default_route` answers what no
-    /// route matches.
+    /// Indexes virtual hosts. Several entries for one host are merged, in the order given; of their demands for client
+    /// certificates the first counts. `default_route` answers what no route matches.
     pub fn new(virtual_hosts: Vec<VirtualHost>, default_route: Option<Route>) -> Self {
-        let mut merged: std::collections::BTreeMap<HostMatch, Vec<Route>> = Default::default();
+        let mut merged: std::collections::BTreeMap<
+            HostMatch,
+            (Vec<Route>, Option<Arc<ClientCertificates>>),
+        > = Default::default();
         for virtual_host in virtual_hosts {
-            merged
-                .entry(virtual_host.host)
-                .or_default()
-                .extend(virtual_host.routes);
+            let (routes, demand) = merged.entry(virtual_host.host).or_default();
+            routes.extend(virtual_host.routes);
+            *demand = demand.take().or(virtual_host.client_certificates);
         }
         let mut this = Self::default();
-        for (host, mut routes) in merged {
+        for (host, (mut routes, client_certificates)) in merged {
             routes.sort_by(Route::precedence);
+            for route in &mut routes {
+                route.client_certificates.clone_from(&client_certificates);
+            }
             let first = this.routes.len();
             this.routes.extend(routes.into_iter().map(Arc::new));
             let position = this.hosts.len();
@@ -73,7 +81,11 @@ impl VirtualHosts {
                 HostMatch::Wildcard(suffix) => drop(this.wildcard.insert(suffix.clone(), position)),
                 HostMatch::Any => this.any = Some(position),
             }
-            this.hosts.push((host, PathIndex::new(&this.routes, first)));
+            this.hosts.push(Indexed {
+                host,
+                paths: PathIndex::new(&this.routes, first),
+                client_certificates,
+            });
         }
         if let Some(route) = default_route {
             this.default_route = Some(this.routes.len());
@@ -89,28 +101,56 @@ impl VirtualHosts {
 
     /// The position of the route for a host and path, both in normal form.
     pub fn find(&self, host: &str, path: &str) -> Option<usize> {
-        let position = self
-            .exact
+        self.host(host)
+            .or(self.any)
+            .and_then(|p| self.hosts[p].paths.find(&self.routes, path))
+            .or(self.default_route)
+    }
+
+    /// The position of the virtual host that names this host.
+    fn host(&self, host: &str) -> Option<usize> {
+        self.exact
             .get(host)
             .or_else(|| self.wildcard.get(parent(host)?))
             .copied()
-            .or(self.any);
-        position
-            .and_then(|p| self.hosts[p].1.find(&self.routes, path))
-            .or(self.default_route)
+    }
+
+    /// What clients that ask for this server name must show; without a name, or for one that no virtual host has, that is
+    /// for "any" to say.
+    pub fn client_certificates(
+        &self,
+        server_name: Option<&str>,
+    ) -> Option<&Arc<ClientCertificates>> {
+        let position = server_name.and_then(|name| self.host(name)).or(self.any)?;
+        self.hosts[position].client_certificates.as_ref()
+    }
+
+    /// Every host that demands client certificates, with its demand.
+    pub fn demands(&self) -> impl Iterator<Item = (&HostMatch, &Arc<ClientCertificates>)> {
+        self.hosts
+            .iter()
+            .filter_map(|host| Some((&host.host, host.client_certificates.as_ref()?)))
     }
 
     /// The hosts in order, each with its routes by precedence.
     pub fn iter(&self) -> impl Iterator<Item = (&HostMatch, &[Arc<Route>])> {
         self.hosts
             .iter()
-            .map(|(host, index)| (host, &self.routes[index.range.clone()]))
+            .map(|indexed| (&indexed.host, &self.routes[indexed.paths.range.clone()]))
     }
 
     /// What answers a request that no route matches.
     pub fn default_route(&self) -> Option<&Arc<Route>> {
         self.default_route.map(|position| &self.routes[position])
     }
+}
+
+/// One virtual host.
+#[derive(Debug, Clone)]
+struct Indexed {
+    host: HostMatch,
+    paths: PathIndex,
+    client_certificates: Option<Arc<ClientCertificates>>,
 }
 
 /// Positions of routes by path, each list in order of precedence.

@@ -26,6 +26,7 @@ fn route(name: usize, path: PathMatch) -> Route {
         timeouts: Default::default(),
         limits: Default::default(),
         retry: Default::default(),
+        client_certificates: None,
         action,
     }
 }
@@ -75,7 +76,7 @@ proptest! {
         let hosts: Vec<_> = rules
             .into_iter()
             .enumerate()
-            .map(|(n, (host, path))| VirtualHost { host, routes: vec![route(n, path)] })
+            .map(|(n, (host, path))| VirtualHost { host, routes: vec![route(n, path)], client_certificates: None })
             .collect();
         let index = VirtualHosts::new(hosts.clone(), None);
         for (host, path) in asked {
@@ -97,6 +98,7 @@ fn ten_thousand_hosts_agree_with_a_walk() {
             VirtualHost {
                 host: HostMatch::parse(&pattern).unwrap(),
                 routes: vec![route(n, PathMatch::prefix(&format!("/{}", n % 3)))],
+                client_certificates: None,
             }
         })
         .collect();
@@ -126,6 +128,7 @@ fn an_exact_host_hides_a_wildcard_and_both_hide_any() {
     let host = |(name, (host, path)): (usize, &(&str, &str))| VirtualHost {
         host: HostMatch::parse(host).unwrap(),
         routes: vec![route(name, PathMatch::prefix(path))],
+        client_certificates: None,
     };
     let index = VirtualHosts::new(rules.iter().enumerate().map(host).collect(), None);
     let finds = |host: &str, path: &str| index.find(host, path).is_some();

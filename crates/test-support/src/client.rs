@@ -54,6 +54,16 @@ impl Client {
             .map_err(|_| "connect timed out".to_owned())?
             .map_err(|error| format!("connect: {error}"))?;
         let _ = stream.set_nodelay(true);
+        Self::over(stream).await
+    }
+
+    /// Speaks on a stream that is connected already.
+    ///
+    /// # Errors
+    /// When the stream is closed.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, String> {
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
@@ -173,4 +183,26 @@ pub async fn over_http2(
         .unwrap();
     let response = sender.send_request(request).await.unwrap();
     response.into_body().collect().await.unwrap().to_bytes()
+}
+
+/// GETs `/` of these hosts, one after the other, on one HTTP/2 connection; gives their statuses.
+pub async fn statuses_over_http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    hosts: &[&str],
+) -> Vec<u16> {
+    let handshake =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let mut statuses = Vec::new();
+    for host in hosts {
+        let request = Request::builder()
+            .uri(format!("https://{host}/"))
+            .body(Full::new(Bytes::new()))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        statuses.push(response.status().as_u16());
+        response.into_body().collect().await.unwrap();
+    }
+    statuses
 }

@@ -14,10 +14,13 @@ pub mod load;
 pub mod process;
 pub mod raw;
 pub mod recorder;
+pub mod tls_client;
 
 pub use api_server::ApiServer;
 pub use backend::Backend;
+pub use certificate::{Authority, Issued};
 pub use client::{Answer, Client};
 pub use load::{Load, Outcome};
 pub use process::Tidegate;
 pub use recorder::{Act, Recorder};
+pub use tls_client::TlsClient;

@@ -164,9 +164,18 @@ pub(crate) struct ProxyArgs {
     /// Most client connections
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) max_connections: u64,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Network of proxies whose X-Forwarded-* fields are believed; may be repeated
     #[arg(long = "trusted-proxy", value_name = "CIDR")]
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Every connection to --http-addr and --https-addr begins with a header of the PROXY protocol, version 1 or 2
+    #[arg(long)]
+    pub(crate) proxy_protocol: bool,
+    /// Network of proxies whose PROXY header is believed, others are closed; may be repeated; default: those of
+    /// --trusted-proxy
+    #[arg(long = "proxy-protocol-from", value_name = "CIDR")]
+    pub(crate) proxy_protocol_from: Vec<IpNet>,
     /// Where access log lines go: "stdout", "off", or a file to append to
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     pub(crate) access_log: String,
@@ -187,6 +196,48 @@ pub(crate) struct ProxyArgs {
         env = "TIDEGATE_LOG"
     )]
     pub(crate) log: String,
+}
+
+/// What a client may take and send, and what is kept towards endpoints.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// Longest TLS handshake
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) client_handshake_timeout: Duration,
+    /// Most TLS handshakes in progress; more wait
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) max_handshakes: usize,
+    /// Longest wait for the first byte of a new connection
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub(crate) client_first_byte_timeout: Duration,
+    /// Longest wait for the rest of a request head
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) client_head_timeout: Duration,
+    /// Longest wait for the next piece of a request body
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) client_body_timeout: Duration,
+    /// Bytes a second that a request body must come to on average, after twice the body timeout
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) client_body_min_rate: u64,
+    /// Longest wait for a client to take the next piece of an answer
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) client_write_timeout: Duration,
+    /// How long a client may rest between two requests
+    #[arg(long, value_name = "DURATION", default_value = "75s", value_parser = duration)]
+    pub(crate) client_idle_timeout: Duration,
+    /// Most requests on one HTTP/1.1 connection of a client
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) client_max_requests: u64,
+    /// How long a connection to an endpoint may rest
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    pub(crate) upstream_idle_timeout: Duration,
+    /// Most connections at rest, for each endpoint and worker
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub(crate) upstream_max_idle: usize,
+    /// Most requests on one connection to an endpoint
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) upstream_max_requests: u32,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -262,8 +313,32 @@ impl RoutingArgs {
 impl ProxyArgs {
     /// Settings of the translation.
     pub(crate) fn translation(&self, local: bool) -> translate::Settings {
-        self.routing
-            .settings(self.http_addr.0, self.https_addr.0, local)
+        translate::Settings {
+            proxy_header: self.proxy_protocol,
+            ..self
+                .routing
+                .settings(self.http_addr.0, self.https_addr.0, local)
+        }
+    }
+
+    /// Networks whose PROXY header is believed.
+    fn proxy_header_from(&self) -> &[IpNet] {
+        match self.proxy_protocol_from.as_slice() {
+            [] => &self.trusted_proxies,
+            named => named,
+        }
+    }
+
+    /// What the definition of the flags cannot say.
+    ///
+    /// # Errors
+    /// When flags contradict each other.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.proxy_protocol || !self.proxy_header_from().is_empty(),
+            "--proxy-protocol needs --proxy-protocol-from (or --trusted-proxy): nobody's header would be believed"
+        );
+        Ok(())
     }
 
     /// Settings of the data plane.
@@ -272,8 +347,24 @@ impl ProxyArgs {
         data_plane::Settings {
             workers: self.workers.map_or(usual.workers, usize::from),
             connections: self.max_connections,
+            client_timeouts: data_plane::ClientTimeouts {
+                handshake: self.limits.client_handshake_timeout,
+                first_byte: self.limits.client_first_byte_timeout,
+                head: self.limits.client_head_timeout,
+                idle: self.limits.client_idle_timeout,
+                body_idle: self.limits.client_body_timeout,
+                body_min_rate: self.limits.client_body_min_rate,
+                write_stall: self.limits.client_write_timeout,
+            },
+            handshakes: self.limits.max_handshakes,
+            requests_per_connection: self.limits.client_max_requests,
+            pool: data_plane::PoolLimits {
+                idle: self.limits.upstream_idle_timeout,
+                idle_per_endpoint: self.limits.upstream_max_idle,
+                requests: self.limits.upstream_max_requests,
+            },
             trusted_proxies: self.trusted_proxies.clone(),
-            ..usual
+            proxy_header_from: self.proxy_header_from().to_vec(),
         }
     }
 }

@@ -12,6 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 /// Serves a cluster until a signal.
 pub(crate) fn run(args: ControllerArgs) -> anyhow::Result<()> {
+    if let (Some(service), Some(namespace)) = (&args.publish_service, &args.watch_namespace)
+        && service.namespace != *namespace
+    {
+        anyhow::bail!(
+            "--publish-service {service} is outside of --watch-namespace {namespace}, so it could not be read; \
+             use --publish-address"
+        );
+    }
     telemetry::init(&args.proxy.log, args.proxy.log_format)?;
     let plan = proxy::Plan {
         settings: args.proxy.translation(false),

@@ -53,6 +53,7 @@ pub(crate) async fn run<F>(
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
+    args.check()?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).context("cannot register metrics")?;
     let admin = Arc::new(Admin {

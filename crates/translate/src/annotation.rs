@@ -8,12 +8,13 @@ mod attempts;
 mod request_body;
 mod timeouts;
 pub mod unsupported;
+mod upstream_proxy_protocol;
 mod value;
 
 use crate::diagnostic::{Findings, printable};
 use crate::settings::Settings;
 use crate::snapshot::ObjectRef;
-use routing_table::{Limits, RetryPolicy, Timeouts};
+use routing_table::{Limits, ProxyVersion, RetryPolicy, Timeouts};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -30,6 +31,7 @@ pub(crate) struct Policy {
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
+    pub(crate) proxy_header: Option<ProxyVersion>,
     /// Why its routes must answer 503: something it asks for its protection cannot be given.
     pub(crate) closed: Option<&'static str>,
     /// It must not serve at all: it stands beside another Ingress that does.
@@ -61,6 +63,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     timeouts::FIRST_BYTE_TIMEOUT,
     timeouts::IDLE_TIMEOUT,
     request_body::MAX_REQUEST_BODY,
+    upstream_proxy_protocol::UPSTREAM_PROXY_PROTOCOL,
 ];
 
 /// Reads the annotations of an Ingress.
@@ -76,6 +79,7 @@ pub(crate) fn policy(
             request_body: settings.request_body,
         },
         retry: RetryPolicy::default(),
+        proxy_header: None,
         closed: None,
         withdrawn: false,
         regex: false,

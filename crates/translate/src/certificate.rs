@@ -145,6 +145,7 @@ fn read(key: &ObjectKey, secret: &Secret) -> Result<Certificate, String> {
         source: format!("Secret {key}").into(),
         chain,
         key: private,
+        ocsp: None,
         not_after,
     })
 }

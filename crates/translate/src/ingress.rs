@@ -158,7 +158,11 @@ pub(crate) fn routes(
     let virtual_hosts = table
         .hosts
         .into_iter()
-        .map(|(host, routes)| VirtualHost { host, routes })
+        .map(|(host, routes)| VirtualHost {
+            host,
+            routes,
+            client_certificates: None,
+        })
         .collect();
     Routes {
         virtual_hosts,
@@ -322,7 +326,17 @@ impl Table<'_> {
                 &owner.object.key.namespace,
                 service,
             ) {
-                Ok(cluster) => Action::Forward(self.clusters.add(cluster)),
+                Ok(mut cluster) => {
+                    cluster.proxy_header = owner.policy.proxy_header;
+                    let index = self.clusters.add(cluster);
+                    let used = self.clusters.get(index).and_then(|one| one.proxy_header);
+                    if used != owner.policy.proxy_header {
+                        let message = "an older Ingress of the same Service and port asks for another \
+                                       PROXY protocol towards it, which is used";
+                        findings.error(owner.object, field, "BackendConflict", message.to_owned());
+                    }
+                    Action::Forward(index)
+                }
                 Err(error) => {
                     findings.error(owner.object, field, error.reason, error.message);
                     unavailable(error.flag)
@@ -347,6 +361,7 @@ impl Table<'_> {
             timeouts,
             limits,
             retry,
+            client_certificates: None,
             action,
         }
     }

@@ -81,6 +81,7 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
         id: ListenerId::new(name),
         addr,
         protocol,
+        proxy_header: settings.proxy_header,
         virtual_hosts: Arc::clone(&virtual_hosts),
     };
     if let Some(addr) = settings.http {

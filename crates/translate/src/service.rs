@@ -95,6 +95,7 @@ pub(crate) fn cluster(
         protocol: UpstreamProtocol::Http1,
         discovery: Discovery::EndpointSlices,
         balancing: Balancing::RoundRobin,
+        proxy_header: None,
     })
 }
 

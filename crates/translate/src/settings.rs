@@ -13,6 +13,8 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     /// Where HTTPS is served. `None`: nowhere.
     pub https: Option<SocketAddr>,
+    /// Clients of both come through a proxy that sends a header of the PROXY protocol. Default false.
+    pub proxy_header: bool,
     /// `IngressClass.spec.controller` that is ours. Default `tidegate.dev/ingress-controller`.
     pub controller: String,
     /// Value of the deprecated `kubernetes.io/ingress.class` annotation that is ours, and the only class we serve when set
@@ -43,6 +45,7 @@ impl Default for Settings {
         Self {
             http: Some(SocketAddr::from(([0, 0, 0, 0], 8080))),
             https: Some(SocketAddr::from(([0, 0, 0, 0], 8443))),
+            proxy_header: false,
             controller: "tidegate.dev/ingress-controller".into(),
             class: "tidegate".into(),
             serve_classless: false,

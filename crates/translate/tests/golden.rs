@@ -43,6 +43,7 @@ fn settings(text: &str) -> Settings {
                 ("classless", "true") => settings.serve_classless = true,
                 ("local", "true") => settings.local_endpoints = true,
                 ("external-name", "true") => settings.external_name = true,
+                ("proxy-protocol", "true") => settings.proxy_header = true,
                 ("https", "off") => settings.https = None,
                 ("hosts", "shared") => settings.host_ownership = HostOwnership::Shared,
                 other => panic!("no such setting: {other:?}"),

@@ -166,7 +166,11 @@ fn b29() -> Row {
 
 fn b30() -> Row {
     row("B30", "clients that are slow with a body or an answer")
-        .flags_if_known(&["--client-body-min-rate=1024", "--client-write-timeout=2s"])
+        .flags_if_known(&[
+            "--client-body-min-rate=1024",
+            "--client-body-timeout=3s",
+            "--client-write-timeout=2s",
+        ])
         .scenario("a body byte by byte", |stand| {
             Box::pin(super::slow::dripping_body(stand))
         })

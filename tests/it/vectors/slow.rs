@@ -332,7 +332,7 @@ pub(crate) async fn early(stand: &Stand, reads_on: bool) -> Result<(), String> {
 }
 
 pub(crate) async fn dripping_body(stand: &Stand) -> Result<(), String> {
-    // The default is a limit of minutes, whatever form it takes.
+    // The rate counts after twice the longest wait for a piece, which is set to 3 s.
     limit("--client-body-min-rate", 10, 600)?;
     let mut plan = Plan::new(post(LENGTH, b"")).patience(LONGEST);
     for _ in 0..40 {

@@ -1,18 +1,28 @@
 //! Reads the chunked transfer coding (RFC 9112 section 7.1). Pure: it is fed a buffer and says what to do with its front.
 //!
 //! Stricter than the grammar asks a recipient to be: lines end in CRLF, a size is hexadecimal digits and nothing else
-//! before `;` or the line end. Extensions and trailer fields are read, bounded and dropped.
+//! before `;` or the line end. Extensions are read, bounded and dropped; trailer fields are kept, but for those that would
+//! change how a message is framed, routed or understood (RFC 9110 section 6.5.1).
 
 use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// Most bytes of one size line with its extension, and of all trailer lines together.
+/// Most bytes of one size line with its extension.
 const MAX_LINE: usize = 1024;
+/// Most bytes of the extensions of a whole body.
+const MAX_EXTENSIONS: usize = 1024;
+/// Most bytes of all trailer lines together, and most lines.
 const MAX_TRAILERS: usize = 8 * 1024;
+const MAX_TRAILER_LINES: usize = 32;
 
 /// Where in the coding the next byte stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Decoder {
     state: State,
+    /// Bytes of extensions read so far.
+    extensions: usize,
+    trailer_lines: usize,
+    trailers: Option<Box<HeaderMap>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +58,12 @@ pub(crate) struct ChunkError;
 impl Decoder {
     /// At the first size line.
     pub(crate) fn new() -> Self {
-        Self { state: State::Size }
+        Self {
+            state: State::Size,
+            extensions: 0,
+            trailer_lines: 0,
+            trailers: None,
+        }
     }
 
     /// Takes what it can off the front of `buffer`.
@@ -59,7 +74,11 @@ impl Decoder {
                     let Some(line) = take_line(buffer, MAX_LINE)? else {
                         return Ok(Decoded::NeedMore);
                     };
-                    let size = size_of(&line)?;
+                    let (size, extension) = size_of(&line)?;
+                    self.extensions += extension;
+                    if self.extensions > MAX_EXTENSIONS {
+                        return Err(ChunkError);
+                    }
                     self.state = if size == 0 {
                         State::Trailers(0)
                     } else {
@@ -98,7 +117,9 @@ impl Decoder {
                     self.state = if line.is_empty() {
                         State::Done
                     } else {
-                        State::Trailers(before + line.len() + 2)
+                        let length = line.len() + 2;
+                        self.trailer(line.freeze())?;
+                        State::Trailers(before + length)
                     };
                 }
                 State::Done => return Ok(Decoded::End),
@@ -110,6 +131,63 @@ impl Decoder {
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
+
+    /// The trailer fields, once the body has ended.
+    pub(crate) fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
+        self.trailers.take()
+    }
+
+    fn trailer(&mut self, line: Bytes) -> Result<(), ChunkError> {
+        self.trailer_lines += 1;
+        let colon = memchr::memchr(b':', &line).ok_or(ChunkError)?;
+        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| ChunkError)?;
+        let value = line.slice_ref(line[colon + 1..].trim_ascii());
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| ChunkError)?;
+        if self.trailer_lines > MAX_TRAILER_LINES {
+            return Err(ChunkError);
+        }
+        if may_be_trailer(&name) {
+            self.trailers.get_or_insert_default().append(name, value);
+        }
+        Ok(())
+    }
+}
+
+/// Fields about framing, routing, the connection, authentication, the request's meaning or the content's form are not taken
+/// from behind a body, where nobody looked when the decision was made (RFC 9110 section 6.5.1).
+pub(crate) fn may_be_trailer(name: &HeaderName) -> bool {
+    !matches!(
+        *name,
+        header::CONTENT_LENGTH
+            | header::TRANSFER_ENCODING
+            | header::TRAILER
+            | header::TE
+            | header::HOST
+            | header::CONNECTION
+            | header::UPGRADE
+            | header::EXPECT
+            | header::MAX_FORWARDS
+            | header::AUTHORIZATION
+            | header::PROXY_AUTHORIZATION
+            | header::PROXY_AUTHENTICATE
+            | header::WWW_AUTHENTICATE
+            | header::COOKIE
+            | header::SET_COOKIE
+            | header::CACHE_CONTROL
+            | header::CONTENT_ENCODING
+            | header::CONTENT_TYPE
+            | header::CONTENT_RANGE
+            | header::RANGE
+            | header::LOCATION
+            | header::DATE
+            | header::AGE
+            | header::VARY
+            | header::FORWARDED
+    ) && !name.as_str().starts_with("x-forwarded-")
+        && !matches!(
+            name.as_str(),
+            "keep-alive" | "proxy-connection" | "x-real-ip"
+        )
 }
 
 /// One line without its CRLF, when it is there.
@@ -133,14 +211,27 @@ fn take_line(buffer: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, Ch
     }
 }
 
-fn size_of(line: &[u8]) -> Result<u64, ChunkError> {
+/// The size, and how many bytes of extension stand behind it. Leading zeros do not count as digits, but there may not be
+/// more of them than any sender has a reason for.
+fn size_of(line: &[u8]) -> Result<(u64, usize), ChunkError> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let rest = line[digits..].trim_ascii_start();
-    if digits == 0 || digits > 16 || !(rest.is_empty() || rest.starts_with(b";")) {
+    let zeros = line[..digits].iter().take_while(|b| **b == b'0').count();
+    let controls = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    if digits == 0
+        || digits - zeros > 16
+        || zeros > 32
+        || !(rest.is_empty() || rest.starts_with(b";"))
+        || rest.iter().any(controls)
+    {
         return Err(ChunkError);
     }
     let text = std::str::from_utf8(&line[..digits]).map_err(|_| ChunkError)?;
-    u64::from_str_radix(text, 16).map_err(|_| ChunkError)
+    let size = u64::from_str_radix(text, 16).map_err(|_| ChunkError)?;
+    if size > i64::MAX as u64 {
+        return Err(ChunkError);
+    }
+    Ok((size, rest.len()))
 }
 
 #[cfg(test)]

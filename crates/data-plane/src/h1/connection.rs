@@ -1,12 +1,12 @@
 //! One connection to an endpoint: socket, read buffer, deadline.
 
 use super::deadline::Deadline;
+use super::outgoing::Outgoing;
 use bytes::BytesMut;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     pub(super) deadline: Deadline,
     /// Requests it has carried, the current one included.
     requests: u32,
+    /// It began with the name of one client, and is of no use to others.
+    introduced: bool,
     rests_until: Instant,
 }
 
@@ -36,6 +38,7 @@ impl Connection {
             buffer: BytesMut::new(),
             deadline: Deadline::default(),
             requests: 0,
+            introduced: false,
             rests_until: Instant::now(),
         }
     }
@@ -58,6 +61,21 @@ impl Connection {
     /// Counts one more request.
     pub(crate) fn begin(&mut self) {
         self.requests += 1;
+    }
+
+    /// The socket and what was read from it, for another protocol.
+    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.io, self.buffer)
+    }
+
+    /// Notes that it begins with the name of one client.
+    pub(crate) fn introduce(&mut self) {
+        self.introduced = true;
+    }
+
+    /// Whether it began with the name of one client.
+    pub(crate) fn is_introduced(&self) -> bool {
+        self.introduced
     }
 
     /// Until when it may wait in the pool.
@@ -97,27 +115,12 @@ impl Connection {
         Poll::Ready(Ok(count))
     }
 
-    /// Writes some of these bytes.
+    /// Writes some of it.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        bytes: &[u8],
+        out: &mut Outgoing,
     ) -> Poll<io::Result<usize>> {
-        match ready!(Pin::new(&mut self.io).poll_write(cx, bytes))? {
-            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            count => Poll::Ready(Ok(count)),
-        }
-    }
-
-    /// Writes some of these pieces, in one system call.
-    pub(super) fn poll_write_pieces(
-        &mut self,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, pieces))? {
-            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            count => Poll::Ready(Ok(count)),
-        }
+        out.poll_write(cx, &mut self.io)
     }
 }

@@ -6,15 +6,16 @@
 use super::chunked::{Decoded, Decoder};
 use super::connection::Connection;
 use super::head::{self, Framing, ResponseHead};
+use super::outgoing::Outgoing;
+use crate::client::{ClientConnection, Pinned};
 use crate::error::ProxyError;
 use crate::pool::Pool;
 use crate::request_body::{BodyError, RequestBody};
-use bytes::{Buf, Bytes};
-use http::Method;
+use bytes::Bytes;
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use routing_table::Timeouts;
+use routing_table::{ClusterId, Timeouts};
 use std::future::poll_fn;
-use std::io::{IoSlice, Write};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -23,12 +24,16 @@ use tokio::time::Instant;
 
 /// Interim responses (1xx) that are read past before the upstream is given up.
 const MAX_INTERIM: u32 = 100;
+/// How long a client that asked for `100 Continue` waits for the upstream's word; then it is told to go on all the same,
+/// because an upstream need not know that expectation (RFC 9110 section 10.1.1).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 /// A request being sent, before its response head has come.
 pub(crate) struct Exchange {
     connection: Connection,
     upload: Upload,
     method: Method,
+    upgrade: bool,
     timeouts: Timeouts,
     received_anything: bool,
     /// Since when nothing has moved; `None` while something does. Read from the clock only when there is something to wait for.
@@ -49,16 +54,22 @@ pub(crate) struct Failure {
 }
 
 impl Exchange {
-    /// Starts to send `head` and the body. `head` is complete but for the framing field, which is added here.
+    /// Starts to send `head` and the body. `head` is complete but for the framing field, which is added here; `upgrade`: it
+    /// asks for another protocol.
     pub(crate) fn new(
         mut connection: Connection,
         mut head: Vec<u8>,
         body: RequestBody,
         method: Method,
+        upgrade: bool,
         timeouts: Timeouts,
     ) -> Self {
         connection.begin();
         let chunked = body.length().is_none();
+        let holding = body.waits_for_continue();
+        if holding {
+            head.extend_from_slice(b"expect: 100-continue\r\n");
+        }
         if chunked {
             head.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
         } else if !body.is_empty() || matches!(method, Method::POST | Method::PUT | Method::PATCH) {
@@ -75,14 +86,15 @@ impl Exchange {
         }
         let left = body.length().unwrap_or(u64::MAX);
         let upload = Upload {
-            prefix: head,
-            at: 0,
-            piece: Bytes::new(),
-            suffix: b"",
+            out: Outgoing::new(head),
             body,
             chunked,
             left,
-            state: UploadState::Sending,
+            state: if holding {
+                UploadState::Holding
+            } else {
+                UploadState::Sending
+            },
             sent: false,
             moved: false,
         };
@@ -90,24 +102,32 @@ impl Exchange {
             connection,
             upload,
             method,
+            upgrade,
             timeouts,
             received_anything: false,
             waiting_since: None,
         }
     }
 
-    /// Waits for the response head; tells also how long the endpoint was waited for.
+    /// Waits for the response head; tells also how long the endpoint was waited for. `home` says, of the head, where the
+    /// connection goes afterwards.
     pub(crate) async fn response(
         mut self,
+        home: impl FnOnce(&ResponseHead) -> Home,
         pool: &Rc<Pool>,
     ) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
         let mut interim = 0;
         let outcome = loop {
             match poll_fn(|cx| self.poll_head(cx)).await {
-                Ok(head) if head.status.is_informational() => {
+                Ok(head) if head.status.is_informational() && head.framing != Framing::Tunnel => {
                     interim += 1;
                     if interim > MAX_INTERIM {
                         break Err(ProxyError::BadResponse(head::HeadError::Status));
+                    }
+                    if head.status == StatusCode::CONTINUE {
+                        self.upload.go_on();
+                    } else {
+                        self.upload.body.send_interim(&head);
                     }
                 }
                 other => break other,
@@ -119,7 +139,8 @@ impl Exchange {
                     .waiting_since
                     .map(|since| since.elapsed())
                     .unwrap_or_default();
-                let body = ResponseBody::new(self, &head, pool);
+                let home = home(&head);
+                let body = ResponseBody::new(self, &head, home, pool);
                 Ok((head, body, waited))
             }
             Err(error) => Err(Failure {
@@ -140,7 +161,7 @@ impl Exchange {
         }
         loop {
             if !self.connection.buffer.is_empty() {
-                match head::parse(&mut self.connection.buffer, &self.method) {
+                match head::parse(&mut self.connection.buffer, &self.method, self.upgrade) {
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(ProxyError::BadResponse(error))),
@@ -154,21 +175,28 @@ impl Exchange {
                     return Poll::Ready(Err(self.closed()));
                 }
                 Poll::Pending => {
+                    if self.upload.state == UploadState::WaitingForClient {
+                        // The body has a deadline of its own, and the upstream cannot answer what it has not seen.
+                        self.waiting_since = None;
+                        return Poll::Pending;
+                    }
                     if self.waiting_since.is_none() {
                         let now = Instant::now();
                         self.waiting_since = Some(now);
-                        self.connection.deadline.set(now + self.timeouts.first_byte);
+                        let wait = match self.upload.state {
+                            UploadState::Holding => CONTINUE_WAIT,
+                            _ => self.timeouts.first_byte,
+                        };
+                        self.connection.deadline.set(now + wait);
                     }
                     if self.connection.deadline.poll(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    let waiting_for_client = self.upload.state == UploadState::WaitingForClient;
-                    let error = if waiting_for_client {
-                        ProxyError::ClientBodyTimeout
-                    } else {
-                        ProxyError::FirstByteTimeout
-                    };
-                    return Poll::Ready(Err(error));
+                    if self.upload.state != UploadState::Holding {
+                        return Poll::Ready(Err(ProxyError::FirstByteTimeout));
+                    }
+                    self.upload.go_on();
+                    return self.poll_head(cx);
                 }
             }
         }
@@ -185,12 +213,7 @@ impl Exchange {
 
 /// The sending half.
 struct Upload {
-    /// Bytes to write before `piece`: the head, or a chunk's size line.
-    prefix: Vec<u8>,
-    at: usize,
-    piece: Bytes,
-    /// Bytes to write after `piece`: the CRLF of a chunk.
-    suffix: &'static [u8],
+    out: Outgoing,
     body: RequestBody,
     chunked: bool,
     /// Bytes of the declared length not yet taken from the body.
@@ -204,11 +227,13 @@ struct Upload {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UploadState {
+    /// The client holds its body back until the upstream asks for it.
+    Holding,
     /// There is something to write.
     Sending,
     /// Everything that came was written.
     WaitingForClient,
-    /// All of the body is in `prefix` and `piece`.
+    /// All of the body is in `out`.
     Flushing,
     /// All written.
     Done,
@@ -219,6 +244,15 @@ enum UploadState {
 impl Upload {
     fn is_done(&self) -> bool {
         self.state == UploadState::Done
+    }
+
+    /// The upstream wants the body, or need not be asked.
+    fn go_on(&mut self) {
+        if self.state == UploadState::Holding {
+            self.state = UploadState::Sending;
+            self.moved = true;
+            self.body.go_on();
+        }
     }
 
     /// Sends what can be sent. `Ready(Ok(()))`: there is nothing more to do now or ever; `Pending`: it will go on.
@@ -232,31 +266,23 @@ impl Upload {
         }
         loop {
             // Taking the first piece before the head is written lets both go out in one system call.
-            if self.piece.is_empty()
-                && self.suffix.is_empty()
-                && self.state != UploadState::Flushing
+            if self.out.has_room()
+                && !matches!(self.state, UploadState::Flushing | UploadState::Holding)
             {
                 self.poll_client(cx)?;
             }
-            if self.at == self.prefix.len() && self.piece.is_empty() && self.suffix.is_empty() {
+            if self.out.is_empty() {
                 if self.state == UploadState::Flushing {
                     self.state = UploadState::Done;
                     return Poll::Ready(Ok(()));
                 }
                 return Poll::Pending;
             }
-            let pieces = [
-                IoSlice::new(&self.prefix[self.at..]),
-                IoSlice::new(&self.piece),
-                IoSlice::new(self.suffix),
-            ];
-            let written = if self.piece.is_empty() && self.suffix.is_empty() {
-                connection.poll_write(cx, &self.prefix[self.at..])
-            } else {
-                connection.poll_write_pieces(cx, &pieces)
-            };
-            match written {
-                Poll::Ready(Ok(count)) => self.advance(count),
+            match connection.poll_write(cx, &mut self.out) {
+                Poll::Ready(Ok(_)) => {
+                    self.sent = true;
+                    self.moved = true;
+                }
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "writing to upstream failed");
                     self.state = UploadState::Refused;
@@ -280,51 +306,27 @@ impl Upload {
             }
             Poll::Ready(Some(Ok(piece))) => {
                 self.state = UploadState::Sending;
-                if self.chunked {
-                    self.reclaim();
-                    // Writing to a Vec cannot fail.
-                    let _ = write!(self.prefix, "{:x}\r\n", piece.len());
-                    self.suffix = b"\r\n";
-                } else {
-                    // hyper ends a body at its declared length, so this only guards the connection against a change there.
+                if !self.chunked {
+                    // The codecs end a body at its declared length, so this only guards the connection against a change there.
                     self.left = self
                         .left
                         .checked_sub(piece.len() as u64)
                         .ok_or(ProxyError::ClientAborted)?;
                 }
-                self.piece = piece;
+                self.out.push(piece, self.chunked);
                 Ok(())
             }
             Poll::Ready(Some(Err(BodyError::Client))) => Err(ProxyError::ClientAborted),
+            Poll::Ready(Some(Err(BodyError::Timeout))) => Err(ProxyError::ClientBodyTimeout),
             Poll::Ready(Some(Err(BodyError::TooLarge))) => Err(ProxyError::BodyTooLarge),
             Poll::Ready(None) if self.chunked => {
-                self.reclaim();
-                self.prefix.extend_from_slice(b"0\r\n\r\n");
+                let trailers = self.body.take_trailers();
+                self.out.end_chunks(trailers.as_deref());
                 self.state = UploadState::Flushing;
                 Ok(())
             }
             Poll::Ready(None) => Err(ProxyError::ClientAborted),
         }
-    }
-
-    /// Frees the part of `prefix` that was written.
-    fn reclaim(&mut self) {
-        if self.at == self.prefix.len() {
-            self.prefix.clear();
-            self.at = 0;
-        }
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        self.sent = true;
-        self.moved = true;
-        let prefix = count.min(self.prefix.len() - self.at);
-        self.at += prefix;
-        count -= prefix;
-        let piece = count.min(self.piece.len());
-        self.piece.advance(piece);
-        count -= piece;
-        self.suffix = &self.suffix[count..];
     }
 }
 
@@ -334,6 +336,7 @@ pub(crate) struct ResponseBody {
     connection: Option<Connection>,
     upload: Option<Box<Upload>>,
     pool: Rc<Pool>,
+    home: Home,
     reading: Reading,
     keep_alive: bool,
     idle_seconds: Option<u64>,
@@ -342,41 +345,61 @@ pub(crate) struct ResponseBody {
     moved: bool,
     received: u64,
     uploaded: u64,
+    /// What went wrong with the upload while only that was looked at.
+    failed: Option<ProxyError>,
+}
+
+/// Where a connection goes when both directions have ended.
+pub(crate) enum Home {
+    /// To whoever needs one next.
+    Pool,
+    /// It was authenticated for one client and stays with it.
+    Client(Rc<ClientConnection>, ClusterId),
+    /// It is closed.
+    Nowhere,
 }
 
 enum Reading {
     Length(u64),
     Chunked(Decoder),
     Close,
+    /// Not a body at all: see [`ResponseBody::take_tunnel`].
+    Tunnel,
     Ended,
 }
 
 impl ResponseBody {
-    fn new(exchange: Exchange, head: &ResponseHead, pool: &Rc<Pool>) -> Self {
+    fn new(exchange: Exchange, head: &ResponseHead, home: Home, pool: &Rc<Pool>) -> Self {
         let reading = match head.framing {
             Framing::Length(length) => Reading::Length(length),
             Framing::Chunked => Reading::Chunked(Decoder::new()),
             Framing::Close => Reading::Close,
+            Framing::Tunnel => Reading::Tunnel,
         };
         let refused = exchange.upload.state == UploadState::Refused;
         let uploaded = exchange.upload.body.received();
         let upload = if exchange.upload.is_done() || refused {
-            pool.give_head_buffer(exchange.upload.prefix);
+            pool.give_head_buffer(exchange.upload.out.into_buffer());
             None
         } else {
-            Some(Box::new(exchange.upload))
+            let mut upload = Box::new(exchange.upload);
+            // From here on either direction may rest while the other moves.
+            upload.body.stop_watching_the_clock();
+            Some(upload)
         };
         let mut this = Self {
             connection: Some(exchange.connection),
             upload,
             pool: Rc::clone(pool),
+            home,
             reading,
-            keep_alive: head.keep_alive && !refused,
+            keep_alive: head.keep_alive && !refused && !exchange.upgrade,
             idle_seconds: head.idle_seconds,
             idle: exchange.timeouts.idle,
             moved: true,
             received: 0,
             uploaded,
+            failed: None,
         };
         this.end_if_read();
         this
@@ -394,12 +417,20 @@ impl ResponseBody {
             .map_or(self.uploaded, |upload| upload.body.received())
     }
 
+    /// The connection, once both sides have agreed to speak another protocol on it, and how long it may rest.
+    pub(crate) fn take_tunnel(&mut self) -> Option<(Connection, Duration)> {
+        match self.reading {
+            Reading::Tunnel => Some((self.connection.take()?, self.idle)),
+            _ => None,
+        }
+    }
+
     /// Gives the connection back as soon as the last byte was read.
     fn end_if_read(&mut self) {
         let read = match &self.reading {
             Reading::Length(left) => *left == 0,
             Reading::Chunked(decoder) => decoder.is_done(),
-            Reading::Close | Reading::Ended => false,
+            Reading::Close | Reading::Tunnel | Reading::Ended => false,
         };
         if read {
             self.end();
@@ -413,8 +444,20 @@ impl ResponseBody {
             return;
         };
         if self.keep_alive && self.upload.take().is_none() && connection.buffer.is_empty() {
-            self.pool.give(connection, self.idle_seconds);
+            match std::mem::replace(&mut self.home, Home::Pool) {
+                Home::Pool => self.pool.give(connection, self.idle_seconds),
+                Home::Client(client, cluster) => client.pin(Pinned {
+                    cluster,
+                    connection,
+                }),
+                Home::Nowhere => {}
+            }
         }
+    }
+
+    /// Goes on with the request's body, without reading any of the response's.
+    pub(crate) fn poll_upload_only(&mut self, cx: &mut Context<'_>) {
+        self.failed = self.failed.or(self.poll_upload(cx).err());
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), ProxyError> {
@@ -445,8 +488,11 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
-        if matches!(this.reading, Reading::Ended) {
+        if matches!(this.reading, Reading::Ended | Reading::Tunnel) {
             return Poll::Ready(None);
+        }
+        if let Some(error) = this.failed {
+            return Poll::Ready(Some(Err(error)));
         }
         this.poll_upload(cx)?;
         loop {
@@ -454,7 +500,7 @@ impl Body for ResponseBody {
                 return Poll::Ready(None);
             };
             let piece = match &mut this.reading {
-                Reading::Ended => return Poll::Ready(None),
+                Reading::Ended | Reading::Tunnel => return Poll::Ready(None),
                 _ if connection.buffer.is_empty() => None,
                 Reading::Length(left) => {
                     let take = usize::try_from(*left)
@@ -467,8 +513,11 @@ impl Body for ResponseBody {
                     Ok(Decoded::Data(piece)) => Some(piece),
                     Ok(Decoded::NeedMore) => None,
                     Ok(Decoded::End) => {
+                        let trailers = decoder.take_trailers();
                         this.end();
-                        return Poll::Ready(None);
+                        return Poll::Ready(
+                            trailers.map(|trailers| Ok(Frame::trailers(*trailers))),
+                        );
                     }
                     Err(_) => {
                         return Poll::Ready(Some(Err(ProxyError::BadResponse(
@@ -516,7 +565,7 @@ impl Body for ResponseBody {
         match self.reading {
             Reading::Length(left) => SizeHint::with_exact(left),
             Reading::Ended => SizeHint::with_exact(0),
-            Reading::Chunked(_) | Reading::Close => SizeHint::default(),
+            Reading::Chunked(_) | Reading::Close | Reading::Tunnel => SizeHint::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reads an upstream's response head and decides how its body is framed (RFC 9112 section 6.3). Pure: bytes in, head out.
 
+use super::decimal;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -34,6 +35,8 @@ pub(crate) enum Framing {
     Chunked,
     /// When the connection closes.
     Close,
+    /// It does not: from here on the connection speaks another protocol.
+    Tunnel,
 }
 
 /// What is wrong with a response head. The text is for the log, never for a client.
@@ -53,19 +56,23 @@ pub(crate) enum HeadError {
     Status,
 }
 
-/// Takes one head off the front of `buffer`. `None`: more bytes are needed. `method` is that of the request.
+/// Takes one head off the front of `buffer`. `None`: more bytes are needed. `method` is that of the request; `upgrade`: the
+/// request asked for another protocol.
 ///
 /// Lines must end in CRLF: a bare LF is one of the ways two readers come to see different fields.
 pub(crate) fn parse(
     buffer: &mut BytesMut,
     method: &Method,
+    upgrade: bool,
 ) -> Result<Option<ResponseHead>, HeadError> {
     const START: &[u8] = b"HTTP/1.";
     if buffer[..buffer.len().min(START.len())] != START[..buffer.len().min(START.len())] {
         return Err(HeadError::Malformed);
     }
     let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") else {
-        return if buffer.len() < MAX_HEAD {
+        return if has_bare_line_feed(buffer) {
+            Err(HeadError::Malformed)
+        } else if buffer.len() < MAX_HEAD {
             Ok(None)
         } else {
             Err(HeadError::TooLarge)
@@ -75,7 +82,7 @@ pub(crate) fn parse(
         return Err(HeadError::TooLarge);
     }
     let head = buffer.split_to(end + 4).freeze();
-    if memchr::memchr_iter(b'\n', &head).any(|at| head[at - 1] != b'\r') {
+    if has_bare_line_feed(&head) {
         return Err(HeadError::Malformed);
     }
     let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
@@ -91,7 +98,8 @@ pub(crate) fn parse(
         return Err(HeadError::Malformed);
     };
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
-    if code > 599 || status == StatusCode::SWITCHING_PROTOCOLS {
+    let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+    if code > 599 || switches && !upgrade {
         return Err(HeadError::Status);
     }
     let version = if minor == 1 {
@@ -106,7 +114,11 @@ pub(crate) fn parse(
     for field in response.headers.iter() {
         fields.add(field.name, head.slice_ref(field.value))?;
     }
-    let (framing, keep_alive) = fields.framing(method, status, version)?;
+    let (framing, keep_alive) = if switches {
+        (Framing::Tunnel, false)
+    } else {
+        fields.framing(method, status, version)?
+    };
     Ok(Some(ResponseHead {
         status,
         headers: fields.headers,
@@ -114,6 +126,10 @@ pub(crate) fn parse(
         keep_alive,
         idle_seconds: fields.idle_seconds,
     }))
+}
+
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes).any(|at| at == 0 || bytes[at - 1] != b'\r')
 }
 
 /// The fields of a head, those about framing and the connection set apart.
@@ -166,7 +182,9 @@ impl Fields {
                     .find_map(|p| p.trim_ascii().strip_prefix(b"timeout="));
                 self.idle_seconds = parameter.and_then(decimal);
             }
-            name if name == "proxy-connection" => {}
+            // Ours to say: who answers, and where else; and what an upstream asks of a proxy is not for the client.
+            header::SERVER | header::ALT_SVC | header::PROXY_AUTHENTICATE => {}
+            name if name == "proxy-connection" || name == "http2-settings" => {}
             name => {
                 let value =
                     HeaderValue::from_maybe_shared(bytes).map_err(|_| HeadError::Malformed)?;
@@ -218,19 +236,13 @@ impl Fields {
     }
 }
 
-/// Digits only: no sign, no list, no space inside.
-fn decimal(bytes: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
 
     fn read(method: Method, bytes: &str) -> Result<Option<ResponseHead>, HeadError> {
-        parse(&mut BytesMut::from(bytes), &method)
+        parse(&mut BytesMut::from(bytes), &method, false)
     }
 
     #[track_caller]

@@ -1,7 +1,8 @@
 //! Bodies: streamed, counted, bounded, framed by us.
 
 use super::raw::{Act, RawBackend, exchange};
-use super::{host, serve};
+use super::{host, serve, serve_with};
+use crate::Settings;
 use bytes::Bytes;
 use http::Method;
 use std::time::Duration;
@@ -192,7 +193,9 @@ async fn a_slow_upload_lives_as_long_as_bytes_flow() {
 #[tokio::test]
 async fn a_client_that_stops_in_the_middle_is_told_so() {
     let backend = Backend::start("a").await;
-    let proxy = serve(&[host("a.test", &[backend.addr]).first_byte(Duration::from_millis(200))]);
+    let mut settings = Settings::default();
+    settings.client_timeouts.body_idle = Duration::from_millis(200);
+    let proxy = serve_with(&[host("a.test", &[backend.addr])], settings);
     let answer = exchange(
         proxy.addr,
         b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\n\r\nxx",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use test_support::Backend;
 use test_support::client::{Client, get};
 use test_support::load::{Load, Plan};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -129,8 +129,33 @@ async fn a_client_that_leaves_takes_its_request_along() {
         .try_write(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
         .unwrap();
     proxy.metric_becomes("tidegate_requests_active", 1.0).await;
+    // An abort. A plain close looks like a client that only stops sending.
+    client.set_zero_linger().unwrap();
     drop(client);
     proxy.metric_becomes("tidegate_requests_active", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_gets_its_answer() {
+    let slow = Backend::start_at(
+        "slow",
+        ([127, 0, 0, 1], 0).into(),
+        Duration::from_millis(300),
+    )
+    .await;
+    let proxy = serve(&[host("a.test", &[slow.addr])]);
+    let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .await
+        .unwrap();
+    client.shutdown().await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("slow"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

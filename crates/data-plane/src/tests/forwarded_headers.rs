@@ -14,8 +14,10 @@ fn fields(trusted: bool, client_fields: &[(&str, &str)]) -> Vec<String> {
     let client = Client {
         addr: "192.0.2.7",
         trusted,
+        trusted_networks: &[],
         scheme: "https",
         port: 443,
+        certificate_fields: false,
     };
     let mut out = Vec::new();
     write_fields(&mut out, &headers, "shop.test", client, b"id");

@@ -11,7 +11,7 @@ const FIRST: Duration = Duration::from_millis(800);
 const LONGEST: Duration = Duration::from_secs(30);
 /// Longest wait for a server that cannot be reached: asking costs it nothing, and what changed meanwhile should be live soon
 /// after it is back.
-const LONGEST_AWAY: Duration = Duration::from_secs(4);
+const LONGEST_AWAY: Duration = Duration::from_secs(3);
 /// Longest wait that the server may ask for.
 const LONGEST_TOLD: Duration = Duration::from_secs(60);
 /// A kind is listed this often at most.
@@ -33,7 +33,11 @@ pub(super) enum Trouble {
 /// How long to wait, for one kind in one place.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
-    failures: u32,
+    /// Failures in a row to get an answer.
+    away: u32,
+    /// Refusals in a row. Counted apart: a server that comes back refuses at first, while it reads its roles, and that
+    /// should not be waited out as if it had refused all the time it was away.
+    refused: u32,
     failed: Option<Instant>,
     listed: Option<Instant>,
 }
@@ -46,7 +50,7 @@ impl Pacing {
 
     /// The server answered as it should.
     pub(super) fn well(&mut self) {
-        self.failures = 0;
+        (self.away, self.refused) = (0, 0);
     }
 
     /// How long to wait after a failure. `random` is in `0.0..1.0`; replicas must not come back in step.
@@ -55,15 +59,13 @@ impl Pacing {
             .failed
             .is_some_and(|at| now.duration_since(at) > FORGET)
         {
-            self.failures = 0;
+            self.well();
         }
         self.failed = Some(now);
         let jitter = 0.5 + random / 2.0;
-        let grown = FIRST.saturating_mul(1 << self.failures.min(10));
-        self.failures += 1;
         match trouble {
-            Trouble::Away => grown.min(LONGEST_AWAY).mul_f64(jitter),
-            Trouble::Refused(told) => grown
+            Trouble::Away => grown(&mut self.away).min(LONGEST_AWAY).mul_f64(jitter),
+            Trouble::Refused(told) => grown(&mut self.refused)
                 .min(LONGEST)
                 .mul_f64(jitter)
                 .max(told.unwrap_or_default().min(LONGEST_TOLD)),
@@ -77,6 +79,13 @@ impl Pacing {
             (at + RELIST).saturating_duration_since(now)
         })
     }
+}
+
+/// The wait after so many failures, and one failure more.
+fn grown(failures: &mut u32) -> Duration {
+    let wait = FIRST.saturating_mul(1 << (*failures).min(10));
+    *failures += 1;
+    wait
 }
 
 /// From `0.0` to `1.0`. The standard library has no random numbers, but it seeds its hash maps with some.
@@ -103,13 +112,23 @@ mod tests {
         );
         assert_eq!(
             waits(Trouble::Away, 1.0),
-            [800, 1600, 3200, 4000, 4000, 4000, 4000, 4000]
+            [800, 1600, 3000, 3000, 3000, 3000, 3000, 3000]
         );
     }
 
     #[test]
-    fn replicas_spread_over_two_seconds() {
-        assert_eq!(waits(Trouble::Away, 0.0)[7], 2000);
+    fn replicas_spread_over_half_of_the_wait() {
+        assert_eq!(waits(Trouble::Away, 0.0)[7], 1500);
+    }
+
+    #[test]
+    fn a_server_that_was_away_is_new_when_it_refuses() {
+        let (mut pacing, now) = (Pacing::default(), Instant::now());
+        for _ in 0..20 {
+            pacing.wait(Trouble::Away, now, 1.0);
+        }
+        assert_eq!(pacing.wait(Trouble::Refused(None), now, 1.0), FIRST);
+        assert_eq!(pacing.wait(Trouble::Away, now, 1.0), LONGEST_AWAY);
     }
 
     #[test]

@@ -1,0 +1,237 @@
+//! A client's socket, plain or TLS, with its deadlines.
+//!
+//! Deadlines wrap the socket from `accept` on, so there is no code path without one: a client that has sent nothing, half a
+//! head, or rests between requests is cut by the socket itself. While a request is in progress its own deadlines rule (see
+//! `request_body` and `h1/exchange`), and only a stalled write is watched here.
+
+use crate::client::{ClientConnection, ClientTimeouts};
+use crate::h1::deadline::Deadline;
+use bytes::{Buf, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+/// What comes in several pieces and is no longer than this is written in one.
+const SMALL_WRITE: usize = 1024;
+
+/// A client's connection below HTTP.
+#[derive(Debug)]
+pub(crate) enum ClientStream {
+    /// Plain TCP.
+    Plain(TcpStream),
+    /// TLS, after the handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A client's socket with its deadlines.
+#[derive(Debug)]
+pub(crate) struct ClientIo {
+    stream: ClientStream,
+    /// Read before, and to be read again.
+    prefix: BytesMut,
+    client: Rc<ClientConnection>,
+    timeouts: ClientTimeouts,
+    /// Frames of HTTP/2 come between requests too, so there a byte does not begin a head.
+    http2: bool,
+    read: Deadline,
+    write: Deadline,
+}
+
+impl ClientIo {
+    /// For HTTP/1.1.
+    pub(crate) fn new(
+        stream: ClientStream,
+        client: Rc<ClientConnection>,
+        timeouts: ClientTimeouts,
+    ) -> Self {
+        Self {
+            stream,
+            prefix: BytesMut::new(),
+            client,
+            timeouts,
+            http2: false,
+            read: Deadline::default(),
+            write: Deadline::default(),
+        }
+    }
+
+    /// The same socket for HTTP/2, which finds these bytes in front of what comes.
+    pub(crate) fn into_http2(self, prefix: BytesMut) -> Self {
+        Self {
+            prefix,
+            http2: true,
+            ..self
+        }
+    }
+
+    /// Whether a read may give something, without a buffer to read into: a client at rest need not have one.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.stream {
+            ClientStream::Plain(stream) if self.prefix.is_empty() => {
+                match stream.poll_read_ready(cx) {
+                    Poll::Ready(result) => Poll::Ready(result),
+                    Poll::Pending => self.watch_read(cx),
+                }
+            }
+            // Below TLS there may be bytes and above it none, so only a read can tell.
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Nothing came: ready when the time for it is up.
+    fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(until) = self.client.read_until(&self.timeouts) else {
+            return Poll::Pending;
+        };
+        self.read.set(until);
+        match self.read.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn watch_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.write.clear();
+            return written;
+        }
+        if !self.write.is_set() {
+            self.write.set(Instant::now() + self.timeouts.write_stall);
+        }
+        match self.write.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        if !this.prefix.is_empty() {
+            let take = this.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&this.prefix[..take]);
+            this.prefix.advance(take);
+            return Poll::Ready(Ok(()));
+        }
+        if let Poll::Ready(result) = this.stream.poll_read(cx, buffer) {
+            if !this.http2 && buffer.filled().len() > before {
+                this.client.begin_reading();
+            }
+            return Poll::Ready(result);
+        }
+        this.watch_read(cx)
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.stream.poll_write(cx, bytes);
+        self.watch_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let written = if total <= SMALL_WRITE {
+            // Copying a small answer costs less than the kernel takes to look at a list of pieces.
+            let mut whole = [0; SMALL_WRITE];
+            let mut end = 0;
+            for piece in pieces {
+                whole[end..end + piece.len()].copy_from_slice(piece);
+                end += piece.len();
+            }
+            self.stream.poll_write(cx, &whole[..end])
+        } else {
+            self.stream.poll_write_vectored(cx, pieces)
+        };
+        self.watch_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.stream.poll_flush(cx);
+        self.watch_write(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = self.stream.poll_shutdown(cx);
+        self.watch_write(cx, shut)
+    }
+}
+
+impl ClientStream {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! TLS handshakes that come in pieces, late, or not at all; what is resumed, and what is counted.
+
+use super::tls::{certificate, serve_tls, tls_table};
+use super::{Proxy, host, serve_table};
+use crate::{ClientTimeouts, Settings};
+use rustls::HandshakeKind;
+use std::time::Duration;
+use test_support::{Authority, Backend, TlsClient};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What a client says first, caught on the way.
+async fn client_hello(name: &str) -> Vec<u8> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let name = name.to_owned();
+    tokio::spawn(async move { TlsClient::new(None).connect(addr, &name).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut header = [0; 5];
+    stream.read_exact(&mut header).await.unwrap();
+    let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+    stream.read_exact(&mut hello).await.unwrap();
+    hello
+}
+
+/// As records of at most this many bytes.
+fn records(message: &[u8], size: usize) -> Vec<u8> {
+    let record = |piece: &[u8]| [&[22, 3, 1, 0, 0][..], piece].concat();
+    let mut out = Vec::new();
+    for piece in message.chunks(size) {
+        let mut record = record(piece);
+        record[3..5].copy_from_slice(&(piece.len() as u16).to_be_bytes());
+        out.extend(record);
+    }
+    out
+}
+
+/// Sends pieces, one write each, then reads what kind of record comes back: 22 is a handshake message, 21 an alert.
+async fn answer(proxy: &Proxy, pieces: &[&[u8]]) -> u8 {
+    let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    for piece in pieces {
+        if stream.write_all(piece).await.is_err() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut first = [0];
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut first)).await;
+    read.unwrap().map_or(0, |_| first[0])
+}
+
+/// RUSTSEC-2024-0399: a ClientHello in several pieces once panicked.
+#[tokio::test]
+async fn a_hello_cut_anywhere_is_understood() {
+    let server = certificate(&Authority::new("servers").server(&["a.test"]));
+    let proxy = serve_tls(tls_table(&[(&["a.test"], &server)], &[]));
+    let hello = client_hello("a.test").await;
+    let whole = records(&hello, 16 * 1024);
+    for cut in 1..whole.len() {
+        let (one, two) = whole.split_at(cut);
+        assert_eq!(answer(&proxy, &[one, two]).await, 22, "cut at {cut}");
+    }
+    for size in [1, 2, 3, 100] {
+        let cut = records(&hello, size);
+        let got = answer(&proxy, &[&cut]).await;
+        assert_eq!(got, 22, "records of {size} bytes");
+    }
+    let mut padded = vec![1, 0, 0xff, 0xff];
+    padded.resize(0xffff + 4, 0);
+    let padded = records(&padded, 16 * 1024);
+    // The alert may be lost, because what was not read resets the connection.
+    let got = answer(&proxy, &[&padded]).await;
+    assert!(matches!(got, 0 | 21), "64 KiB that mean nothing: {got}");
+    let failed = proxy.metric("tidegate_tls_handshakes_failed_total");
+    assert!(failed >= 1.0, "the worker goes on and counts: {failed}");
+}
+
+#[tokio::test]
+async fn failures_are_counted_by_reason() {
+    let server = certificate(&Authority::new("servers").server(&["a.test"]));
+    let settings = Settings {
+        workers: 1,
+        client_timeouts: ClientTimeouts {
+            handshake: Duration::from_millis(300),
+            ..ClientTimeouts::default()
+        },
+        ..Settings::default()
+    };
+    let proxy = serve_table(tls_table(&[(&["a.test"], &server)], &[]), settings);
+    let silent = TcpStream::connect(proxy.addr).await.unwrap();
+    reason_becomes(&proxy, "timeout", 1).await;
+    drop(silent);
+    let hello = records(&client_hello("a.test").await, 16 * 1024);
+    // A hello, and then silence.
+    let mut half = TcpStream::connect(proxy.addr).await.unwrap();
+    half.write_all(&hello).await.unwrap();
+    reason_becomes(&proxy, "timeout", 2).await;
+    drop(TcpStream::connect(proxy.addr).await.unwrap());
+    reason_becomes(&proxy, "closed", 1).await;
+    answer(&proxy, &[b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"]).await;
+    reason_becomes(&proxy, "malformed", 1).await;
+    let client = TlsClient::new(None).alpn("foo");
+    assert!(client.connect(proxy.addr, "a.test").await.is_err());
+    reason_becomes(&proxy, "alpn", 1).await;
+    // TLS 1.1 at most, as a client of 2008 says it.
+    let mut old = vec![1, 0, 0, 45, 3, 2];
+    old.extend([7; 32]);
+    old.extend([0, 0, 4, 0, 47, 0, 53, 1, 0]);
+    old.resize(4 + 45, 0);
+    assert_eq!(answer(&proxy, &[&records(&old, 100)]).await, 21);
+    reason_becomes(&proxy, "version", 1).await;
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&proxy.registry.gather())
+        .unwrap();
+    let series = text
+        .lines()
+        .filter(|line| line.starts_with("tidegate_tls_handshakes_failed_total{"));
+    assert_eq!(
+        series.count(),
+        9,
+        "every reason has a series from the start"
+    );
+}
+
+async fn reason_becomes(proxy: &Proxy, reason: &str, count: u64) {
+    let start = std::time::Instant::now();
+    let wanted = format!("tidegate_tls_handshakes_failed_total{{reason=\"{reason}\"}} {count}");
+    loop {
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&proxy.registry.gather())
+            .unwrap();
+        if text.lines().any(|line| line == wanted) {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "no {wanted} in\n{text}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Silent clients do not use up the bound on handshakes (T1).
+#[tokio::test]
+async fn silent_clients_hold_nobody_up() {
+    let server = certificate(&Authority::new("servers").server(&["a.test"]));
+    let settings = Settings {
+        workers: 1,
+        handshakes: 2,
+        ..Settings::default()
+    };
+    let proxy = serve_table(tls_table(&[(&["a.test"], &server)], &[]), settings);
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(proxy.addr).await.unwrap());
+    }
+    proxy
+        .metric_becomes("tidegate_connections_open", 100.0)
+        .await;
+    let start = std::time::Instant::now();
+    TlsClient::new(None)
+        .connect(proxy.addr, "a.test")
+        .await
+        .unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+async fn kind(proxy: &Proxy, client: &TlsClient, name: &str) -> HandshakeKind {
+    let stream = client.connect(proxy.addr, name).await.unwrap();
+    let kind = stream.get_ref().1.handshake_kind().unwrap();
+    // The ticket comes behind the handshake, with the first answer at the latest.
+    let mut client = test_support::Client::over(stream).await.unwrap();
+    client.get(name, "/").await.unwrap();
+    kind
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_over_swaps_but_never_where_a_certificate_is_demanded() {
+    let backend = Backend::start("a").await;
+    let authority = Authority::new("clients");
+    let server = certificate(&Authority::new("servers").server(&["a.test", "m.test"]));
+    let mut rule = host("m.test", &[backend.addr]);
+    rule.client_certificates = Some(std::sync::Arc::new(routing_table::ClientCertificates {
+        source: "Secret test/ca".into(),
+        demand: routing_table::CertificateDemand::Optional,
+        authorities: vec![authority.der.clone()],
+        revoked: vec![],
+        depth: 1,
+        pass_certificate: false,
+    }));
+    let rules = [host("a.test", &[backend.addr]), rule];
+    let table = || tls_table(&[(&["a.test", "m.test"], &server)], &rules);
+    let mut proxy = serve_tls(table());
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let client = TlsClient::with_versions(None, &[version]);
+        assert_eq!(kind(&proxy, &client, "a.test").await, HandshakeKind::Full);
+        for _ in 0..3 {
+            proxy.publisher.apply(table()).unwrap();
+            let again = kind(&proxy, &client, "a.test").await;
+            assert_eq!(again, HandshakeKind::Resumed, "{version:?}");
+        }
+        for _ in 0..3 {
+            let again = kind(&proxy, &client, "m.test").await;
+            assert_eq!(again, HandshakeKind::Full, "{version:?}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! WebSockets: over HTTP/1.1 and on HTTP/2 streams, agreed to and refused.
+use super::raw::{Act, RawBackend, exchange};
+use super::{host, serve};
+use http::{Method, Request};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use test_support::Backend;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Agrees to any upgrade, sends "hello " at once, then echoes. Gives also the heads it got.
+async fn echo_backend() -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (heads, seen) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let heads = heads.clone();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    stream.read_line(&mut head).await.unwrap();
+                }
+                heads.send(head).await.unwrap();
+                stream
+                    .write_all(
+                        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello ",
+                    )
+                    .await
+                    .unwrap();
+                let mut buffer = [0; 1024];
+                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                    stream.write_all(&buffer[..count]).await.unwrap();
+                }
+            });
+        }
+    });
+    (addr, seen)
+}
+
+#[tokio::test]
+async fn over_http1() {
+    let (backend, mut heads) = echo_backend().await;
+    let proxy = serve(&[host("a.test", &[backend])]);
+    // What is sent along with the request waits until the upstream has agreed.
+    let answer = exchange_and_close(proxy.addr, format!("{ASK}early").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    assert!(answer.contains("upgrade: websocket\r\n"), "{answer}");
+    assert!(
+        answer.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+        "{answer}"
+    );
+    assert!(answer.ends_with("\r\n\r\nhello early"), "{answer}");
+    let head = heads.recv().await.unwrap();
+    assert!(
+        head.starts_with("GET /chat HTTP/1.1\r\n")
+            && head.contains("connection: upgrade\r\nupgrade: websocket\r\n"),
+        "{head}"
+    );
+    proxy.metric_becomes("tidegate_requests_active", 0.0).await;
+}
+
+async fn exchange_and_close(addr: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn on_an_http2_stream() {
+    let (backend, mut heads) = echo_backend().await;
+    let proxy = serve(&[host("a.test", &[backend])]);
+    let stream = TcpStream::connect(proxy.addr).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::builder()
+        .method(Method::CONNECT)
+        .uri("http://a.test/chat")
+        .header("sec-websocket-version", "13")
+        .body(Empty::new())
+        .unwrap();
+    request
+        .extensions_mut()
+        .insert(hyper::ext::Protocol::from_static("websocket"));
+    let response = client.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    stream.write_all(b"and back").await.unwrap();
+    let mut answer = [0; 14];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"hello and back");
+    let head = heads.recv().await.unwrap();
+    assert!(
+        head.starts_with("GET /chat HTTP/1.1\r\nhost: a.test\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("sec-websocket-key: "), "{head}");
+    drop(stream);
+    proxy.metric_becomes("tidegate_requests_active", 0.0).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_agree_ends_the_connection() {
+    let backend = Backend::start("plain").await;
+    let proxy = serve(&[host("a.test", &[backend.addr])]);
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    let answer = exchange(proxy.addr, format!("{ASK}{smuggled}").as_bytes()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"),
+        "{answer}"
+    );
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert_eq!(backend.requests(), 1);
+}
+
+#[tokio::test]
+async fn nothing_else_is_upgraded() {
+    let reply = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n";
+    let backend = RawBackend::start(&[Act::Reply(reply)]).await;
+    let proxy = serve(&[host("a.test", &[backend.addr])]);
+    for (fields, status) in [
+        ("Connection: Upgrade\r\nUpgrade: foo\r\n", "502"),
+        ("", "502"),
+        (
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n",
+            "426",
+        ),
+        (
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            "400",
+        ),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
+        let answer = exchange_and_close(proxy.addr, head.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{fields:?}: {answer}"
+        );
+    }
+}
