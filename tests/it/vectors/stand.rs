@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) ingresses: Vec<(&'static str, Vec<Rule>)>,
     /// Names of backends.
     pub(crate) backends: Vec<&'static str>,
+    /// Hosts that have a certificate of their own; each is the first host of an Ingress.
+    pub(crate) certificates: Vec<&'static str>,
 }
 
 impl Setup {
@@ -44,6 +46,7 @@ impl Setup {
                 ),
             ],
             backends: vec!["a", "b"],
+            certificates: Vec::new(),
         }
     }
 }
@@ -92,6 +95,10 @@ impl Stand {
         let mut text = ingress(9, "", &[(CANARY, "/", "Prefix", "canary")]);
         for (age, (annotations, rules)) in setup.ingresses.iter().enumerate() {
             text += &ingress(10 + age, annotations, rules);
+            let host = rules[0].0;
+            if setup.certificates.contains(&host) {
+                text += &secured(10 + age, host);
+            }
         }
         text += &service("canary", canary.addr.port());
         for recorder in &recorders {
@@ -142,7 +149,7 @@ impl Stand {
     pub(crate) async fn canary(&self) -> Result<(), String> {
         let before = self.canary.requests();
         let answer = get(self.tidegate.http, CANARY, "/").await?;
-        // Others may ask at the same time.
+        // Others of the same row may ask at the same time.
         let counted = self.canary.requests() > before;
         if answer.status != 200 || answer.text() != "canary" || !counted {
             return Err(format!("canary: {} {:?}", answer.status, answer.text()));
@@ -178,6 +185,19 @@ fn ingress(age: usize, annotations: &str, rules: &[Rule]) -> String {
         );
     }
     text + "---\n"
+}
+
+/// An Ingress that only gives a host its certificate, and the Secret with it.
+fn secured(age: usize, host: &str) -> String {
+    let (certificate, key) = test_support::certificate::self_signed(&[host]);
+    let indented = |pem: &str| pem.replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: tls{age}}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n    {}\n  \
+         tls.key: |\n    {}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: tls{age}}}\nspec:\n  \
+         tls: [{{hosts: ['{host}'], secretName: tls{age}}}]\n  rules: [{{host: '{host}'}}]\n---\n",
+        indented(&certificate),
+        indented(&key)
+    )
 }
 
 fn service(name: &str, port: u16) -> String {

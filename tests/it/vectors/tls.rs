@@ -36,7 +36,7 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn t1() -> Row {
     let mut t1 = row("T1", "clients that are slow with a handshake");
-    t1 = t1.flags_if_known(&["--tls-handshake-timeout=2s"]);
+    t1 = t1.flags_if_known(&["--client-handshake-timeout=2s"]);
     t1.scenario("silence", |stand| {
         Box::pin(slow(stand, Vec::new(), Duration::ZERO))
     })
@@ -68,7 +68,7 @@ fn t1() -> Row {
 }
 
 fn handshake_limit() -> Duration {
-    Duration::from_secs(if has_flag("--tls-handshake-timeout") {
+    Duration::from_secs(if has_flag("--client-handshake-timeout") {
         2
     } else {
         5
