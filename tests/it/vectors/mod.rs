@@ -4,7 +4,7 @@
 //! behind it. `TIDEGATE_VECTORS=B4` runs one row, `TIDEGATE_SEED` repeats a run.
 //!
 //! Not here yet, because what they test is not: R8 (rewrite), R9 (redirect), X9 and X10 (auth), regular expressions in R7,
-//! redirects in X6, "PROXY header when on" in B31.
+//! redirects in X6, client certificates in T7 and T9.
 
 mod backends;
 mod expectations;
@@ -20,6 +20,7 @@ mod judge;
 mod limits;
 mod logging;
 mod many_hosts;
+mod proxy_header;
 mod random;
 mod request_line;
 mod routing;
@@ -96,4 +97,9 @@ async fn vectors_of_http2_by_prior_knowledge() {
 #[tokio::test]
 async fn vectors_of_tls() {
     runner::run("TLS", tls::setup(), tls::rows()).await;
+}
+
+#[tokio::test]
+async fn vectors_of_proxy_headers() {
+    runner::run("PROXY headers", Setup::plain(), proxy_header::rows()).await;
 }

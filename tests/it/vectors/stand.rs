@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
-use test_support::client::get;
+use test_support::raw::{self, Plan};
 use test_support::recorder::{Act, Recorder};
 use test_support::{Backend, Tidegate};
 use tokio::sync::Mutex;
@@ -57,6 +57,8 @@ pub(crate) struct Stand {
     pub(crate) recorders: Vec<Recorder>,
     pub(crate) access_log: PathBuf,
     canary: Backend,
+    /// What every connection to the plain port begins with.
+    greeting: &'static str,
     /// Removed when the stand is dropped.
     _directory: tempfile::TempDir,
 }
@@ -123,6 +125,10 @@ impl Stand {
             recorders,
             access_log,
             canary,
+            greeting: match flags.contains(&"--proxy-protocol") {
+                true => "PROXY TCP4 127.0.0.1 127.0.0.1 1000 80\r\n",
+                false => "",
+            },
             _directory: directory,
         }
     }
@@ -147,12 +153,22 @@ impl Stand {
 
     /// One request of the other tenant, on a connection of its own.
     pub(crate) async fn canary(&self) -> Result<(), String> {
+        self.canary_at("/").await
+    }
+
+    /// As [`Stand::canary`], for this path.
+    pub(crate) async fn canary_at(&self, path: &str) -> Result<(), String> {
         let before = self.canary.requests();
-        let answer = get(self.tidegate.http, CANARY, "/").await?;
-        // Others of the same row may ask at the same time.
+        let bytes = format!(
+            "{}GET {path} HTTP/1.1\r\nHost: {CANARY}\r\n\r\n",
+            self.greeting
+        );
+        let mut stream = raw::connect(self.tidegate.http).await;
+        let got = raw::exchange(&mut stream, Plan::new(bytes)).await;
+        // Others may ask at the same time.
         let counted = self.canary.requests() > before;
-        if answer.status != 200 || answer.text() != "canary" || !counted {
-            return Err(format!("canary: {} {:?}", answer.status, answer.text()));
+        if got.statuses() != [200] || got.answers[0].body != b"canary" || !counted {
+            return Err(format!("canary: {}", got.summary()));
         }
         Ok(())
     }
