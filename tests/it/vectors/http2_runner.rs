@@ -104,6 +104,8 @@ pub(crate) enum Expect {
     Status(&'static [u16]),
     /// The connection is given up, with an error; the backend saw nothing.
     GoAway,
+    /// Refused, or answered 200; if the backend got anything, then what the checks say.
+    Stands(&'static [Check]),
     /// 200, and the backend got what the checks say.
     Passed(&'static [Check]),
     Either(Box<Expect>, Box<Expect>),
@@ -265,6 +267,15 @@ async fn judge(
                 return Err(format!("expected GOAWAY, got {}", got.summary(id)));
             }
             judge::nothing_upstream(stand, sent)
+        }
+        Expect::Stands(checks) => {
+            if stream.status != Some(200) {
+                refused(&[400])?;
+            }
+            if sent.backend().requests.is_empty() {
+                return Ok(());
+            }
+            checks.iter().try_for_each(|one| judge::check(*one, sent))
         }
         Expect::Passed(checks) => {
             if stream.status != Some(200) || !stream.ended {

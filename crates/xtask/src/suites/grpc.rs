@@ -8,7 +8,7 @@ use super::stand::{Backend, Certificate, HOST, Running, Stand, free_address};
 use crate::tools::suites::Suites;
 use anyhow::Context;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const CASES: [&str; 15] = [
@@ -112,16 +112,23 @@ fn one(command: &mut Command) -> anyhow::Result<Result<(), String>> {
         if start.elapsed() > MOST {
             child.kill()?;
             child.wait()?;
-            return Ok(Err(format!("no end after {} s", MOST.as_secs())));
+            let said = said(&mut child)?;
+            return Ok(Err(format!("no end after {} s: {said}", MOST.as_secs())));
         }
         std::thread::sleep(Duration::from_millis(10));
     };
     if status.success() {
         return Ok(Ok(()));
     }
-    let said = std::io::read_to_string(child.stderr.take().context("the client has no stderr")?)?;
+    Ok(Err(said(&mut child)?))
+}
+
+/// Why a client that has ended gave up, in a line.
+fn said(child: &mut Child) -> anyhow::Result<String> {
+    let said = child.stderr.take().context("the client has no stderr")?;
+    let said = std::io::read_to_string(said)?;
     let fatal = said.lines().find(|line| line.contains("FATAL"));
     let line = fatal.or(said.lines().next());
     let line = line.unwrap_or("it said nothing");
-    Ok(Err(line.chars().take(200).collect()))
+    Ok(line.chars().take(200).collect())
 }
