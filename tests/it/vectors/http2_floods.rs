@@ -1,9 +1,10 @@
-//! Floods of HTTP/2 frames: D13 (streams), D15 to D19. Each must be cut off, or cost next to nothing.
+//! Floods of HTTP/2 frames: D13 (streams), D15 to D19. Each must be cut off, or cost next to nothing. Also the steps of D14
+//! that stop the proxy.
 
 use super::http2::{Row, row};
 use super::http2_runner::{At, Expect, Transport};
 use super::runner::NOT_RUN;
-use super::stand::{Stand, has_flag};
+use super::stand::{Setup, Stand, has_flag};
 use super::vector::Steps;
 use std::time::{Duration, Instant};
 use test_support::h2_raw::{END_HEADERS, END_STREAM, Got, block, frame, headers, kind, reset};
@@ -324,5 +325,48 @@ pub(crate) async fn held_open(stand: &Stand, transport: Transport) -> Result<(),
     match refused(&got) {
         200 => Ok(()),
         count => Err(format!("{count} of 300 streams refused instead of 200")),
+    }
+}
+
+/// The proxy is asked to stop while a request is in progress, and the client goes on asking.
+pub(crate) async fn after_goaway(_: &Stand, transport: Transport) -> Result<(), String> {
+    let name = format!("D14-{transport:?}");
+    let mut stand = Stand::start(&name, &Setup::plain(), &["--drain-timeout=5s"]).await;
+    let slow = Act::silence()
+        .pause(Duration::from_millis(500))
+        .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    stand.begin(vec![slow]);
+    let mut connection = transport.open(&stand, &[]).await;
+    connection.send(&at(transport, 1).get(&[])).await;
+    let begun = stand
+        .backend()
+        .wait(Duration::from_secs(2), |seen| !seen.requests.is_empty());
+    if begun.await.requests.is_empty() {
+        return Err("the request did not reach the backend".into());
+    }
+    stand.tidegate.terminate();
+    let got = connection
+        .read(Duration::from_secs(2), |got| got.goaway.is_some())
+        .await;
+    if got.goaway != Some(0) {
+        return Err(format!("expected GOAWAY(0), got {}", got.summary(1)));
+    }
+    connection.send(&at(transport, 3).get(&[])).await;
+    let got = connection
+        .read(Duration::from_secs(4), |got| got.closed)
+        .await;
+    let (first, late) = (got.stream(1), got.stream(3));
+    if first.status != Some(200) || !first.ended {
+        return Err(format!("what was in progress got {}", got.summary(1)));
+    }
+    let served = late.status == Some(200) && late.ended;
+    let refused = late.status.is_none() && matches!(late.reset, None | Some(REFUSED));
+    if !got.closed || !(served || refused) {
+        return Err(format!("the late one got {}", got.summary(3)));
+    }
+    let status = stand.tidegate.wait(Duration::from_secs(5)).await;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("it ended with {status}")),
     }
 }

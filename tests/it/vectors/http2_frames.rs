@@ -1,6 +1,7 @@
 //! Frames, streams and resets of HTTP/2: D12 to D14.
 //!
-//! D14 also has "a request after our GOAWAY", which needs a drain that waits; it is left to the tests of draining.
+//! D14, "a request after our GOAWAY": it may be served until the last GOAWAY, and is refused or never answered after it. It
+//! must not disturb what was in progress.
 
 use super::http2::{Row, row};
 use super::http2_runner::{At, Expect, cancelled};
@@ -231,6 +232,9 @@ fn d13() -> Row {
 
 fn d14() -> Row {
     row("D14", "resets by the client")
+        .scenario("a request after our GOAWAY", |stand, transport| {
+            Box::pin(super::http2_floods::after_goaway(stand, transport))
+        })
         .scenario("in the middle of an upload", |stand, transport| {
             Box::pin(cancelled(
                 stand,
