@@ -1,7 +1,8 @@
 //! The catalogue of bad input, as tables of bytes and what is expected of them.
 //!
 //! Each row of the catalogue is a [`vector::Row`]; each runs against a real tidegate of its own, with a recording backend
-//! behind it. `TIDEGATE_VECTORS=B4` runs one row, `TIDEGATE_SEED` repeats a run.
+//! behind it. `TIDEGATE_VECTORS=B4` runs one row, `TIDEGATE_SEED` repeats a run, and `TIDEGATE_REPEAT=1000` sends each vector
+//! of HTTP/1.1 so often and looks at memory.
 //!
 //! Not here yet, because what they test is not: R8 (rewrite), R9 (redirect), X9 and X10 (auth), regular expressions in R7,
 //! redirects in X6, client certificates in T7 and T9.

@@ -195,8 +195,27 @@ async fn run_case(stand: &Stand, case: &Case, random: &mut Random) -> Result<(),
                     .await
                     .map_err(|why| format!("{how}{why}"))?;
             }
-            Ok(())
+            repeated(stand, vector, random).await
         }
+    }
+}
+
+/// Sends a vector `TIDEGATE_REPEAT` times, which is 0 unless set. Memory must not grow with it.
+async fn repeated(stand: &Stand, vector: &Vector, random: &mut Random) -> Result<(), String> {
+    const GROWTH: u64 = 8 << 20;
+    let times = std::env::var("TIDEGATE_REPEAT").ok();
+    let times: usize = times.and_then(|times| times.parse().ok()).unwrap_or(0);
+    let before = stand.tidegate.resident();
+    for _ in 0..times {
+        send(stand, vector, Mode::Whole, random).await?;
+    }
+    let grown = stand.tidegate.resident().saturating_sub(before);
+    match grown <= GROWTH {
+        true => Ok(()),
+        false => Err(format!(
+            "after {times} times memory has grown by {} KiB",
+            grown / 1024
+        )),
     }
 }
 
