@@ -15,6 +15,7 @@ mod convergence;
 mod files;
 mod main_job;
 mod outage;
+mod relays;
 mod rolling;
 mod tls;
 mod vectors;

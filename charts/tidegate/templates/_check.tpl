@@ -27,6 +27,12 @@
 {{- fail "controller.containerPort.http, controller.containerPort.https and controller.metrics.port must differ" -}}
 {{- end -}}
 
+{{- range $port, $target := .Values.tcp -}}
+{{- if has (int64 $port) $ports -}}
+{{- fail (printf "tcp: port %s is one of controller.containerPort and controller.metrics.port" $port) -}}
+{{- end -}}
+{{- end -}}
+
 {{- $published := include "tidegate.publishService" . -}}
 {{- if and $controller.scope.enabled $published -}}
 {{- $scope := include "tidegate.scopeNamespace" . -}}
@@ -48,6 +54,8 @@
   "lease-name" "fullnameOverride"
   "lameduck" "controller.lameduckSeconds"
   "drain-timeout" "controller.drainSeconds" -}}
+{{- if .Values.tcp -}}{{- $_ := set $ours "tcp-services-configmap" "tcp" -}}{{- end -}}
+{{- if .Values.udp -}}{{- $_ := set $ours "udp-services-configmap" "udp" -}}{{- end -}}
 {{- range $flag, $value := $controller.extraArgs -}}
 {{- if hasKey $ours $flag -}}
 {{- fail (printf "controller.extraArgs.%s: the chart sets this flag; use %s" $flag (get $ours $flag)) -}}

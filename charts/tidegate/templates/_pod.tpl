@@ -19,6 +19,11 @@
 {{- range $controller.secretNamespaces }}
 - {{ printf "--secret-namespace=%s" . | quote }}
 {{- end }}
+{{- range $kind := list "tcp" "udp" }}
+{{- if get $.Values $kind }}
+- {{ printf "--%s-services-configmap=%s/%s-%s" $kind $.Release.Namespace (include "tidegate.fullname" $) $kind | quote }}
+{{- end }}
+{{- end }}
 - {{ printf "--lameduck=%ds" (int64 $controller.lameduckSeconds) | quote }}
 - {{ printf "--drain-timeout=%ds" (int64 $controller.drainSeconds) | quote }}
 {{- range $flag, $value := $controller.extraArgs }}
@@ -112,6 +117,16 @@ spec:
           {{- if $controller.hostNetwork }}
           hostPort: {{ int64 $controller.metrics.port }}
           {{- end }}
+        {{- range $kind := list "tcp" "udp" }}
+        {{- range $port, $target := get $.Values $kind }}
+        - name: {{ $port }}-{{ $kind }}
+          containerPort: {{ int64 $port }}
+          protocol: {{ upper $kind }}
+          {{- if or $controller.hostNetwork $controller.hostPort.enabled }}
+          hostPort: {{ int64 $port }}
+          {{- end }}
+        {{- end }}
+        {{- end }}
       livenessProbe:
         httpGet:
           path: /healthz

@@ -87,6 +87,24 @@ subjects:
 {{- end }}
 {{- end -}}
 
+{{/* The ConfigMaps of tcp and udp alone, and Events on them where those are not granted already. */}}
+{{- define "tidegate.rules.relays" -}}
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames:
+    {{- range $kind := list "tcp" "udp" }}
+    {{- if get $.Values $kind }}
+    - {{ include "tidegate.fullname" $ }}-{{ $kind }}
+    {{- end }}
+    {{- end }}
+  verbs: [get, list, watch]
+{{- if .Values.controller.scope.enabled }}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+{{- end -}}
+
 {{/* A name cannot restrict "create", since the name is not known yet when it is authorized. */}}
 {{- define "tidegate.rules.lease" -}}
 - apiGroups: [coordination.k8s.io]

@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// How many objects of each kind there are.
-    pub fn counts(&self) -> [(Kind, usize); 5] {
+    pub fn counts(&self) -> [(Kind, usize); 6] {
         let s = &self.snapshot;
         [
             (Kind::Ingress, s.ingresses.len()),
@@ -52,6 +52,7 @@ impl Store {
             (Kind::Service, s.services.len()),
             (Kind::EndpointSlice, self.slices.len()),
             (Kind::Secret, s.secrets.len()),
+            (Kind::ConfigMap, s.config_maps.len()),
         ]
     }
 
@@ -110,6 +111,7 @@ impl Store {
                 .collect(),
             Kind::Service => s.services.keys().cloned().collect(),
             Kind::Secret => s.secrets.keys().cloned().collect(),
+            Kind::ConfigMap => s.config_maps.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
         }
     }
@@ -170,6 +172,16 @@ impl Store {
                     .is_some_and(|known| **known == secret);
                 self.put(same, Object::Secret(Arc::new(secret)))
             }
+            Object::ConfigMap(config_map) => {
+                let mut config_map = Arc::unwrap_or_clone(config_map);
+                config_map.metadata.resource_version = None;
+                let same = self
+                    .snapshot
+                    .config_maps
+                    .get(&key)
+                    .is_some_and(|known| **known == config_map);
+                self.put(same, Object::ConfigMap(Arc::new(config_map)))
+            }
             Object::EndpointSlice(slice) => {
                 let mut slice = Arc::unwrap_or_clone(slice);
                 slice.metadata.resource_version = None;
@@ -227,6 +239,7 @@ impl Store {
                 s.services.remove(key).is_some()
             }
             Kind::Secret => s.secrets.remove(key).is_some(),
+            Kind::ConfigMap => s.config_maps.remove(key).is_some(),
             Kind::EndpointSlice => {
                 return self
                     .take_slice(key)

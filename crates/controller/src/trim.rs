@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use translate::Object;
 use translate::annotation::{NGINX_PREFIX, PREFIX};
+use translate::certificate::SECRET_KEYS;
 use translate::snapshot::SERVICE_NAME_LABEL;
 
 /// Prefixes of the annotations that are read. Others change for reasons of their own: what `kubectl apply` keeps for itself,
@@ -46,9 +47,15 @@ pub(crate) fn trim(object: Object) -> Object {
             let mut secret = Arc::unwrap_or_clone(secret);
             trim_metadata(&mut secret.metadata, &[], &[]);
             if let Some(data) = &mut secret.data {
-                data.retain(|name, _| matches!(name.as_str(), "tls.crt" | "tls.key"));
+                data.retain(|name, _| SECRET_KEYS.contains(&name.as_str()));
             }
             Object::Secret(Arc::new(secret))
+        }
+        Object::ConfigMap(config_map) => {
+            let mut config_map = Arc::unwrap_or_clone(config_map);
+            trim_metadata(&mut config_map.metadata, &[], &[]);
+            config_map.binary_data = None;
+            Object::ConfigMap(Arc::new(config_map))
         }
         Object::EndpointSlice(slice) => {
             let mut slice = Arc::unwrap_or_clone(slice);
@@ -99,6 +106,7 @@ mod tests {
             Object::Service(object) => serde_json::to_value(&*object),
             Object::EndpointSlice(object) => serde_json::to_value(&*object),
             Object::Secret(object) => serde_json::to_value(&*object),
+            Object::ConfigMap(object) => serde_json::to_value(&*object),
         };
         let mut shown = shown.unwrap();
         shown
@@ -148,9 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_keeps_certificate_and_key() {
-        let data = json!({"tls.crt": "YQ==", "tls.key": "Yg==", "other": "Yw=="});
-        let kept = json!({"tls.crt": "YQ==", "tls.key": "Yg=="});
+    fn a_secret_keeps_certificates_and_keys() {
+        let kept = json!({"tls.crt": "YQ==", "tls.key": "Yg==", "ca.crt": "YQ==", "ca.crl": "YQ==", "tls.ocsp-staple": "YQ=="});
+        let mut data = kept.clone();
+        data["other"] = json!("Yw==");
         let metadata = json!({"name": "s", "namespace": "shop"});
         check(
             Kind::Secret,

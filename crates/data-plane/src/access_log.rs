@@ -1,6 +1,10 @@
-//! The access log: one JSON object a request, formatted on the worker, written by a thread of its own.
+//! The access log: one JSON object a request or relayed connection, formatted on the worker, written by a thread of its own.
 //!
 //! A slow disk or a blocked pipe costs log lines, which are counted, never requests.
+
+mod relay_line;
+
+pub(crate) use relay_line::RelayLine;
 
 use crate::metrics::WorkerStats;
 use std::cell::{Cell, RefCell};
@@ -119,10 +123,20 @@ impl AccessLog {
         self.sink.is_some()
     }
 
-    /// Adds a line.
+    /// Adds the line of a request.
     pub(crate) fn write(&self, line: &Line<'_>) {
+        self.write_with(|lines, time| format_line(lines, time, line));
+    }
+
+    /// Adds the line of a relayed connection or session.
+    pub(crate) fn write_relay(&self, line: &RelayLine<'_>) {
+        self.write_with(|lines, time| relay_line::format(lines, time, line));
+    }
+
+    #[inline]
+    fn write_with(&self, format: impl FnOnce(&mut Vec<u8>, &[u8])) {
         let mut lines = self.lines.borrow_mut();
-        format_line(&mut lines, &self.clock.now(), line);
+        format(&mut lines, &self.clock.now());
         if lines.len() >= BATCH {
             let batch = std::mem::replace(&mut *lines, self.spare());
             self.send(batch);

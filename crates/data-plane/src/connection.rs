@@ -3,13 +3,15 @@
 use crate::client::ClientConnection;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::h1::{self, request::MAX_HEAD};
+use crate::h2::OnThisThread;
 use crate::handshake;
-use crate::listener::OpenListener;
+use crate::l4;
+use crate::listener::{OpenListener, Speaks};
 use crate::proxy::proxy;
 use crate::proxy_protocol;
 use crate::publish::Snapshot;
 use crate::request_body::ClientBody;
-use crate::worker::Worker;
+use crate::worker::{Entered, Worker};
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use http::Request;
@@ -26,6 +28,14 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+
+/// A connection that was accepted, on its way to whoever serves it.
+pub(crate) struct Accepted {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) client: Rc<ClientConnection>,
+    pub(crate) entered: Entered,
+    pub(crate) stream: TcpStream,
+}
 
 /// Accepts until `stopped` resolves, then takes what the kernel has already accepted for us and ends.
 pub(crate) async fn accept_loop(
@@ -74,7 +84,7 @@ impl Backoff {
     }
 }
 
-fn start(worker: &Rc<Worker>, open: &OpenListener, mut stream: TcpStream, peer: SocketAddr) {
+fn start(worker: &Rc<Worker>, open: &OpenListener, stream: TcpStream, peer: SocketAddr) {
     worker.stats.accepted.add(1);
     if worker.stats.open.get() >= worker.settings.connections_per_worker() {
         worker.stats.shed.add(1);
@@ -92,26 +102,41 @@ fn start(worker: &Rc<Worker>, open: &OpenListener, mut stream: TcpStream, peer: 
     let tls = open.tls;
     let client = ClientConnection::new(id, peer, destination, port, tls, trusted);
     let entered = worker.enter(&client);
-    let worker = Rc::clone(worker);
-    let proxied = open.proxy_header.then(|| Box::new(open.clone()));
+    let accepted = Accepted {
+        worker: Rc::clone(worker),
+        client,
+        entered,
+        stream,
+    };
+    let proxied = open.proxy_header.then(|| Box::new((open.clone(), peer)));
+    if open.speaks == Speaks::Tcp {
+        // A task of its own kind: one for HTTP has room for all of HTTP.
+        tokio::task::spawn_local(l4::tcp::serve(accepted, proxied));
+        return;
+    }
     tokio::task::spawn_local(async move {
-        let (client, _entered) = match proxied {
-            None => (client, entered),
-            Some(open) => {
-                let named =
-                    proxy_protocol::named(&worker, &open, peer, &mut stream, (client, entered));
-                match Box::pin(named).await {
-                    Some(named) => named,
-                    None => return,
-                }
-            }
+        let Some(accepted) = proxy_protocol::named(accepted, proxied).await else {
+            return;
         };
+        let (accepted, begun) = match tls {
+            true => match l4::passthrough::relay_or_return(accepted).await {
+                Some(returned) => returned,
+                None => return,
+            },
+            false => (accepted, Vec::new()),
+        };
+        let Accepted {
+            worker,
+            client,
+            entered: _entered,
+            stream,
+        } = accepted;
         if !tls {
             let io = client_io(&worker, &client, ClientStream::Plain(stream));
             return http1(&worker, &client, io).await;
         }
         // A box, so that connections do not hold the space of a handshake.
-        let handshake = Box::pin(handshake::accept(&worker, &client, stream));
+        let handshake = Box::pin(handshake::accept(&worker, &client, stream, begun));
         let Some(stream) = handshake.await else {
             return;
         };
@@ -172,15 +197,5 @@ fn ended_with(worker: &Worker, client: &ClientConnection, ended: hyper::Result<(
             worker.stats.unreadable.add(1);
         }
         tracing::debug!(client = client.addr_text, %error, "connection ended");
-    }
-}
-
-/// Runs what HTTP/2 wants to run apart: on this thread, like everything else of the connection.
-#[derive(Debug, Clone, Copy)]
-struct OnThisThread;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }

@@ -11,19 +11,24 @@ use rustls::server::Acceptor;
 use rustls::{AlertDescription, PeerIncompatible};
 use std::io;
 use std::rc::Rc;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-/// Makes a handshake; what it came to is in [`ClientConnection::tls`]. `None` after one that failed, which is counted.
+/// So many bytes are read before they are looked at: what follows the first message in them is kept.
+const FIRST_RECORDS: usize = 16 * 1024;
+
+/// Makes a handshake with a client from which `begun` was read already; what it came to is in [`ClientConnection::tls`]. `None` after one that failed, which is counted.
 pub(crate) async fn accept(
     worker: &Rc<Worker>,
     client: &Rc<ClientConnection>,
     stream: TcpStream,
+    begun: Vec<u8>,
 ) -> Option<TlsStream<TcpStream>> {
     let limit = worker.settings.client_timeouts.handshake;
-    let failed = match timeout(limit, handshake(worker, client, stream)).await {
+    let failed = match timeout(limit, handshake(worker, client, stream, begun)).await {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => {
             let reason = reason(&error);
@@ -52,8 +57,10 @@ async fn handshake(
     worker: &Rc<Worker>,
     client: &Rc<ClientConnection>,
     stream: TcpStream,
+    begun: Vec<u8>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let start = begin(stream, &begun).await?;
+    drop(begun);
     let hello = start.client_hello();
     let choice = worker.reader.read(|table| {
         let tls = table.tls(&client.listener)?;
@@ -76,6 +83,34 @@ async fn handshake(
         chain,
     ));
     Ok(stream)
+}
+
+/// Reads the first message, or what is missing of it.
+async fn begin(mut stream: TcpStream, mut begun: &[u8]) -> io::Result<StartHandshake<TcpStream>> {
+    let mut acceptor = Acceptor::default();
+    let all = begun.len();
+    while !begun.is_empty() {
+        acceptor.read_tls(&mut begun)?;
+        if !begun.is_empty() && all - begun.len() < FIRST_RECORDS {
+            continue;
+        }
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) if begun.is_empty() => {
+                return Ok(StartHandshake::from_parts(accepted, stream));
+            }
+            // What follows a first message this long without waiting for our answer is not read any more.
+            Ok(Some(_)) => return Err(io::ErrorKind::InvalidData.into()),
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                // Writing to a Vec cannot fail; that the client does not take it changes nothing.
+                let _ = alert.write_all(&mut bytes);
+                let _ = stream.write_all(&bytes).await;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+    LazyConfigAcceptor::new(acceptor, stream).await
 }
 
 /// Why a handshake failed, from a closed set: it is a label.

@@ -5,7 +5,7 @@
 use routing_table::{Listener, ListenerId, ListenerProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Connections the kernel queues before we accept them, per socket.
@@ -27,6 +27,8 @@ pub(crate) type ListenerSet = Arc<Vec<OpenListener>>;
 #[derive(Debug, Clone)]
 pub(crate) struct OpenListener {
     pub(crate) id: ListenerId,
+    /// What is spoken, apart from TLS.
+    pub(crate) speaks: Speaks,
     /// Whether it speaks TLS.
     pub(crate) tls: bool,
     /// Connections begin with a header of the PROXY protocol.
@@ -38,13 +40,43 @@ pub(crate) struct OpenListener {
     pub(crate) sockets: Arc<Vec<WorkerSocket>>,
 }
 
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP, perhaps inside TLS, and perhaps not for us to understand.
+    Http,
+    /// Whatever the endpoints understand, over TCP.
+    Tcp,
+    /// The same over UDP.
+    Udp,
+}
+
+impl Speaks {
+    fn of(protocol: &ListenerProtocol) -> Self {
+        match protocol {
+            ListenerProtocol::Http | ListenerProtocol::Https(_) => Self::Http,
+            ListenerProtocol::Tcp(_) => Self::Tcp,
+            ListenerProtocol::Udp(_) => Self::Udp,
+        }
+    }
+}
+
+/// A socket of either kind.
+#[derive(Debug)]
+pub(crate) enum ListeningSocket {
+    /// Accepts connections.
+    Tcp(TcpListener),
+    /// Receives datagrams.
+    Udp(UdpSocket),
+}
+
 /// A worker's socket, until it takes it. Then nobody else has it, so that it is closed when the worker closes it.
 #[derive(Debug)]
-pub(crate) struct WorkerSocket(Mutex<Option<TcpListener>>);
+pub(crate) struct WorkerSocket(Mutex<Option<ListeningSocket>>);
 
 impl WorkerSocket {
     /// The socket, the first time.
-    pub(crate) fn take(&self) -> Option<TcpListener> {
+    pub(crate) fn take(&self) -> Option<ListeningSocket> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -82,17 +114,19 @@ impl Sockets {
         let mut open = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
+            let speaks = Speaks::of(&listener.protocol);
             let kept = self.open.iter().find(|o| {
                 o.id == listener.id
                     && o.configured == listener.addr
                     && o.tls == tls
+                    && o.speaks == speaks
                     && o.proxy_header == listener.proxy_header
             });
             if let Some(kept) = kept {
                 open.push(kept.clone());
                 continue;
             }
-            match self.open(listener, tls) {
+            match self.open(listener, speaks, tls) {
                 Ok(listener) => {
                     tracing::info!(listener = %listener.id, addr = %listener.addr, tls, "listening");
                     open.push(listener);
@@ -103,7 +137,12 @@ impl Sockets {
                         addr: listener.addr,
                         source,
                     };
-                    result = result.and(Err(error));
+                    if speaks == Speaks::Http {
+                        result = result.and(Err(error));
+                    } else {
+                        // One entry of a ConfigMap, say: no reason to stop the rest, or to refuse to start.
+                        tracing::error!(%error, "relay cannot listen; tried again with the next table");
+                    }
                 }
             }
         }
@@ -111,15 +150,16 @@ impl Sockets {
         result
     }
 
-    fn open(&self, listener: &Listener, tls: bool) -> io::Result<OpenListener> {
+    fn open(&self, listener: &Listener, speaks: Speaks, tls: bool) -> io::Result<OpenListener> {
         let (id, configured) = (listener.id.clone(), listener.addr);
-        let (addr, sockets) = self.open_sockets(configured)?;
+        let (addr, sockets) = self.open_sockets(configured, speaks)?;
         let sockets = sockets
             .into_iter()
             .map(|socket| WorkerSocket(Mutex::new(Some(socket))))
             .collect();
         Ok(OpenListener {
             id,
+            speaks,
             tls,
             proxy_header: listener.proxy_header,
             configured,
@@ -128,30 +168,51 @@ impl Sockets {
         })
     }
 
-    fn open_sockets(&self, addr: SocketAddr) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-        if addr.port() != 0 && !self.open.iter().any(|open| open.addr == addr) {
+    fn open_sockets(
+        &self,
+        addr: SocketAddr,
+        speaks: Speaks,
+    ) -> io::Result<(SocketAddr, Vec<ListeningSocket>)> {
+        let ours = |open: &OpenListener| {
+            open.addr == addr && (open.speaks == Speaks::Udp) == (speaks == Speaks::Udp)
+        };
+        if addr.port() != 0 && !self.open.iter().any(ours) {
             // With SO_REUSEPORT alone a second process of the same user would silently share the port with us.
             // A listener of ours that changes its protocol shares it with what it was for a moment.
-            open_socket(addr, false)?;
+            open_socket(addr, speaks, false)?;
         }
-        let first = open_socket(addr, true)?;
-        let addr = first.local_addr()?;
-        let rest = (1..self.workers).map(|_| open_socket(addr, true));
-        let sockets = std::iter::once(Ok(first))
-            .chain(rest)
+        let first = open_socket(addr, speaks, true)?;
+        let addr = first
+            .local_addr()?
+            .as_socket()
+            .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let rest = (1..self.workers).map(|_| open_socket(addr, speaks, true));
+        let sockets = std::iter::once(Ok(first)).chain(rest);
+        let sockets = sockets
+            .map(|socket| {
+                socket.map(|socket| match speaks {
+                    Speaks::Udp => ListeningSocket::Udp(socket.into()),
+                    Speaks::Http | Speaks::Tcp => ListeningSocket::Tcp(socket.into()),
+                })
+            })
             .collect::<io::Result<Vec<_>>>()?;
         Ok((addr, sockets))
     }
 }
 
-fn open_socket(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+fn open_socket(addr: SocketAddr, speaks: Speaks, reuse_port: bool) -> io::Result<Socket> {
+    let (kind, protocol) = match speaks {
+        Speaks::Udp => (Type::DGRAM, Protocol::UDP),
+        Speaks::Http | Speaks::Tcp => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+    // For datagrams it would let two sockets have one port.
+    socket.set_reuse_address(speaks != Speaks::Udp)?;
     socket.set_reuse_port(reuse_port)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    if reuse_port {
+    if reuse_port && speaks != Speaks::Udp {
         socket.listen(BACKLOG)?;
     }
-    Ok(socket.into())
+    Ok(socket)
 }

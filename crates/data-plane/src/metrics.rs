@@ -164,12 +164,46 @@ worker_stats! {
     accepted: COUNTER "tidegate_connections_accepted_total",
     /// Client connections open now.
     open: GAUGE "tidegate_connections_open",
+    /// Requests that were sent on connections of HTTP/2 to endpoints.
+    upstream_streams: COUNTER "tidegate_upstream_http2_requests_total",
     /// Client connections closed at once because the limit was reached.
     shed: COUNTER "tidegate_connections_shed_total",
     /// Connections closed because a header of the PROXY protocol was asked for and the peer may not send one.
     proxy_untrusted: COUNTER "tidegate_proxy_protocol_untrusted_total",
     /// Connections closed because there was no header of the PROXY protocol, not a good one, or none in time.
     proxy_invalid: COUNTER "tidegate_proxy_protocol_invalid_total",
+    /// TCP connections relayed, accepted or not.
+    relays: COUNTER "tidegate_tcp_connections_total",
+    /// TCP connections relayed now.
+    relays_open: GAUGE "tidegate_tcp_connections_open",
+    /// TCP connections closed at once because their listener had as many as it may have.
+    relays_shed: COUNTER "tidegate_tcp_connections_shed_total",
+    /// TCP connections closed because no endpoint could be connected to.
+    relays_unconnected: COUNTER "tidegate_tcp_connections_unconnected_total",
+    /// TLS connections that ended, or said nothing, before it was known whether to pass them on.
+    passthrough_silent: COUNTER "tidegate_tls_passthrough_silent_total",
+    /// TCP connections closed because nothing was sent for too long.
+    relays_idle: COUNTER "tidegate_tcp_connections_idle_total",
+    /// TCP connections that ended with an error of a socket.
+    relays_reset: COUNTER "tidegate_tcp_connections_reset_total",
+    /// TCP connections closed because their endpoint went away.
+    relays_abandoned: COUNTER "tidegate_tcp_connections_abandoned_total",
+    /// Bytes that clients sent over relayed TCP connections.
+    relays_received: COUNTER "tidegate_tcp_received_bytes_total",
+    /// Bytes that were sent to clients over relayed TCP connections.
+    relays_sent: COUNTER "tidegate_tcp_sent_bytes_total",
+    /// UDP sessions begun.
+    sessions: COUNTER "tidegate_udp_sessions_total",
+    /// UDP sessions now.
+    sessions_open: GAUGE "tidegate_udp_sessions_open",
+    /// Datagrams of new clients dropped because there were as many sessions as there may be.
+    sessions_shed: COUNTER "tidegate_udp_sessions_shed_total",
+    /// Datagrams dropped for any other reason: no endpoint, or a full or closed socket.
+    datagrams_dropped: COUNTER "tidegate_udp_datagrams_dropped_total",
+    /// Bytes that clients sent in datagrams of sessions.
+    sessions_received: COUNTER "tidegate_udp_received_bytes_total",
+    /// Bytes that were sent to clients in datagrams of sessions.
+    sessions_sent: COUNTER "tidegate_udp_sent_bytes_total",
     /// Requests that no HTTP parser could read.
     unreadable: COUNTER "tidegate_unreadable_requests_total",
     /// Requests in progress now.

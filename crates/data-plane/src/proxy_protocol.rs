@@ -6,14 +6,13 @@
 //! Not a byte more than the header is taken, so whatever comes next reads the socket as if there had been none.
 
 use crate::client::ClientConnection;
+use crate::connection::Accepted;
 use crate::forwarded_headers::is_trusted;
 use crate::listener::OpenListener;
 use crate::proxy_header::{Ends, ProxyHeader, ProxyHeaderError, parse};
-use crate::worker::{Entered, Worker};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::task::Poll;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -33,15 +32,31 @@ enum Refusal {
     Io(#[from] io::Error),
 }
 
-/// The client that the header names, in place of the proxy that `client` stands for. `None`: the connection is to be closed,
-/// and was counted.
+/// The connection with the client that its header names, in place of the proxy that it came from. `proxied` is its listener
+/// and the proxy's address, where connections of the listener begin with a header. `None`: it is to be closed, and was
+/// counted.
 pub(crate) async fn named(
-    worker: &Rc<Worker>,
+    accepted: Accepted,
+    proxied: Option<Box<(OpenListener, SocketAddr)>>,
+) -> Option<Accepted> {
+    match proxied {
+        None => Some(accepted),
+        // Few connections are, and it takes room.
+        Some(proxied) => Box::pin(read_name(accepted, &proxied.0, proxied.1)).await,
+    }
+}
+
+async fn read_name(
+    mut accepted: Accepted,
     open: &OpenListener,
     peer: SocketAddr,
-    stream: &mut TcpStream,
-    (client, entered): (Rc<ClientConnection>, Entered),
-) -> Option<(Rc<ClientConnection>, Entered)> {
+) -> Option<Accepted> {
+    let Accepted {
+        worker,
+        client,
+        stream,
+        ..
+    } = &mut accepted;
     let settings = &worker.settings;
     if !is_trusted(peer.ip(), &settings.proxy_header_from) {
         worker.stats.proxy_untrusted.add(1);
@@ -59,7 +74,7 @@ pub(crate) async fn named(
     let received =
         received.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
     match received {
-        Ok(None) => Some((client, entered)),
+        Ok(None) => Some(accepted),
         Ok(Some(ends)) => {
             let client = ClientConnection::new(
                 open.id.clone(),
@@ -70,7 +85,11 @@ pub(crate) async fn named(
                 &settings.trusted_proxies,
             );
             let entered = worker.enter(&client);
-            Some((client, entered))
+            Some(Accepted {
+                client,
+                entered,
+                ..accepted
+            })
         }
         Err(error) => {
             worker.stats.proxy_invalid.add(1);

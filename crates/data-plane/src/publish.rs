@@ -8,13 +8,16 @@
 use crate::admission::Connection;
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
+use crate::l4::target::RelayTargets;
 use crate::listener::{BindError, ListenerSet, Sockets};
 use crate::metrics::{Metrics, RouteStats};
 use crate::tls::{ListenerTls, ServerTls};
 use crate::upstream::Upstream;
+use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, ListenerId, ListenerProtocol, ProxyVersion, Route, RoutingTable, Update,
+    Action, EndpointSets, Listener, ListenerId, ListenerProtocol, ProxyVersion, Route,
+    RoutingTable, Update, UpstreamProtocol,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -32,6 +35,8 @@ pub(crate) struct Snapshot {
     upstreams: Vec<Arc<Upstream>>,
     /// By position of the listener; `None` where it has no TLS.
     tls: Vec<Option<Arc<ListenerTls>>>,
+    /// By position of the listener.
+    relays: Vec<RelayTargets>,
     sends_proxy_headers: bool,
 }
 
@@ -41,8 +46,12 @@ pub(crate) struct RouteTarget {
     pub(crate) route: Arc<Route>,
     /// `None` where the route answers by itself.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What is spoken to the upstream.
+    pub(crate) protocol: UpstreamProtocol,
     /// What each connection to the upstream begins with.
     pub(crate) proxy_header: Option<ProxyVersion>,
+    /// How its endpoints are reached.
+    pub(crate) reach: Reach,
     pub(crate) stats: Arc<RouteStats>,
 }
 
@@ -80,6 +89,11 @@ impl Snapshot {
     /// What a listener needs for a handshake; `None` where it has no TLS.
     pub(crate) fn tls(&self, listener: &ListenerId) -> Option<&Arc<ListenerTls>> {
         self.tls.get(self.listener(listener)?)?.as_ref()
+    }
+
+    /// What a listener passes on without understanding it.
+    pub(crate) fn relays(&self, listener: &ListenerId) -> Option<&RelayTargets> {
+        self.relays.get(self.listener(listener)?)
     }
 
     /// Whether some cluster is told whose connection a request came on.
@@ -127,6 +141,7 @@ pub struct Publisher {
     upstreams: HashMap<routing_table::ClusterId, Arc<Upstream>>,
     sockets: Sockets,
     tls: ServerTls,
+    connectors: Connectors,
     listeners: watch::Sender<ListenerSet>,
     metrics: Arc<Metrics>,
     /// Replaced snapshots that some worker may still be reading.
@@ -155,6 +170,7 @@ impl Publisher {
             upstreams: HashMap::new(),
             sockets,
             tls,
+            connectors: Connectors::default(),
             listeners,
             metrics,
             retired: Vec::new(),
@@ -209,23 +225,28 @@ impl Publisher {
             .map(|upstream| (upstream.id().clone(), Arc::clone(upstream)))
             .collect();
         self.set_endpoints(sets);
+        let reach = self.connectors.prepare(&table);
         let routes = table
             .routes()
             .iter()
             .map(|route| {
-                let cluster = match route.action {
-                    Action::Forward(cluster) => Some(cluster),
-                    Action::Respond(_) => None,
+                let (cluster, upstream, reach) = match route.action {
+                    Action::Forward(cluster) => (
+                        table.cluster(cluster),
+                        upstreams.get(cluster.get()).cloned(),
+                        reach.get(cluster.get()).cloned().unwrap_or(Reach::Closed),
+                    ),
+                    Action::Respond(_) => (None, None, Reach::Closed),
                 };
-                let upstream = cluster.and_then(|index| upstreams.get(index.get()).cloned());
-                let cluster = cluster.and_then(|index| table.cluster(index));
                 let stats = self
                     .metrics
                     .route(&route.id, upstream.as_deref().map(Upstream::id));
                 Arc::new(RouteTarget {
                     route: Arc::clone(route),
                     upstream,
+                    protocol: cluster.map_or(UpstreamProtocol::Http1, |cluster| cluster.protocol),
                     proxy_header: cluster.and_then(|cluster| cluster.proxy_header),
+                    reach,
                     stats,
                 })
             })
@@ -235,7 +256,9 @@ impl Publisher {
             .listeners()
             .iter()
             .map(|listener| match &listener.protocol {
-                ListenerProtocol::Http => None,
+                ListenerProtocol::Http | ListenerProtocol::Tcp(_) | ListenerProtocol::Udp(_) => {
+                    None
+                }
                 ListenerProtocol::Https(settings) => Some(self.tls.listener(
                     settings,
                     &listener.virtual_hosts,
@@ -243,10 +266,18 @@ impl Publisher {
                 )),
             })
             .collect();
+        let relays = table
+            .listeners()
+            .iter()
+            .map(|listener| RelayTargets::new(listener, &upstreams, previous.relays(&listener.id)))
+            .collect();
         let bound = self.sockets.bind(table.listeners());
         let mut clusters = table.clusters().as_slice().iter();
+        let mut relayed = table.listeners().iter().flat_map(Listener::relays);
         let snapshot = Arc::new(Snapshot {
-            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some()),
+            sends_proxy_headers: clusters.any(|cluster| cluster.proxy_header.is_some())
+                || relayed.any(|relay| relay.proxy_header.is_some()),
+            relays,
             table,
             routes,
             upstreams,

@@ -4,7 +4,8 @@ use crate::access_log::{AccessLog, AccessLogSink};
 use crate::client::ClientConnection;
 use crate::connection;
 use crate::forwarded_headers::RequestIds;
-use crate::listener::{ListenerSet, OpenListener, WorkerSocket};
+use crate::l4;
+use crate::listener::{ListenerSet, ListeningSocket, OpenListener, WorkerSocket};
 use crate::metrics::{Metrics, RouteStats, WorkerStats};
 use crate::pool::Pool;
 use crate::publish::{Current, Reader};
@@ -40,6 +41,8 @@ pub(crate) struct Worker {
     pub(crate) log: AccessLog,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) ids: RequestIds,
+    /// Buffers for relays to move bytes with.
+    pub(crate) buffers: l4::flow::Buffers,
     /// Handshakes in progress are bounded, so that a flood of them cannot starve requests.
     pub(crate) handshakes: Semaphore,
     unrouted: Arc<RouteStats>,
@@ -78,6 +81,7 @@ impl Worker {
             log: AccessLog::new(setup.log.clone(), Arc::clone(&stats)),
             stats,
             ids: RequestIds::new(setup.seed),
+            buffers: l4::flow::Buffers::default(),
             handshakes: Semaphore::new(handshakes),
             unrouted: Arc::clone(setup.metrics.unrouted()),
             date: Cell::new(date_now()),
@@ -262,10 +266,18 @@ fn start_accepting(worker: &Rc<Worker>, open: &OpenListener) -> io::Result<Accep
     let socket = open.sockets[worker.index]
         .take()
         .ok_or(io::ErrorKind::NotConnected)?;
-    let socket = tokio::net::TcpListener::from_std(socket)?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let accept = connection::accept_loop(Rc::clone(worker), open.clone(), socket, stopped);
-    let task = tokio::task::spawn_local(accept);
+    let (worker, open_here) = (Rc::clone(worker), open.clone());
+    let task = match socket {
+        ListeningSocket::Tcp(socket) => {
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            tokio::task::spawn_local(connection::accept_loop(worker, open_here, socket, stopped))
+        }
+        ListeningSocket::Udp(socket) => {
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            tokio::task::spawn_local(l4::udp::serve(worker, open_here, socket, stopped))
+        }
+    };
     Ok(AcceptLoop {
         stop: Some(stop),
         task,

@@ -8,6 +8,7 @@
 //! | action | forward to a cluster, or answer directly |
 //! | cluster | a named group of endpoints with one balancing policy (an "upstream group") |
 //! | endpoint | one address that can serve a request |
+//! | relay | a listener or server name whose bytes are passed on to a cluster without being understood |
 //! | publish | to make a new table the one that requests are routed by |
 //!
 //! A [`RoutingTable`] is immutable and closed: every cluster that a route forwards to is in it. It knows nothing of
@@ -20,10 +21,12 @@ pub mod endpoint;
 pub mod id;
 pub mod listener;
 pub mod matcher;
+pub mod relay;
 pub mod route;
 pub mod table;
 pub mod text;
 pub mod update;
+pub mod upstream_tls;
 pub mod virtual_host;
 
 pub use certificate::{Certificate, SniIndex};
@@ -32,10 +35,12 @@ pub use cluster::{
     Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, ProxyVersion, UpstreamProtocol,
 };
 pub use endpoint::{Endpoint, Serving};
-pub use id::{ClusterId, ListenerId, RouteId};
+pub use id::{ClusterId, ListenerId, RouteId, Transport};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};
 pub use matcher::{HostMatch, PathMatch};
+pub use relay::{Relay, RelayIndex, RelayLimits};
 pub use route::{Action, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
 pub use update::{EndpointSets, Update};
+pub use upstream_tls::{TlsVersions, UpstreamAuthorities, UpstreamTls};
 pub use virtual_host::{VirtualHost, VirtualHosts};

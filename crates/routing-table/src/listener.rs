@@ -2,6 +2,7 @@
 
 use crate::certificate::{Certificate, SniIndex};
 use crate::id::ListenerId;
+use crate::relay::{Relay, RelayIndex};
 use crate::virtual_host::VirtualHosts;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,21 @@ pub struct Listener {
     pub virtual_hosts: Arc<VirtualHosts>,
 }
 
+impl Listener {
+    /// Every relay of it.
+    pub fn relays(&self) -> Vec<&Arc<Relay>> {
+        match &self.protocol {
+            ListenerProtocol::Http => Vec::new(),
+            ListenerProtocol::Https(settings) => settings
+                .passthrough
+                .iter()
+                .map(|(_, relay)| relay)
+                .collect(),
+            ListenerProtocol::Tcp(relay) | ListenerProtocol::Udp(relay) => vec![relay],
+        }
+    }
+}
+
 /// What is spoken on a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerProtocol {
@@ -28,9 +44,13 @@ pub enum ListenerProtocol {
     Http,
     /// HTTP/1.1 or HTTP/2 over TLS, chosen by ALPN.
     Https(Arc<TlsSettings>),
+    /// Anything over TCP.
+    Tcp(Arc<Relay>),
+    /// Anything over UDP.
+    Udp(Arc<Relay>),
 }
 
-/// The certificates of a TLS listener.
+/// What a TLS listener answers with: its certificates, or somebody else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// By server name.
@@ -38,4 +58,6 @@ pub struct TlsSettings {
     /// For clients that send no server name, or one that is not in the index. `None` is a self-signed one that the data
     /// plane generates when it starts.
     pub default_certificate: Option<Arc<Certificate>>,
+    /// Server names whose connections are passed on as they are, for the endpoint to do TLS.
+    pub passthrough: RelayIndex,
 }

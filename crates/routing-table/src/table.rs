@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, ClusterIndex, ClusterSet};
 use crate::id::ListenerId;
-use crate::listener::Listener;
+use crate::listener::{Listener, ListenerProtocol};
 use crate::route::{Action, Route};
 use crate::virtual_host::VirtualHosts;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ impl RouteIndex {
 /// Why a table cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
-    /// A route names a cluster of some other set.
+    /// A route or relay names a cluster of some other set.
     #[error("route {0} forwards to a cluster that the table does not have")]
     UnknownCluster(String),
     /// Two listeners with one name.
@@ -50,6 +50,11 @@ pub enum TableError {
     /// Two listeners with one address. Port 0 may repeat.
     #[error("two listeners use the address {0}")]
     DuplicateAddress(SocketAddr),
+}
+
+/// Ports of UDP are not those of TCP.
+fn is_udp(listener: &Listener) -> bool {
+    matches!(listener.protocol, ListenerProtocol::Udp(_))
 }
 
 impl RoutingTable {
@@ -86,7 +91,7 @@ impl RoutingTable {
             if listener.addr.port() != 0
                 && listeners[..position]
                     .iter()
-                    .any(|l| l.addr == listener.addr)
+                    .any(|l| l.addr == listener.addr && is_udp(l) == is_udp(listener))
             {
                 return Err(TableError::DuplicateAddress(listener.addr));
             }
@@ -96,6 +101,11 @@ impl RoutingTable {
                 && this.clusters.get(cluster).is_none()
             {
                 return Err(TableError::UnknownCluster(route.id.to_string()));
+            }
+        }
+        for relay in listeners.iter().flat_map(Listener::relays) {
+            if this.clusters.get(relay.cluster).is_none() {
+                return Err(TableError::UnknownCluster(relay.id.to_string()));
             }
         }
         this.listeners = listeners;

@@ -1,9 +1,12 @@
 //! Flags. Every flag is checked here, so that a mistake is one clear line at start and not a surprise later.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use data_plane::{MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
+use routing_table::RelayLimits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use translate::{HostOwnership, ObjectKey};
 
@@ -134,6 +137,25 @@ pub(crate) struct RoutingArgs {
     /// Largest request body in bytes where an Ingress says nothing; 0 for no limit
     #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024)]
     pub(crate) max_request_body: u64,
+    /// ConfigMap of TCP ports to relay, as "9000": "namespace/service:port"; with :PROXY after it connections begin with a
+    /// PROXY header, with a second :PROXY those to endpoints do
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
+    pub(crate) tcp_services_configmap: Option<ObjectKey>,
+    /// ConfigMap of UDP ports to relay, as "53": "namespace/service:port"
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
+    pub(crate) udp_services_configmap: Option<ObjectKey>,
+    /// Close a relayed TCP connection after this long without a byte
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(crate) tcp_idle_timeout: Duration,
+    /// Forget a UDP client after this long without a datagram
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub(crate) udp_idle_timeout: Duration,
+    /// Most relayed connections or UDP clients of one port
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) max_relays_per_port: u64,
+    /// Close relayed TCP connections when their endpoint is taken out of its Service; default: they end by themselves
+    #[arg(long)]
+    pub(crate) close_relays_with_endpoint: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -166,6 +188,13 @@ pub(crate) struct ProxyArgs {
     pub(crate) max_connections: u64,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    /// Oldest version of TLS that clients may use
+    #[arg(long, value_enum, default_value_t = MinTls::V12)]
+    pub(crate) tls_min_version: MinTls,
+    /// Keys of TLS session tickets, for replicas to share: a file of lines from "openssl rand -hex 32"; the first makes
+    /// tickets, all read them; changes are picked up. Default: generated keys of our own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_ticket_keys: Option<PathBuf>,
     /// Network of proxies whose X-Forwarded-* fields are believed; may be repeated
     #[arg(long = "trusted-proxy", value_name = "CIDR")]
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -241,6 +270,14 @@ pub(crate) struct LimitArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum MinTls {
+    #[value(name = "1.2")]
+    V12,
+    #[value(name = "1.3")]
+    V13,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
     Json,
@@ -284,6 +321,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RoutingArgs {
+    /// The ConfigMaps that are read.
+    pub(crate) fn config_maps(&self) -> Vec<ObjectKey> {
+        let named = [&self.tcp_services_configmap, &self.udp_services_configmap];
+        let mut named: Vec<_> = named.into_iter().flatten().cloned().collect();
+        named.dedup();
+        named
+    }
+
     /// Settings of the translation. `local` is for manifests from files.
     pub(crate) fn settings(
         &self,
@@ -305,6 +350,19 @@ impl RoutingArgs {
             local_endpoints: local,
             default_certificate: self.default_certificate.clone(),
             request_body: Some(self.max_request_body).filter(|bytes| *bytes > 0),
+            tcp_services: self.tcp_services_configmap.clone(),
+            udp_services: self.udp_services_configmap.clone(),
+            tcp_limits: RelayLimits {
+                idle: self.tcp_idle_timeout,
+                most: self.max_relays_per_port,
+                close_with_endpoint: self.close_relays_with_endpoint,
+                ..RelayLimits::TCP
+            },
+            udp_limits: RelayLimits {
+                idle: self.udp_idle_timeout,
+                most: self.max_relays_per_port,
+                ..RelayLimits::UDP
+            },
             ..translate::Settings::default()
         }
     }
@@ -315,6 +373,8 @@ impl ProxyArgs {
     pub(crate) fn translation(&self, local: bool) -> translate::Settings {
         translate::Settings {
             proxy_header: self.proxy_protocol,
+            proxy_header_believed: !self.proxy_header_from().is_empty(),
+            reserved_ports: vec![self.admin_addr.port()],
             ..self
                 .routing
                 .settings(self.http_addr.0, self.https_addr.0, local)
@@ -342,7 +402,7 @@ impl ProxyArgs {
     }
 
     /// Settings of the data plane.
-    pub(crate) fn data_plane(&self) -> data_plane::Settings {
+    pub(crate) fn data_plane(&self, ticket_keys: Option<Arc<TicketKeys>>) -> data_plane::Settings {
         let usual = data_plane::Settings::default();
         data_plane::Settings {
             workers: self.workers.map_or(usual.workers, usize::from),
@@ -365,6 +425,11 @@ impl ProxyArgs {
             },
             trusted_proxies: self.trusted_proxies.clone(),
             proxy_header_from: self.proxy_header_from().to_vec(),
+            min_tls_version: match self.tls_min_version {
+                MinTls::V12 => MinTlsVersion::Tls12,
+                MinTls::V13 => MinTlsVersion::Tls13,
+            },
+            ticket_keys,
         }
     }
 }
@@ -385,6 +450,7 @@ mod tests {
             &["serve"][..],
             &["serve", "--manifests", "x", "--http-addr", "8080"],
             &["serve", "--manifests", "x", "--workers", "0"],
+            &["serve", "--manifests", "x", "--tls-min-version", "1.1"],
             &["serve", "--manifests", "x", "--lameduck", "10"],
             &[
                 "serve",

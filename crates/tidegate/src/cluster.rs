@@ -88,6 +88,7 @@ async fn source(
     let scope = Scope {
         namespace: args.watch_namespace,
         secret_namespaces: args.secret_namespaces,
+        config_maps: args.proxy.routing.config_maps(),
     };
     kubernetes::watch(client, scope, changes, metrics, shutdown).await;
     // What the leader writes last, it still writes as leader.

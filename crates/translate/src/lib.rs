@@ -4,15 +4,18 @@
 //! clock and gives the same output for the same input, whatever order objects came in.
 //!
 //! `class` says which Ingresses are ours, `ingress` makes routes of them, `service` clusters and endpoints, `tls` certificates,
-//! [`annotation`] policy; `conflict` says who wins.
+//! `authorities` whom to believe, `relayed_ports` listeners for what is not HTTP, [`annotation`]
+//! policy; `conflict` says who wins.
 
 pub mod annotation;
+mod authorities;
 pub mod certificate;
 mod class;
 mod conflict;
 pub mod diagnostic;
 mod ingress;
 pub mod manifest;
+mod relayed_ports;
 mod service;
 pub mod settings;
 pub mod snapshot;
@@ -62,9 +65,11 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
         })
         .collect();
     let mut owners = HostOwners::new(settings.host_ownership);
-    let routes = ingress::routes(snapshot, settings, &ours, &mut owners, &mut findings);
+    let mut routes = ingress::routes(snapshot, settings, &ours, &mut owners, &mut findings);
     let tls = tls::settings(snapshot, settings, &ours, &mut owners, &mut findings);
+    let relayed = relayed_ports::listeners(snapshot, settings, &mut routes.clusters, &mut findings);
     let endpoints = all_endpoints(snapshot, settings, &routes.clusters, &mut findings);
+    relayed_ports::warn_of_no_endpoints(&relayed, &routes.clusters, &endpoints, &mut findings);
     let virtual_hosts = Arc::new(VirtualHosts::new(
         routes.virtual_hosts,
         routes.default_route,
@@ -94,6 +99,7 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
             ListenerProtocol::Https(Arc::new(tls)),
         ));
     }
+    listeners.extend(relayed.into_iter().map(|port| port.listener));
     // Cannot fail but for two listeners on one address, which the operator is told at start; serve the first then.
     let table = RoutingTable::new(listeners.clone(), routes.clusters.clone())
         .or_else(|_| RoutingTable::new(listeners.into_iter().take(1).collect(), routes.clusters))

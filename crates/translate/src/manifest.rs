@@ -200,6 +200,7 @@ pub fn object(kind: Kind, mut value: Value) -> Result<Object, serde_json::Error>
             }
             Object::Secret(Arc::new(secret))
         }
+        Kind::ConfigMap => Object::ConfigMap(Arc::new(serde_json::from_value(value)?)),
     })
 }
 

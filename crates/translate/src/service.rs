@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::api::networking::v1::IngressServiceBackend;
 use routing_table::{
-    Balancing, Cluster, ClusterId, Discovery, Endpoint, Serving, UpstreamProtocol,
+    Balancing, Cluster, ClusterId, Discovery, Endpoint, Serving, Transport, UpstreamProtocol,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,15 +19,17 @@ pub(crate) struct BackendError {
     pub(crate) reason: &'static str,
     /// For the access log of the 503s it causes.
     pub(crate) flag: &'static str,
+    /// A sentence without its end, which says what becomes of the requests.
     pub(crate) message: String,
 }
 
-/// The cluster for a backend of an Ingress. A Service is always looked for in the Ingress's own namespace.
+/// The cluster for a Service of this namespace. For a backend of an Ingress that is always the Ingress's own.
 pub(crate) fn cluster(
     snapshot: &Snapshot,
     settings: &Settings,
     namespace: &str,
     backend: &IngressServiceBackend,
+    transport: Transport,
 ) -> Result<Cluster, BackendError> {
     let error = |reason, flag, message| {
         Err(BackendError {
@@ -41,45 +43,45 @@ pub(crate) fn cluster(
         return error(
             "BackendNotFound",
             "backend_not_found",
-            format!("Service {key} does not exist; its requests are answered 503"),
+            format!("Service {key} does not exist"),
         );
     };
     if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
         return if settings.external_name {
-            let message = format!(
-                "Service {key} is of type ExternalName, which needs DNS discovery; its requests are answered 503"
-            );
+            let message =
+                format!("Service {key} is of type ExternalName, which needs DNS discovery");
             error("ExternalNameUnsupported", "external_name", message)
         } else {
-            let message = format!(
-                "Service {key} is of type ExternalName, which is refused; its requests are answered 503"
-            );
+            let message = format!("Service {key} is of type ExternalName, which is refused");
             error("ExternalNameRefused", "external_name", message)
         };
     }
     let wanted = backend.port.as_ref();
     let by_name = wanted.and_then(|port| port.name.as_deref());
     let by_number = wanted.and_then(|port| port.number);
-    let found = ports(service).iter().find(|port| match by_name {
+    let named = |port: &&ServicePort| match by_name {
         Some(name) => port.name.as_deref() == Some(name),
         None => Some(port.port) == by_number,
-    });
+    };
+    // The same number may be there for both transports.
+    let mut fitting = ports(service).iter().filter(named);
+    let found = fitting
+        .clone()
+        .find(|port| is_of(port.protocol.as_deref(), transport))
+        .or_else(|| fitting.next());
     let Some(port) = found else {
         let wanted = by_name.map_or_else(
             || by_number.map_or("(none)".to_owned(), |n| n.to_string()),
             |name| format!("{name:?}"),
         );
-        let message = format!("Service {key} has no port {wanted}; its requests are answered 503");
+        let message = format!("Service {key} has no port {wanted}");
         return error("PortNotFound", "port_not_found", message);
     };
-    if port
-        .protocol
-        .as_deref()
-        .is_some_and(|protocol| protocol != "TCP")
-    {
+    if !is_of(port.protocol.as_deref(), transport) {
         let message = format!(
-            "port {} of Service {key} is not TCP; its requests are answered 503",
-            port.port
+            "port {} of Service {key} is not {}",
+            port.port,
+            transport.as_str()
         );
         return error("UnsupportedProtocol", "unsupported_protocol", message);
     }
@@ -91,12 +93,25 @@ pub(crate) fn cluster(
         );
     };
     Ok(Cluster {
-        id: ClusterId::new(namespace, &backend.name, number),
-        protocol: UpstreamProtocol::Http1,
+        id: ClusterId {
+            transport,
+            ..ClusterId::new(namespace, &backend.name, number)
+        },
+        protocol: match port.app_protocol.as_deref() {
+            // KEP-3726.
+            Some("kubernetes.io/h2c") => UpstreamProtocol::Http2,
+            _ => UpstreamProtocol::Http1,
+        },
+        tls: None,
         discovery: Discovery::EndpointSlices,
         balancing: Balancing::RoundRobin,
         proxy_header: None,
     })
+}
+
+/// Whether a port is one of this transport. ServicePort.protocol: "Default is TCP".
+fn is_of(protocol: Option<&str>, transport: Transport) -> bool {
+    protocol.unwrap_or("TCP") == transport.as_str()
 }
 
 fn ports(service: &Service) -> &[ServicePort] {
@@ -121,10 +136,9 @@ pub(crate) fn endpoints(
     ) else {
         return Vec::new();
     };
-    let Some(port) = ports(service)
-        .iter()
-        .find(|port| port.port == i32::from(cluster.port))
-    else {
+    let Some(port) = ports(service).iter().find(|port| {
+        port.port == i32::from(cluster.port) && is_of(port.protocol.as_deref(), cluster.transport)
+    }) else {
         return Vec::new();
     };
     let mut merged: BTreeMap<SocketAddr, Serving> = BTreeMap::new();
@@ -132,6 +146,7 @@ pub(crate) fn endpoints(
         for endpoint in slice_endpoints(
             slice,
             port.name.as_deref().unwrap_or_default(),
+            cluster.transport,
             settings,
             findings,
         ) {
@@ -148,6 +163,7 @@ pub(crate) fn endpoints(
 fn slice_endpoints(
     slice: &EndpointSlice,
     port_name: &str,
+    transport: Transport,
     settings: &Settings,
     findings: &mut Findings,
 ) -> Vec<Endpoint> {
@@ -173,10 +189,7 @@ fn slice_endpoints(
     // how a named targetPort works.
     let named = |port: &&k8s_openapi::api::discovery::v1::EndpointPort| {
         port.name.as_deref().unwrap_or_default() == port_name
-            && port
-                .protocol
-                .as_deref()
-                .is_none_or(|protocol| protocol == "TCP")
+            && is_of(port.protocol.as_deref(), transport)
     };
     let Some(port) = slice.ports.iter().flatten().find(named) else {
         return Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::certificate::CertificateCache;
 use crate::snapshot::ObjectKey;
-use routing_table::Timeouts;
+use routing_table::{RelayLimits, Timeouts};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,6 +15,18 @@ pub struct Settings {
     pub https: Option<SocketAddr>,
     /// Clients of both come through a proxy that sends a header of the PROXY protocol. Default false.
     pub proxy_header: bool,
+    /// Whether anybody's header of the PROXY protocol is believed. Default true.
+    pub proxy_header_believed: bool,
+    /// ConfigMap of TCP ports, each with the Service that it is relayed to. Default: none.
+    pub tcp_services: Option<ObjectKey>,
+    /// The same for UDP.
+    pub udp_services: Option<ObjectKey>,
+    /// Limits of relayed TCP connections.
+    pub tcp_limits: RelayLimits,
+    /// Limits of UDP sessions.
+    pub udp_limits: RelayLimits,
+    /// TCP ports that are in use for something else than `http` and `https`.
+    pub reserved_ports: Vec<u16>,
     /// `IngressClass.spec.controller` that is ours. Default `tidegate.dev/ingress-controller`.
     pub controller: String,
     /// Value of the deprecated `kubernetes.io/ingress.class` annotation that is ours, and the only class we serve when set
@@ -46,6 +58,12 @@ impl Default for Settings {
             http: Some(SocketAddr::from(([0, 0, 0, 0], 8080))),
             https: Some(SocketAddr::from(([0, 0, 0, 0], 8443))),
             proxy_header: false,
+            proxy_header_believed: true,
+            tcp_services: None,
+            udp_services: None,
+            tcp_limits: RelayLimits::TCP,
+            udp_limits: RelayLimits::UDP,
+            reserved_ports: Vec::new(),
             controller: "tidegate.dev/ingress-controller".into(),
             class: "tidegate".into(),
             serve_classless: false,

@@ -1,6 +1,6 @@
 //! What the controller knows: every object we read, by kind and name. Cheap to clone (`Arc`s), plain data.
 
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,16 +24,19 @@ pub enum Kind {
     EndpointSlice,
     /// `v1` Secret.
     Secret,
+    /// `v1` ConfigMap. Only those that a flag names are read.
+    ConfigMap,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 6] = [
         Kind::Ingress,
         Kind::IngressClass,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
+        Kind::ConfigMap,
     ];
 
     /// As written in a manifest's `kind`.
@@ -44,6 +47,7 @@ impl Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Secret => "Secret",
+            Kind::ConfigMap => "ConfigMap",
         }
     }
 
@@ -51,7 +55,7 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Kind::Ingress | Kind::IngressClass => "networking.k8s.io/v1",
-            Kind::Service | Kind::Secret => "v1",
+            Kind::Service | Kind::Secret | Kind::ConfigMap => "v1",
             Kind::EndpointSlice => "discovery.k8s.io/v1",
         }
     }
@@ -113,6 +117,8 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     /// A Secret.
     Secret(Arc<Secret>),
+    /// A ConfigMap.
+    ConfigMap(Arc<ConfigMap>),
 }
 
 impl Object {
@@ -124,6 +130,7 @@ impl Object {
             Object::Service(_) => Kind::Service,
             Object::EndpointSlice(_) => Kind::EndpointSlice,
             Object::Secret(_) => Kind::Secret,
+            Object::ConfigMap(_) => Kind::ConfigMap,
         }
     }
 
@@ -135,6 +142,7 @@ impl Object {
             Object::Service(object) => &object.metadata,
             Object::EndpointSlice(object) => &object.metadata,
             Object::Secret(object) => &object.metadata,
+            Object::ConfigMap(object) => &object.metadata,
         }
     }
 
@@ -174,6 +182,8 @@ pub struct Snapshot {
     pub endpoint_slices: BTreeMap<ObjectKey, BTreeMap<String, Arc<EndpointSlice>>>,
     /// Secrets.
     pub secrets: BTreeMap<ObjectKey, Arc<Secret>>,
+    /// ConfigMaps.
+    pub config_maps: BTreeMap<ObjectKey, Arc<ConfigMap>>,
 }
 
 impl Snapshot {
@@ -185,6 +195,7 @@ impl Snapshot {
             Object::IngressClass(object) => drop(self.ingress_classes.insert(key.name, object)),
             Object::Service(object) => drop(self.services.insert(key, object)),
             Object::Secret(object) => drop(self.secrets.insert(key, object)),
+            Object::ConfigMap(object) => drop(self.config_maps.insert(key, object)),
             Object::EndpointSlice(object) => {
                 // The label may have moved the slice to another Service.
                 self.remove(Kind::EndpointSlice, &key);
@@ -205,6 +216,7 @@ impl Snapshot {
             Kind::IngressClass => drop(self.ingress_classes.remove(&key.name)),
             Kind::Service => drop(self.services.remove(key)),
             Kind::Secret => drop(self.secrets.remove(key)),
+            Kind::ConfigMap => drop(self.config_maps.remove(key)),
             Kind::EndpointSlice => {
                 let service = self.service_of_slice(key).cloned();
                 if let Some(service) = service

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use translate::manifest::{Item, parse};
-use translate::{HostOwnership, Object, Settings, Snapshot, translate};
+use translate::{HostOwnership, Object, ObjectKey, Settings, Snapshot, translate};
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -29,8 +29,16 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
+fn key(name: &str) -> ObjectKey {
+    let (namespace, name) = name.split_once('/').expect("namespace/name");
+    ObjectKey::new(namespace, name)
+}
+
 fn settings(text: &str) -> Settings {
-    let mut settings = Settings::default();
+    let mut settings = Settings {
+        reserved_ports: vec![10254],
+        ..Settings::default()
+    };
     for line in text
         .lines()
         .filter_map(|line| line.strip_prefix("# settings:"))
@@ -44,6 +52,8 @@ fn settings(text: &str) -> Settings {
                 ("local", "true") => settings.local_endpoints = true,
                 ("external-name", "true") => settings.external_name = true,
                 ("proxy-protocol", "true") => settings.proxy_header = true,
+                ("tcp-services", name) => settings.tcp_services = Some(key(name)),
+                ("udp-services", name) => settings.udp_services = Some(key(name)),
                 ("https", "off") => settings.https = None,
                 ("hosts", "shared") => settings.host_ownership = HostOwnership::Shared,
                 other => panic!("no such setting: {other:?}"),

@@ -30,7 +30,7 @@ const RELEASE: &str = "tidegate";
 type Check = (&'static str, fn() -> anyhow::Result<()>);
 
 /// Values that every renderer, linter and API server must be content with.
-const CASES: [(&str, &str); 9] = [
+const CASES: [(&str, &str); 10] = [
     ("default values", "{}"),
     ("DaemonSet", "controller: {kind: DaemonSet}"),
     (
@@ -39,6 +39,10 @@ const CASES: [(&str, &str); 9] = [
     ),
     ("host ports", "controller: {hostPort: {enabled: true}}"),
     ("scope", "controller: {scope: {enabled: true}}"),
+    (
+        "relayed ports",
+        "{tcp: {'9000': 'shop/db:sql:PROXY', '9001': shop/db:5432}, udp: {'53': shop/dns:53}}",
+    ),
     ("secretNamespaces", "controller: {secretNamespaces: [default, kube-public]}"),
     (
         "publishService off",

@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
-use translate::{Kind, Object};
+use translate::{Kind, Object, ObjectKey};
 
 /// The server ends an idle watch after this many seconds, so that a dead connection is noticed soon after.
 const WATCH_SECONDS: u32 = 60;
@@ -104,6 +104,12 @@ pub async fn client(
         .build())
 }
 
+/// Secrets that may hold certificates or authorities, which often are `Opaque`. What others are for is known, and they are
+/// many; of those that come, only what we read is kept.
+const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
+     type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,type!=kubernetes.io/basic-auth,\
+     type!=kubernetes.io/ssh-auth,type!=bootstrap.kubernetes.io/token";
+
 /// What to watch.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
@@ -111,6 +117,8 @@ pub struct Scope {
     pub namespace: Option<String>,
     /// Namespaces whose Secrets may be read; empty is the same as `namespace`.
     pub secret_namespaces: Vec<String>,
+    /// The ConfigMaps that are read; no other is.
+    pub config_maps: Vec<ObjectKey>,
 }
 
 /// Watches every kind until `shutdown`.
@@ -133,7 +141,7 @@ pub async fn watch(
     let all = watcher::Config::default()
         .timeout(WATCH_SECONDS)
         .page_size(PAGE);
-    let tls = all.clone().fields("type=kubernetes.io/tls");
+    let secrets_read = all.clone().fields(SECRETS);
     watches.add(
         Kind::Ingress,
         vec![namespaced(&client, namespace)],
@@ -165,7 +173,19 @@ pub async fn watch(
             .map(|namespace| namespaced(&client, Some(namespace)))
             .collect(),
     };
-    watches.add(Kind::Secret, secrets, &tls, Object::Secret);
+    watches.add(Kind::Secret, secrets, &secrets_read, Object::Secret);
+    if scope.config_maps.is_empty() {
+        // So the kind is known, and costs neither a watch nor a right.
+        let none = Change::Replace(Kind::ConfigMap, Vec::new());
+        let _ = watches.changes.send(none).await;
+    } else {
+        let config_maps = scope.config_maps.iter().map(|key| {
+            // A right to one name covers lists and watches of that name alone.
+            let named = all.clone().fields(&format!("metadata.name={}", key.name));
+            (namespaced(&client, Some(&key.namespace)), named)
+        });
+        watches.add_each(Kind::ConfigMap, config_maps.collect(), Object::ConfigMap);
+    }
     let revision = revision::watch(
         namespaced(&client, namespace),
         watches.highest.clone(),
@@ -215,15 +235,34 @@ impl Watches {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
         DeserializeGuard<K>: Resource<DynamicType = ()>,
     {
+        let places = apis.into_iter().map(|api| (api, config.clone()));
+        self.add_each(kind, places.collect(), wrap);
+    }
+
+    /// Watches a kind in some places, in each of them in its own way.
+    fn add_each<K>(
+        &mut self,
+        kind: Kind,
+        places: Vec<(Api<DeserializeGuard<K>>, watcher::Config)>,
+        wrap: fn(Arc<K>) -> Object,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        DeserializeGuard<K>: Resource<DynamicType = ()>,
+    {
         let (found, received) = mpsc::channel(64);
-        let sink = Sink::new(kind, apis.len(), self.changes.clone(), self.metrics.clone());
+        let sink = Sink::new(
+            kind,
+            places.len(),
+            self.changes.clone(),
+            self.metrics.clone(),
+        );
         self.tasks.spawn(sink.run(received));
-        for (number, api) in apis.into_iter().enumerate() {
+        for (number, (api, config)) in places.into_iter().enumerate() {
             let (restart, highest) = (self.restarted.clone(), self.highest.clone());
             let place = Place {
                 number,
                 api,
-                config: config.clone(),
+                config,
                 wrap,
                 restart,
                 highest,

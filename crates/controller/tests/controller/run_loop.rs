@@ -17,6 +17,7 @@ async fn synced() -> Loop {
         (Kind::Service, vec![service("web")]),
         (Kind::EndpointSlice, vec![slice("web", "10.0.0.1")]),
         (Kind::Secret, vec![]),
+        (Kind::ConfigMap, vec![]),
         (Kind::Ingress, vec![ingress("web", "web.test")]),
     ] {
         assert_eq!(running.now().tables, 0);

@@ -141,6 +141,7 @@ async fn only_the_namespaces_of_the_scope_are_read() {
     let scope = Scope {
         namespace: Some("shop".into()),
         secret_namespaces: vec!["certs".into(), "shop".into()],
+        ..Scope::default()
     };
     let mut replica = Replica::start(
         &server,
@@ -180,14 +181,15 @@ async fn certificates_of_several_namespaces_come_and_go() {
             "data": {"tls.crt": base64(&chain), "tls.key": base64(&key)},
         })
     };
-    let mut opaque = secret("shop");
-    opaque["metadata"]["name"] = json!("opaque");
-    opaque["type"] = json!("Opaque");
-    server.put(opaque);
+    let mut release = secret("shop");
+    release["metadata"]["name"] = json!("release");
+    release["type"] = json!("helm.sh/release.v1");
+    server.put(release);
     server.put(secret("certs"));
     let scope = Scope {
         namespace: None,
         secret_namespaces: vec!["certs".into(), "shop".into()],
+        ..Scope::default()
     };
     let mut replica = Replica::start(
         &server,
@@ -203,7 +205,7 @@ async fn certificates_of_several_namespaces_come_and_go() {
     assert_eq!(
         secrets.get(),
         1,
-        "only those with certificates, from everywhere"
+        "only those that may hold certificates, from everywhere"
     );
     server.put(secret("shop"));
     until(|| secrets.get() == 2).await;

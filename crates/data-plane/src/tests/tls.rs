@@ -33,6 +33,7 @@ pub(crate) fn tls_table(certificates: &[(&[&str], &Arc<Certificate>)], rules: &[
     let settings = TlsSettings {
         certificates: index,
         default_certificate: None,
+        ..TlsSettings::default()
     };
     table_on("https", ListenerProtocol::Https(Arc::new(settings)), rules)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-pub(super) const CHECKS: [Check; 12] = [
+pub(super) const CHECKS: [Check; 13] = [
     ("default values make exactly these objects", objects),
     ("pods fit Pod Security \"restricted\"", pod_security),
     ("the flags of the default values", default_flags),
@@ -22,6 +22,7 @@ pub(super) const CHECKS: [Check; 12] = [
     ("DaemonSet", daemon_set),
     ("host network and host ports", host_ports),
     ("autoscaling and metrics", autoscaling_and_metrics),
+    ("relayed ports", relayed_ports),
     ("everything else is put where it belongs", everything_else),
 ];
 
@@ -313,6 +314,32 @@ fn services() -> anyhow::Result<()> {
             ("/spec/ports/0/port", json!(8080)),
             ("/spec/ports/0/nodePort", json!(30080)),
             ("/spec/ports/1/nodePort", json!(30443)),
+        ],
+    )
+}
+
+fn relayed_ports() -> anyhow::Result<()> {
+    let rendered = case("relayed ports")?;
+    let flags =
+        ["tcp", "udp"].map(|kind| format!("--{kind}-services-configmap=tidegate/tidegate-{kind}"));
+    let args = rendered.args()?;
+    ensure!(
+        flags.iter().all(|flag| args.contains(&flag.as_str())),
+        "{args:?}"
+    );
+    equal(
+        "the ConfigMap",
+        &rendered.named("ConfigMap", "tidegate-tcp")?["data"],
+        &json!({"9000": "shop/db:sql:PROXY", "9001": "shop/db:5432"}),
+    )?;
+    has(
+        rendered.one("Service")?,
+        &[
+            ("/spec/ports/2/port", json!(9000)),
+            (
+                "/spec/ports/4",
+                json!({"name": "53-udp", "port": 53, "targetPort": "53-udp", "protocol": "UDP"}),
+            ),
         ],
     )
 }

@@ -4,10 +4,11 @@ use super::rendered::equal;
 use super::{Check, RELEASE, render};
 use std::collections::BTreeSet;
 
-pub(super) const CHECKS: [Check; 4] = [
+pub(super) const CHECKS: [Check; 5] = [
     ("rights: cluster", in_a_cluster),
     ("rights: scope", in_a_scope),
     ("rights: secretNamespaces", on_secrets),
+    ("rights: ConfigMaps of relayed ports only", on_config_maps),
     ("rights: nodes only without a Service", on_nodes),
 ];
 
@@ -72,6 +73,37 @@ fn on_secrets() -> anyhow::Result<()> {
     rights(
         "controller: {scope: {enabled: true}, secretNamespaces: [infra]}",
         served(RELEASE).into_iter().chain(secrets),
+    )
+}
+
+fn on_config_maps() -> anyhow::Result<()> {
+    let secrets = "cluster: get,list,watch secrets".to_owned();
+    for (values, names) in [
+        ("tcp: {'9000': shop/db:5432}", "tidegate-tcp"),
+        (
+            "{tcp: {'9000': shop/db:5432}, udp: {'53': shop/dns:53}}",
+            "tidegate-tcp,tidegate-udp",
+        ),
+    ] {
+        let named = format!("tidegate: get,list,watch configmaps {names}");
+        rights(
+            values,
+            served("cluster")
+                .into_iter()
+                .chain([secrets.clone(), named]),
+        )?;
+    }
+    let more = [
+        "tidegate: create,patch events.events.k8s.io",
+        "tidegate: get,list,watch configmaps tidegate-udp",
+        "shop: get,list,watch secrets",
+    ];
+    let values = "{udp: {'53': shop/dns:53}, controller: {publishService: {enabled: false}, scope: {enabled: true, namespace: shop}}}";
+    let nodes = "cluster: get nodes".to_owned();
+    let more = more.map(str::to_owned);
+    rights(
+        values,
+        served("shop").into_iter().chain(more).chain([nodes]),
     )
 }
 

@@ -1,0 +1,207 @@
+//! TLS passed on by server name, beside TLS that we do.
+
+use super::{Logged, one_worker, relay_to, serve_relay};
+use crate::l4::client_hello_tests::{hello, records};
+use crate::tests::tls::{certificate, serve_tls, tls_table};
+use crate::tests::{Proxy, host};
+use crate::{ClientTimeouts, Settings};
+use routing_table::{
+    HostMatch, ListenerProtocol, ProxyVersion, RelayLimits, RoutingTable, TlsSettings, Update,
+};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use test_support::{Authority, Backend, Client, TlsClient};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// The table with these server names passed on.
+fn passing_on(update: Update, names: &[(&str, SocketAddr, Option<ProxyVersion>)]) -> Update {
+    let Update::Table(table, mut sets) = update else {
+        unreachable!("a table was made");
+    };
+    let (mut listener, mut clusters) = (table.listeners()[0].clone(), table.clusters().clone());
+    let ListenerProtocol::Https(settings) = &listener.protocol else {
+        unreachable!("it does TLS");
+    };
+    let mut settings = TlsSettings::clone(settings);
+    for (name, addr, proxy_header) in names {
+        let mut relay = relay_to(&mut clusters, &mut sets, name, &[*addr], RelayLimits::TCP);
+        relay.proxy_header = *proxy_header;
+        assert!(
+            settings
+                .passthrough
+                .add(&HostMatch::parse(name).unwrap(), relay)
+        );
+    }
+    listener.protocol = ListenerProtocol::Https(Arc::new(settings));
+    let table = RoutingTable::new(vec![listener], clusters).unwrap();
+    Update::Table(Arc::new(table), sets)
+}
+
+/// A proxy that does TLS for `own.test`, and passes on these.
+fn serve(
+    authority: &Authority,
+    own: SocketAddr,
+    names: &[(&str, SocketAddr, Option<ProxyVersion>)],
+    settings: Settings,
+) -> (Proxy, Logged) {
+    let certificate = certificate(&authority.server(&["own.test"]));
+    let table = tls_table(
+        &[(&["own.test"], &certificate)],
+        &[host("own.test", &[own])],
+    );
+    serve_relay(passing_on(table, names), settings)
+}
+
+async fn ask(proxy: SocketAddr, name: &str) -> String {
+    let stream = TlsClient::new(None).connect(proxy, name).await.unwrap();
+    let mut client = Client::over(stream).await.unwrap();
+    client.get(name, "/").await.unwrap().text()
+}
+
+#[tokio::test]
+async fn each_name_is_ended_where_it_belongs() {
+    let (own, passed) = (Backend::start("own").await, Backend::start("passed").await);
+    let authority = Authority::new("servers");
+    let behind = certificate(&authority.server(&["pass.test", "*.wild.test"]));
+    let behind = serve_tls(tls_table(
+        &[(&["pass.test", "x.wild.test"], &behind)],
+        &[
+            host("pass.test", &[passed.addr]),
+            host("x.wild.test", &[passed.addr]),
+        ],
+    ));
+    let names = [
+        ("pass.test", behind.addr, None),
+        ("*.wild.test", behind.addr, None),
+    ];
+    let (proxy, logged) = serve(&authority, own.addr, &names, one_worker());
+    assert_eq!(ask(proxy.addr, "own.test").await, "own");
+    assert_eq!(ask(proxy.addr, "pass.test").await, "passed");
+    assert_eq!(ask(proxy.addr, "x.wild.test").await, "passed");
+    assert_eq!(proxy.metric("tidegate_tcp_connections_total"), 2.0);
+    let lines = logged.lines(3).await;
+    let relayed: Vec<_> = lines
+        .iter()
+        .filter(|line| line["protocol"] == "TLS")
+        .collect();
+    assert_eq!(relayed.len(), 2);
+    assert_eq!(relayed[0]["server_name"], "pass.test");
+}
+
+#[tokio::test]
+async fn bytes_arrive_as_they_were_sent_however_they_were_cut() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = backend.local_addr().unwrap();
+    let own = Backend::start("own").await;
+    let authority = Authority::new("servers");
+    let names = [
+        ("pass.test", addr, None),
+        ("told.test", addr, Some(ProxyVersion::V1)),
+    ];
+    let (proxy, _) = serve(&authority, own.addr, &names, one_worker());
+    let split = records(&hello(Some("pass.test"), 100), 1);
+    let padded = records(&hello(Some("pass.test"), 65_000), 16_384);
+    let told = records(&hello(Some("told.test"), 100), 16_384);
+    for (bytes, piece, header) in [(split, 1, false), (padded, 1400, false), (told, 9999, true)] {
+        let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        for piece in bytes.chunks(piece) {
+            client.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        client.write_all(b"more").await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut upstream, _) = timeout(SOON, backend.accept()).await.unwrap().unwrap();
+        let mut all = Vec::new();
+        timeout(SOON, upstream.read_to_end(&mut all))
+            .await
+            .unwrap()
+            .unwrap();
+        let mut expected = Vec::new();
+        if header {
+            let (source, proxy) = (client.local_addr().unwrap(), proxy.addr);
+            let line = format!(
+                "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n",
+                source.port(),
+                proxy.port()
+            );
+            expected.extend_from_slice(line.as_bytes());
+        }
+        expected.extend_from_slice(&bytes);
+        expected.extend_from_slice(b"more");
+        assert!(all == expected, "{} bytes of {}", all.len(), expected.len());
+    }
+}
+
+/// What a client hears after these bytes, in pieces of this size.
+async fn heard(proxy: SocketAddr, bytes: &[u8], piece: usize) -> Vec<u8> {
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    for piece in bytes.chunks(piece) {
+        if client.write_all(piece).await.is_err() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut answer = vec![0; 4096];
+    let read = timeout(SOON, client.read(&mut answer)).await.unwrap();
+    answer.truncate(read.unwrap_or(0));
+    answer
+}
+
+#[tokio::test]
+async fn what_is_not_passed_on_is_handed_over_whole() {
+    let own = Backend::start("own").await;
+    let authority = Authority::new("servers");
+    let settings = Settings {
+        client_timeouts: ClientTimeouts {
+            handshake: Duration::from_millis(500),
+            ..ClientTimeouts::default()
+        },
+        ..one_worker()
+    };
+    let names = [("pass.test", own.addr, None)];
+    let (proxy, _) = serve(&authority, own.addr, &names, settings);
+    // A real hello is answered with a ServerHello, in whatever pieces and records it came.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "own.test".try_into().unwrap();
+    let mut tls = rustls::ClientConnection::new(config.into(), name).unwrap();
+    let mut bytes = Vec::new();
+    tls.write_tls(&mut bytes).unwrap();
+    for (bytes, piece) in [
+        (bytes.clone(), 1),
+        (bytes.clone(), 100),
+        (records(&bytes[5..], 1), 9999),
+        (records(&bytes[5..], 100), 33),
+    ] {
+        let answer = heard(proxy.addr, &bytes, piece).await;
+        assert_eq!(answer.first(), Some(&22), "{piece}: {answer:?}");
+    }
+    // What is no TLS gets an alert or the end; a hello that only we could answer and do not like, an alert.
+    for bytes in [
+        &b"GET / HTTP/1.1\r\nHost: own.test\r\n\r\n"[..],
+        &[0x80, 0x2e, 1, 3, 1, 0, 0x15],
+        &records(&hello(None, 10), 50),
+        &records(&hello(Some("other.test"), 90_000), 16_000),
+    ] {
+        let answer = heard(proxy.addr, bytes, 5000).await;
+        assert!(matches!(answer.first(), None | Some(21)), "{answer:?}");
+    }
+    // Silence, and half a hello, have the time of a handshake.
+    for bytes in [&b""[..], &records(&hello(Some("own.test"), 10), 99)[..50]] {
+        assert_eq!(heard(proxy.addr, bytes, 99).await, b"");
+    }
+    assert_eq!(proxy.metric("tidegate_tls_passthrough_silent_total"), 2.0);
+    proxy.metric_becomes("tidegate_connections_open", 0.0).await;
+    assert_eq!(ask(proxy.addr, "own.test").await, "own");
+}
