@@ -30,6 +30,7 @@ pub(crate) async fn agrees(hosts: usize, requests: usize) -> Result<(), String> 
         ingresses: vec![("", vec![("a.test", "/", "Prefix", "a")])],
         backends: BACKENDS.to_vec(),
         certificates: Vec::new(),
+        more: String::new(),
     };
     // The rules of a setup live as long as the test, so these do too.
     let rules = table.iter().map(|(name, backend)| {

@@ -5,7 +5,7 @@
 //! of HTTP/1.1 so often and looks at memory.
 //!
 //! Not here yet, because what they test is not: R8 (rewrite), R9 (redirect), X9 and X10 (auth), regular expressions in R7,
-//! redirects in X6, client certificates in T7 and T9.
+//! redirects in X6.
 
 mod backends;
 mod expectations;

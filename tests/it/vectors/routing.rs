@@ -54,6 +54,7 @@ pub(crate) fn setup() -> Setup {
         ],
         backends: vec!["a", "admin", "exact", "longer", "wild"],
         certificates: Vec::new(),
+        more: String::new(),
     }
 }
 

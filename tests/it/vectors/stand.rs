@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     pub(crate) backends: Vec<&'static str>,
     /// Hosts that have a certificate of their own; each is the first host of an Ingress.
     pub(crate) certificates: Vec<&'static str>,
+    /// Manifests that come as they are.
+    pub(crate) more: String,
 }
 
 impl Setup {
@@ -47,6 +49,7 @@ impl Setup {
             ],
             backends: vec!["a", "b"],
             certificates: Vec::new(),
+            more: String::new(),
         }
     }
 }
@@ -102,6 +105,7 @@ impl Stand {
                 text += &secured(10 + age, host);
             }
         }
+        text += &setup.more;
         text += &service("canary", canary.addr.port());
         for recorder in &recorders {
             text += &service(recorder.name(), recorder.addr.port());

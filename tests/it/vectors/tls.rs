@@ -1,6 +1,6 @@
-//! TLS: T1 to T6 and T8, as far as they can be told without client certificates.
+//! TLS: T1 and T3 to T8.
 //!
-//! Not here: T7 and T9 (client certificates do not exist yet); T2's rate and T8's flood of encrypted alerts (they need a TLS
+//! Not here: T9, which the tests of client certificates have; T2's rate and T8's flood of encrypted alerts (they need a TLS
 //! client that can be made to misbehave after the handshake); renegotiation in T4, for the same reason. T1 has 1,000 silent
 //! clients instead of 5,000, because a test's limit of open files may not allow more; what they hold up shows with 1,000.
 
@@ -11,6 +11,7 @@ use super::tls_client::{certificate_of, client, connect, handshake, wait_for_end
 use super::vector::{Row, get, post, row};
 use rustls::HandshakeKind;
 use std::time::{Duration, Instant};
+use test_support::certificate::Authority;
 use test_support::h2_raw::{Connection, block, headers};
 use test_support::raw::{self, End, Plan};
 use tokio::io::AsyncWriteExt;
@@ -26,12 +27,20 @@ pub(crate) fn setup() -> Setup {
     setup
         .ingresses
         .push(("", vec![("*.w.test", "/", "Prefix", "a")]));
-    setup.certificates = vec!["a.test", "b.test", "*.w.test"];
+    setup.ingresses.push((
+        "tidegate.dev/client-ca-secret: ca",
+        vec![("m.test", "/", "Prefix", "a")],
+    ));
+    setup.certificates = vec!["a.test", "b.test", "*.w.test", "m.test"];
+    let authority = Authority::new("clients").pem.replace('\n', "\n    ");
+    setup.more = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: ca}}\nstringData:\n  ca.crt: |\n    {authority}\n---\n"
+    );
     setup
 }
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![t1(), t3(), t4(), t5(), t6(), t8()]
+    vec![t1(), t3(), t4(), t5(), t6(), t7(), t8()]
 }
 
 fn t1() -> Row {
@@ -339,8 +348,40 @@ fn t6() -> Row {
             Box::pin(host_over(stand, "x.w.test", "a.test", 421))
         })
         .scenario("HTTP/2, that stream only", |stand| {
-            Box::pin(coalesced(stand))
+            Box::pin(coalesced(stand, "b.test"))
         })
+}
+
+fn t7() -> Row {
+    row("T7", "a host that wants client certificates")
+        .scenario("HTTP/1.1, by the name of an open host", |stand| {
+            Box::pin(host_over(stand, "a.test", "m.test", 421))
+        })
+        .scenario("HTTP/2, by the name of an open host", |stand| {
+            Box::pin(coalesced(stand, "m.test"))
+        })
+        .scenario("by an unknown name", |stand| {
+            Box::pin(host_over(stand, "nobody.test", "m.test", 421))
+        })
+        .scenario("by its own name, without a certificate", |stand| {
+            Box::pin(uncertified(stand))
+        })
+}
+
+/// No handshake, or none that leads anywhere: with TLS 1.3 the client learns it only when it reads.
+async fn uncertified(stand: &Stand) -> Result<(), String> {
+    stand.begin(Vec::new());
+    if let Ok(mut stream) = connect(stand, "m.test", "http/1.1").await {
+        let request = "GET /v HTTP/1.1\r\nHost: m.test\r\n\r\n";
+        let got = raw::exchange(&mut stream, Plan::new(request)).await;
+        if !matches!(got.statuses()[..], [] | [400]) || got.end == End::Open {
+            return Err(format!("expected an alert or 400, got {}", got.summary()));
+        }
+    }
+    match stand.upstream_bytes() {
+        0 => Ok(()),
+        count => Err(format!("the backend got {count} bytes")),
+    }
 }
 
 async fn host_over(stand: &Stand, name: &str, host: &str, wanted: u16) -> Result<(), String> {
@@ -376,7 +417,7 @@ async fn misdirected(
     }
 }
 
-async fn coalesced(stand: &Stand) -> Result<(), String> {
+async fn coalesced(stand: &Stand, other: &str) -> Result<(), String> {
     let to = |stream: u32, host: &str| {
         let fields = [
             (":method", "GET"),
@@ -389,7 +430,7 @@ async fn coalesced(stand: &Stand) -> Result<(), String> {
     stand.begin(Vec::new());
     let stream = connect(stand, "a.test", "h2").await?;
     let mut connection = Connection::open(stream, &[]).await;
-    connection.send(&to(1, "b.test")).await;
+    connection.send(&to(1, other)).await;
     let got = connection
         .read(Duration::from_secs(3), |got| got.stream(1).is_over())
         .await;
