@@ -89,7 +89,9 @@ impl ProxyError {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Unreadable(error) => match error {
-                RequestError::Malformed | RequestError::Framing => StatusCode::BAD_REQUEST,
+                RequestError::Malformed | RequestError::NotHttp | RequestError::Framing => {
+                    StatusCode::BAD_REQUEST
+                }
                 RequestError::Coding => StatusCode::NOT_IMPLEMENTED,
                 RequestError::TargetTooLong => StatusCode::URI_TOO_LONG,
                 RequestError::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -33,6 +33,7 @@ mod publish;
 mod record;
 mod request_body;
 mod request_head;
+mod stream_stall;
 mod tickets;
 mod tls;
 mod upgrade;

@@ -62,7 +62,7 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         // RFC 9110 section 9.3.7: about the server as a whole, and that is us.
         return Ok(Answer::own(StatusCode::OK));
     }
-    let target = RequestTarget::read(&request.parts, !body.is_empty())?;
+    let target = RequestTarget::read(&request.client, &request.parts, !body.is_empty())?;
     let (found, admitted) = request
         .worker
         .reader

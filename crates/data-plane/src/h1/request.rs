@@ -51,6 +51,9 @@ pub(crate) enum RequestError {
     /// Not HTTP/1.x, or a line that is malformed or has two readings.
     #[error("malformed request head")]
     Malformed,
+    /// Another protocol, which would not understand an answer of ours.
+    #[error("not HTTP")]
+    NotHttp,
     /// `Content-Length` or `Transfer-Encoding` that do not say with one voice where the body ends.
     #[error("ambiguous request framing")]
     Framing,
@@ -202,6 +205,9 @@ fn request_line(line: &[u8]) -> Result<(Method, &[u8], Version), RequestError> {
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
             return Err(RequestError::Version);
+        }
+        _ if version.len() < 5 || !version[..5].eq_ignore_ascii_case(b"http/") => {
+            return Err(RequestError::NotHttp);
         }
         _ => return Err(RequestError::Malformed),
     };
