@@ -243,7 +243,7 @@ fn cases() -> Vec<Case> {
                 "k8-ca",
                 json!({format!("{nginx}/auth-tls-secret"): "bad-objects/gone"}),
             ),
-            &["UnsupportedSecurityAnnotation"],
+            &["SecretNotFound"],
             Some(503),
         ),
         case(

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use translate::Object;
 use translate::annotation::{NGINX_PREFIX, PREFIX};
+use translate::certificate::SECRET_KEYS;
 use translate::snapshot::SERVICE_NAME_LABEL;
 
 /// Prefixes of the annotations that are read. Others change for reasons of their own: what `kubectl apply` keeps for itself,
@@ -46,7 +47,7 @@ pub(crate) fn trim(object: Object) -> Object {
             let mut secret = Arc::unwrap_or_clone(secret);
             trim_metadata(&mut secret.metadata, &[], &[]);
             if let Some(data) = &mut secret.data {
-                data.retain(|name, _| matches!(name.as_str(), "tls.crt" | "tls.key"));
+                data.retain(|name, _| SECRET_KEYS.contains(&name.as_str()));
             }
             Object::Secret(Arc::new(secret))
         }
@@ -155,9 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_keeps_certificate_and_key() {
-        let data = json!({"tls.crt": "YQ==", "tls.key": "Yg==", "other": "Yw=="});
-        let kept = json!({"tls.crt": "YQ==", "tls.key": "Yg=="});
+    fn a_secret_keeps_certificates_and_keys() {
+        let kept = json!({"tls.crt": "YQ==", "tls.key": "Yg==", "ca.crt": "YQ==", "ca.crl": "YQ==", "tls.ocsp-staple": "YQ=="});
+        let mut data = kept.clone();
+        data["other"] = json!("Yw==");
         let metadata = json!({"name": "s", "namespace": "shop"});
         check(
             Kind::Secret,

@@ -1,8 +1,8 @@
 //! The body of an answer to a client, wherever it comes from, with the record of its request.
 
 use crate::error::ProxyError;
-use crate::h1::connection::Connection;
-use crate::h1::exchange::ResponseBody;
+use crate::h1::{self, connection::Connection};
+use crate::h2;
 use crate::record::Record;
 use crate::upgrade::Relay;
 use bytes::{Bytes, BytesMut};
@@ -28,19 +28,24 @@ pub(crate) struct AnswerBody {
 pub(crate) enum Source {
     /// Written by us.
     Own(Bytes),
-    /// Streamed from an endpoint.
-    Upstream(ResponseBody),
+    /// Streamed from an endpoint that speaks HTTP/1.1.
+    Http1(h1::exchange::ResponseBody),
+    /// Streamed from an endpoint that speaks HTTP/2.
+    Http2(h2::ResponseBody),
 }
 
 impl AnswerBody {
     pub(crate) fn new(source: Source, mut record: Box<Record>) -> Self {
         record.outcome.complete = match &source {
             Source::Own(bytes) => bytes.is_empty(),
-            Source::Upstream(body) => body.is_end_stream(),
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
         };
-        if let Source::Upstream(body) = &source {
-            record.outcome.request_bytes = body.uploaded();
-        }
+        record.outcome.request_bytes = match &source {
+            Source::Own(_) => record.outcome.request_bytes,
+            Source::Http1(body) => body.uploaded(),
+            Source::Http2(body) => body.uploaded(),
+        };
         Self {
             source,
             record: Some(record),
@@ -57,7 +62,7 @@ impl AnswerBody {
 
     /// What is left of the request when another protocol takes over its connections.
     pub(crate) fn into_tunnel(self) -> Option<Tunnel> {
-        let Source::Upstream(mut body) = self.source else {
+        let Source::Http1(mut body) = self.source else {
             return None;
         };
         let (upstream, idle) = body.take_tunnel()?;
@@ -70,7 +75,7 @@ impl AnswerBody {
 
     /// Goes on with the request's body while the client takes nothing of the answer.
     pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
-        if let Source::Upstream(body) = &mut self.source {
+        if let Source::Http1(body) = &mut self.source {
             body.poll_upload_only(cx);
         }
     }
@@ -96,15 +101,24 @@ impl Body for AnswerBody {
                 outcome.response_bytes = bytes.len() as u64;
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
-            Source::Upstream(body) => {
+            Source::Http1(body) => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-                outcome.request_bytes = body.uploaded();
-                outcome.response_bytes = body.received();
-                match &frame {
-                    Some(Err(error)) => outcome.failed(*error),
-                    Some(Ok(_)) => outcome.complete = body.is_end_stream(),
-                    None => outcome.complete = true,
-                }
+                outcome.streamed(
+                    &frame,
+                    body.uploaded(),
+                    body.received(),
+                    body.is_end_stream(),
+                );
+                Poll::Ready(frame)
+            }
+            Source::Http2(body) => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                outcome.streamed(
+                    &frame,
+                    body.uploaded(),
+                    body.received(),
+                    body.is_end_stream(),
+                );
                 Poll::Ready(frame)
             }
         }
@@ -113,14 +127,16 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
-            Source::Upstream(body) => body.is_end_stream(),
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream(body) => body.size_hint(),
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::client::ClientConnection;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::h1::{self, request::MAX_HEAD};
+use crate::h2::OnThisThread;
 use crate::handshake;
 use crate::l4;
 use crate::listener::{OpenListener, Speaks};
@@ -196,15 +197,5 @@ fn ended_with(worker: &Worker, client: &ClientConnection, ended: hyper::Result<(
             worker.stats.unreadable.add(1);
         }
         tracing::debug!(client = client.addr_text, %error, "connection ended");
-    }
-}
-
-/// Runs what HTTP/2 wants to run apart: on this thread, like everything else of the connection.
-#[derive(Debug, Clone, Copy)]
-struct OnThisThread;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }

@@ -64,6 +64,9 @@ pub(crate) enum ProxyError {
     /// No connection to the endpoint in time.
     #[error("connect timeout")]
     ConnectTimeout,
+    /// No TLS with the endpoint: it speaks none, or its certificate is not accepted.
+    #[error("upstream TLS failed")]
+    UpstreamTls,
     /// The endpoint closed the connection before it answered.
     #[error("upstream closed")]
     UpstreamClosed,
@@ -109,9 +112,11 @@ impl ProxyError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
             Self::Loop => StatusCode::LOOP_DETECTED,
-            Self::Connect | Self::UpstreamClosed | Self::UpstreamCut | Self::BadResponse(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Connect
+            | Self::UpstreamTls
+            | Self::UpstreamClosed
+            | Self::UpstreamCut
+            | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -140,6 +145,7 @@ impl ProxyError {
             Self::ClientBodyTimeout => "client_body_timeout",
             Self::Connect => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamTls => "upstream_tls",
             Self::UpstreamClosed => "upstream_closed",
             Self::UpstreamCut => "upstream_cut",
             Self::BadResponse(_) => "bad_response",

@@ -4,24 +4,61 @@
 //! idempotent method on a connection the upstream had closed, RFC 9110 section 9.2.2). Every attempt starts from the
 //! original request, so nothing compounds.
 
+use crate::body::Source;
 use crate::error::ProxyError;
+use crate::grpc;
 use crate::h1::connection::Connection;
-use crate::h1::exchange::{Exchange, Failure, Home, ResponseBody};
+use crate::h1::exchange::{Exchange, Home};
 use crate::h1::head::ResponseHead;
+use crate::h2::SharedConnection;
 use crate::proxy_header;
 use crate::record::{Outcome, RequestInfo};
 use crate::request_body::RequestBody;
 use crate::request_head::RequestTarget;
 use crate::upstream::Upstream;
-use crate::worker::Worker;
+use crate::upstream_io::{ConnectError, UpstreamIo};
+use crate::upstream_tls::{Reach, UpstreamConnector, transport};
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, Version};
-use routing_table::{ProxyVersion, Route};
+use routing_table::{ProxyVersion, Route, Timeouts, UpstreamProtocol};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
+
+/// An attempt that ended without a response head.
+pub(crate) struct Failure {
+    /// What happened.
+    pub(crate) error: ProxyError,
+    /// Nothing was executed, whatever the method: not one byte was accepted by the socket, or the endpoint says so.
+    pub(crate) nothing_sent: bool,
+    /// It happened on a connection that had carried a request before, without any byte of an answer: most likely the
+    /// upstream closed it while it was at rest.
+    pub(crate) stale: bool,
+    /// The request's body, for another attempt.
+    pub(crate) body: RequestBody,
+}
+
+impl Failure {
+    fn unsent(error: ProxyError, body: RequestBody) -> Self {
+        Self {
+            error,
+            nothing_sent: true,
+            stale: false,
+            body,
+        }
+    }
+}
+
+/// The head of an answer, and where its body comes from.
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Source,
+    /// How long the endpoint was waited for.
+    waited: Duration,
+}
 
 /// What an attempt needs to know.
 struct Forwarding<'a> {
@@ -29,7 +66,10 @@ struct Forwarding<'a> {
     target: &'a RequestTarget<'a>,
     route: &'a Route,
     upstream: &'a Upstream,
+    /// `None` where endpoints are spoken to in the clear.
+    tls: Option<Arc<UpstreamConnector>>,
     proxy_header: Option<ProxyVersion>,
+    timeouts: Timeouts,
 }
 
 /// Sends a request and waits for the head of its answer.
@@ -40,16 +80,27 @@ pub(crate) async fn forward(
     route: &Route,
     upstream: &Upstream,
     mut body: RequestBody,
-) -> Result<(ResponseHead, ResponseBody), ProxyError> {
+) -> Result<Answered, ProxyError> {
     let worker = &request.worker;
     let found = outcome.target.as_ref();
+    let tls = match found.map(|found| &found.reach) {
+        Some(Reach::Tls(connector)) => Some(Arc::clone(connector)),
+        Some(Reach::Plain) => None,
+        Some(Reach::Closed) | None => return Err(ProxyError::UpstreamTls),
+    };
     let forwarding = Forwarding {
         request,
         target,
         route,
         upstream,
+        tls,
         proxy_header: found.and_then(|found| found.proxy_header),
+        timeouts: grpc::timeouts(&request.parts.headers, route.timeouts),
     };
+    let http2 = found.is_some_and(|found| found.protocol == UpstreamProtocol::Http2);
+    if http2 && target.upgrade.is_some() {
+        return Err(ProxyError::BadUpgrade);
+    }
     let mut tried: Vec<SocketAddr> = Vec::new();
     // After a stale connection the others at rest are as old, so the next attempt makes a new one.
     let mut fresh = false;
@@ -63,10 +114,15 @@ pub(crate) async fn forward(
         };
         outcome.attempts += 1;
         outcome.upstream = Some(addr);
-        let failure = match forwarding.attempt(addr, fresh, pinned, body).await {
-            Ok((head, response_body, waited)) => {
-                outcome.upstream_duration = Some(waited);
-                return Ok((head, response_body));
+        let attempted = if http2 {
+            forwarding.attempt_http2(addr, fresh, body).await
+        } else {
+            forwarding.attempt(addr, fresh, pinned, body).await
+        };
+        let failure = match attempted {
+            Ok(answered) => {
+                outcome.upstream_duration = Some(answered.waited);
+                return Ok(answered);
             }
             Err(failure) => failure,
         };
@@ -105,13 +161,13 @@ impl Forwarding<'_> {
         fresh: bool,
         pinned: Option<Connection>,
         body: RequestBody,
-    ) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
+    ) -> Result<Answered, Failure> {
         let (request, worker) = (self.request, &self.request.worker);
         let is_pinned = pinned.is_some();
         let kept = match pinned {
             // With a PROXY header a connection speaks for one client, so it is neither shared nor kept.
             None if fresh || self.proxy_header.is_some() => None,
-            None => worker.pool.take(addr),
+            None => worker.pool.take(addr, transport(self.tls.as_ref())),
             pinned => pinned,
         };
         let mut connection = match kept {
@@ -119,22 +175,14 @@ impl Forwarding<'_> {
                 worker.stats.upstream_reused.add(1);
                 connection
             }
-            None => match connect(worker, self.route, addr).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    return Err(Failure {
-                        error,
-                        nothing_sent: true,
-                        stale: false,
-                        body,
-                    });
-                }
+            None => match self.connect(addr).await {
+                Ok(io) => Connection::new(io, addr, transport(self.tls.as_ref())),
+                Err(error) => return Err(Failure::unsent(error, body)),
             },
         };
         let mut head = worker.pool.head_buffer();
-        if let Some(version) = self.proxy_header {
+        if self.proxy_header.is_some() {
             connection.introduce();
-            proxy_header::write(&mut head, version, request.client.ends());
         }
         self.target.write(&mut head, request, self.route);
         let exchange = Exchange::new(
@@ -143,11 +191,115 @@ impl Forwarding<'_> {
             body,
             self.target.method(request),
             self.target.upgrade.is_some(),
-            self.route.timeouts,
+            self.timeouts,
         );
-        exchange
+        let (head, body, waited) = exchange
             .response(|head| self.home(head, is_pinned), &worker.pool)
-            .await
+            .await?;
+        Ok(Answered {
+            status: head.status,
+            headers: head.headers,
+            body: Source::Http1(body),
+            waited,
+        })
+    }
+
+    async fn attempt_http2(
+        &self,
+        addr: SocketAddr,
+        fresh: bool,
+        body: RequestBody,
+    ) -> Result<Answered, Failure> {
+        let worker = &self.request.worker;
+        let connection = match self.shared_connection(addr, fresh).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(Failure::unsent(error, body)),
+        };
+        let Ok(head) = self
+            .target
+            .http2(self.request, self.route, self.tls.is_some())
+        else {
+            return Err(Failure::unsent(ProxyError::BadTarget, body));
+        };
+        // hyper asks for the body when it likes, so the client need not wait for anybody's word.
+        body.go_on();
+        let (status, headers, body, waited) =
+            connection.exchange(head, body, self.timeouts).await?;
+        worker.stats.upstream_streams.add(1);
+        Ok(Answered {
+            status,
+            headers,
+            body: Source::Http2(body),
+            waited,
+        })
+    }
+
+    /// A connection that takes one more request: one there is, or a new one for all who need one now.
+    async fn shared_connection(
+        &self,
+        addr: SocketAddr,
+        fresh: bool,
+    ) -> Result<SharedConnection, ProxyError> {
+        let worker = &self.request.worker;
+        if self.proxy_header.is_some() {
+            // It speaks for one client, so it is shared with nobody.
+            return self.new_shared_connection(addr).await;
+        }
+        let transport = transport(self.tls.as_ref());
+        let take = || worker.pool.take_shared(addr, transport).filter(|_| !fresh);
+        if let Some(connection) = take() {
+            worker.stats.upstream_reused.add(1);
+            return Ok(connection);
+        }
+        let connecting = worker.pool.connecting(addr, transport);
+        let _turn = connecting.lock().await;
+        if let Some(connection) = take() {
+            return Ok(connection);
+        }
+        let connection = self.new_shared_connection(addr).await?;
+        worker.pool.share(addr, transport, connection.clone());
+        Ok(connection)
+    }
+
+    async fn new_shared_connection(
+        &self,
+        addr: SocketAddr,
+    ) -> Result<SharedConnection, ProxyError> {
+        let io = self.connect(addr).await?;
+        let connected = SharedConnection::new(io).await;
+        connected.map_err(|error| {
+            tracing::debug!(%addr, %error, "HTTP/2 cannot begin");
+            ProxyError::Connect
+        })
+    }
+
+    /// Connects, with TLS and a PROXY header where the cluster has them.
+    async fn connect(&self, addr: SocketAddr) -> Result<UpstreamIo, ProxyError> {
+        let stats = &self.request.worker.stats;
+        let mut greeting = Vec::new();
+        if let Some(version) = self.proxy_header {
+            proxy_header::write(&mut greeting, version, self.request.client.ends());
+        }
+        let connected = UpstreamIo::connect(addr, self.tls.as_deref(), &greeting);
+        let error = match timeout(self.timeouts.connect, connected).await {
+            Ok(Ok(io)) => {
+                stats.upstream_connects.add(1);
+                return Ok(io);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%addr, %error, "connect failed");
+                match error {
+                    ConnectError::Tcp(_) => ProxyError::Connect,
+                    ConnectError::Tls(_) => ProxyError::UpstreamTls,
+                }
+            }
+            Err(_) => {
+                tracing::debug!(%addr, waited = ?self.timeouts.connect, "connect timed out");
+                ProxyError::ConnectTimeout
+            }
+        };
+        stats.upstream_connect_errors.add(1);
+        Err(error)
     }
 
     /// Where the connection goes afterwards: NTLM and Negotiate authenticate a connection, so from their first word on it
@@ -176,29 +328,4 @@ fn names_connection_scheme(headers: &HeaderMap, name: HeaderName) -> bool {
             scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
         })
     })
-}
-
-async fn connect(
-    worker: &Worker,
-    route: &Route,
-    addr: SocketAddr,
-) -> Result<Connection, ProxyError> {
-    let started = Instant::now();
-    let stream = match timeout(route.timeouts.connect, TcpStream::connect(addr)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%addr, %error, "connect failed");
-            worker.stats.upstream_connect_errors.add(1);
-            return Err(ProxyError::Connect);
-        }
-        Err(_) => {
-            tracing::debug!(%addr, waited = ?started.elapsed(), "connect timed out");
-            worker.stats.upstream_connect_errors.add(1);
-            return Err(ProxyError::ConnectTimeout);
-        }
-    };
-    worker.stats.upstream_connects.add(1);
-    // Without it a small request may wait for the acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
-    Ok(Connection::new(stream, addr))
 }

@@ -126,7 +126,8 @@ pub(crate) fn write_fields(
             Fate::Drop => false,
         };
         if send && (listed.is_empty() || !listed.contains(name)) {
-            line(out, name.as_str().as_bytes(), value.as_bytes());
+            // HTTP/2 lets spaces stand around a value, HTTP/1.1 reads them off.
+            line(out, name.as_str().as_bytes(), value.as_bytes().trim_ascii());
         }
     }
     cookies(out, headers);

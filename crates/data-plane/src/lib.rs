@@ -18,7 +18,9 @@ mod distinguished_name;
 mod error;
 mod forward;
 mod forwarded_headers;
+mod grpc;
 mod h1;
+mod h2;
 mod handshake;
 mod l4;
 mod listener;
@@ -31,9 +33,12 @@ mod publish;
 mod record;
 mod request_body;
 mod request_head;
+mod tickets;
 mod tls;
 mod upgrade;
 mod upstream;
+mod upstream_io;
+mod upstream_tls;
 mod worker;
 
 #[cfg(test)]
@@ -44,7 +49,8 @@ pub use client::ClientTimeouts;
 pub use listener::BindError;
 pub use pool::PoolLimits;
 pub use publish::{PublishError, Publisher};
-pub use tls::TlsError;
+pub use tickets::{TicketKeyError, TicketKeys};
+pub use tls::{MinTlsVersion, TlsError};
 
 use ipnet::IpNet;
 use metrics::{Collected, Metrics};
@@ -66,6 +72,10 @@ pub struct Settings {
     pub requests_per_connection: u64,
     /// Most TLS handshakes in progress, over all workers. Default 64.
     pub handshakes: usize,
+    /// The oldest version of TLS that clients may use. Default 1.2.
+    pub min_tls_version: MinTlsVersion,
+    /// Keys of session tickets. Default: generated, and replaced every six hours.
+    pub ticket_keys: Option<Arc<TicketKeys>>,
     /// Networks of proxies in front of us whose `X-Forwarded-*` fields are believed. Default: none.
     pub trusted_proxies: Vec<IpNet>,
     /// Networks of proxies in front of us whose header of the PROXY protocol is believed, on listeners that ask for one.
@@ -83,6 +93,8 @@ impl Default for Settings {
             connections: 10_000,
             requests_per_connection: 10_000,
             handshakes: 64,
+            min_tls_version: MinTlsVersion::default(),
+            ticket_keys: None,
             trusted_proxies: Vec::new(),
             proxy_header_from: Vec::new(),
             pool: PoolLimits::default(),

@@ -164,6 +164,8 @@ worker_stats! {
     accepted: COUNTER "tidegate_connections_accepted_total",
     /// Client connections open now.
     open: GAUGE "tidegate_connections_open",
+    /// Requests that were sent on connections of HTTP/2 to endpoints.
+    upstream_streams: COUNTER "tidegate_upstream_http2_requests_total",
     /// Client connections closed at once because the limit was reached.
     shed: COUNTER "tidegate_connections_shed_total",
     /// Connections closed because a header of the PROXY protocol was asked for and the peer may not send one.

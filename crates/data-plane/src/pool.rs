@@ -3,20 +3,33 @@
 //! A worker owns its pool; nothing here is shared between threads.
 
 use crate::h1::connection::Connection;
+use crate::h2::SharedConnection;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 /// Idle connections by endpoint.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    idle: RefCell<foldhash::HashMap<SocketAddr, Vec<Connection>>>,
+    /// By address and transport: a plain connection never stands in for one with TLS, nor one TLS for another.
+    idle: RefCell<foldhash::HashMap<(SocketAddr, u64), Vec<Connection>>>,
+    /// Connections of HTTP/2, which are in use and in here at the same time.
+    shared: RefCell<foldhash::HashMap<(SocketAddr, u64), Shared>>,
     limits: PoolLimits,
     /// The time of the last sweep: near enough for limits of seconds, and not read from the clock for each request.
     now: Cell<Instant>,
     /// A buffer for the next request's head, so that a request need not allocate one.
     head: RefCell<Vec<u8>>,
+}
+
+/// The connections of HTTP/2 to one endpoint.
+#[derive(Debug, Default)]
+struct Shared {
+    connections: Vec<SharedConnection>,
+    connecting: Rc<Mutex<()>>,
 }
 
 /// Limits of the pool.
@@ -45,22 +58,46 @@ impl Pool {
     pub(crate) fn new(limits: PoolLimits) -> Self {
         Self {
             idle: RefCell::default(),
+            shared: RefCell::default(),
             limits,
             now: Cell::new(Instant::now()),
             head: RefCell::default(),
         }
     }
 
-    /// A connection to this endpoint that is ready for a request.
-    pub(crate) fn take(&self, addr: SocketAddr) -> Option<Connection> {
+    /// A connection to this endpoint, by this transport, that is ready for a request.
+    pub(crate) fn take(&self, addr: SocketAddr, transport: u64) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&addr)?;
+        let connections = idle.get_mut(&(addr, transport))?;
         while let Some(mut connection) = connections.pop() {
             if connection.is_usable() {
                 return Some(connection);
             }
         }
         None
+    }
+
+    /// A connection of HTTP/2 to this endpoint that takes one more request.
+    pub(crate) fn take_shared(&self, addr: SocketAddr, transport: u64) -> Option<SharedConnection> {
+        let shared = self.shared.borrow();
+        let connections = &shared.get(&(addr, transport))?.connections;
+        connections
+            .iter()
+            .find(|connection| connection.has_room(self.limits.requests))
+            .cloned()
+    }
+
+    /// Makes a connection of HTTP/2 known.
+    pub(crate) fn share(&self, addr: SocketAddr, transport: u64, connection: SharedConnection) {
+        let mut shared = self.shared.borrow_mut();
+        let connections = &mut shared.entry((addr, transport)).or_default().connections;
+        connections.push(connection);
+    }
+
+    /// Held while a connection of HTTP/2 is made, so that many requests do not make as many connections.
+    pub(crate) fn connecting(&self, addr: SocketAddr, transport: u64) -> Rc<Mutex<()>> {
+        let mut shared = self.shared.borrow_mut();
+        Rc::clone(&shared.entry((addr, transport)).or_default().connecting)
     }
 
     /// Takes back a connection whose response has ended. `idle_seconds` is what the upstream said of its own limit.
@@ -76,7 +113,8 @@ impl Pool {
         }
         connection.rest(self.now.get() + rest);
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.entry(connection.addr()).or_default();
+        let key = (connection.addr(), connection.transport());
+        let connections = idle.entry(key).or_default();
         if connections.len() < self.limits.idle_per_endpoint {
             connections.push(connection);
         }
@@ -85,7 +123,7 @@ impl Pool {
     /// Closes what has rested too long, was closed by the upstream, or leads to an endpoint that is gone.
     pub(crate) fn sweep(&self, now: Instant, is_wanted: impl Fn(SocketAddr) -> bool) {
         self.now.set(now);
-        self.idle.borrow_mut().retain(|addr, connections| {
+        self.idle.borrow_mut().retain(|(addr, _), connections| {
             if is_wanted(*addr) {
                 connections.retain_mut(|connection| {
                     connection.rests_until() > now && connection.is_usable()
@@ -94,6 +132,15 @@ impl Pool {
                 connections.clear();
             }
             !connections.is_empty()
+        });
+        // Dropping the last handle of a connection closes it once its streams have ended.
+        self.shared.borrow_mut().retain(|(addr, _), shared| {
+            shared.connections.retain(|connection| {
+                is_wanted(*addr)
+                    && connection.is_open()
+                    && !connection.has_rested(now, self.limits.idle)
+            });
+            !shared.connections.is_empty() || Rc::strong_count(&shared.connecting) > 1
         });
     }
 

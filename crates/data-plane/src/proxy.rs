@@ -8,6 +8,7 @@ use crate::client::ClientConnection;
 use crate::error::ProxyError;
 use crate::forward::forward;
 use crate::forwarded_headers::is_loop;
+use crate::grpc;
 use crate::record::Record;
 use crate::request_body::{ClientBody, Pace, RequestBody};
 use crate::request_head::RequestTarget;
@@ -40,7 +41,7 @@ pub(crate) async fn proxy(
         Ok(answer) => answer,
         Err(error) => {
             record.outcome.failed(error);
-            Answer::of(error)
+            Answer::of(error, grpc::is_call(&record.request.parts.headers))
         }
     };
     respond(record, answer)
@@ -85,19 +86,20 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         return Err(ProxyError::Loop);
     }
     let timeouts = &request.worker.settings.client_timeouts;
-    let pace = Pace {
+    // Either side of a call may rest for as long as the call lives.
+    let pace = (!grpc::is_call(&request.parts.headers)).then_some(Pace {
         idle: timeouts.body_idle,
         min_rate: timeouts.body_min_rate,
-    };
-    let body = RequestBody::new(body, route.limits.request_body, Some(pace));
+    });
+    let body = RequestBody::new(body, route.limits.request_body, pace);
     if body.is_too_large() {
         return Err(ProxyError::BodyTooLarge);
     }
-    let (head, body) = forward(request, outcome, &target, route, upstream, body).await?;
+    let answered = forward(request, outcome, &target, route, upstream, body).await?;
     Ok(Answer {
-        status: head.status,
-        headers: head.headers,
-        source: Source::Upstream(body),
+        status: answered.status,
+        headers: answered.headers,
+        source: answered.body,
         // What a client has sent in the belief that it speaks another protocol is no request.
         close: target.upgrade.is_some(),
     })
@@ -117,7 +119,15 @@ impl Answer {
         }
     }
 
-    fn of(error: ProxyError) -> Self {
+    fn of(error: ProxyError, is_call: bool) -> Self {
+        if is_call {
+            return Self {
+                status: StatusCode::OK,
+                headers: grpc::answer(error.status(), error.flag()),
+                source: Source::Own(Bytes::new()),
+                close: error.closes_downstream(),
+            };
+        }
         let mut answer = Self::own(error.status());
         answer.close = error.closes_downstream();
         if error == ProxyError::Method {

@@ -13,10 +13,11 @@ use crate::listener::{BindError, ListenerSet, Sockets};
 use crate::metrics::{Metrics, RouteStats};
 use crate::tls::{ListenerTls, ServerTls};
 use crate::upstream::Upstream;
+use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
     Action, EndpointSets, Listener, ListenerId, ListenerProtocol, ProxyVersion, Route,
-    RoutingTable, Update,
+    RoutingTable, Update, UpstreamProtocol,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -45,8 +46,12 @@ pub(crate) struct RouteTarget {
     pub(crate) route: Arc<Route>,
     /// `None` where the route answers by itself.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What is spoken to the upstream.
+    pub(crate) protocol: UpstreamProtocol,
     /// What each connection to the upstream begins with.
     pub(crate) proxy_header: Option<ProxyVersion>,
+    /// How its endpoints are reached.
+    pub(crate) reach: Reach,
     pub(crate) stats: Arc<RouteStats>,
 }
 
@@ -136,6 +141,7 @@ pub struct Publisher {
     upstreams: HashMap<routing_table::ClusterId, Arc<Upstream>>,
     sockets: Sockets,
     tls: ServerTls,
+    connectors: Connectors,
     listeners: watch::Sender<ListenerSet>,
     metrics: Arc<Metrics>,
     /// Replaced snapshots that some worker may still be reading.
@@ -164,6 +170,7 @@ impl Publisher {
             upstreams: HashMap::new(),
             sockets,
             tls,
+            connectors: Connectors::default(),
             listeners,
             metrics,
             retired: Vec::new(),
@@ -218,23 +225,28 @@ impl Publisher {
             .map(|upstream| (upstream.id().clone(), Arc::clone(upstream)))
             .collect();
         self.set_endpoints(sets);
+        let reach = self.connectors.prepare(&table);
         let routes = table
             .routes()
             .iter()
             .map(|route| {
-                let cluster = match route.action {
-                    Action::Forward(cluster) => Some(cluster),
-                    Action::Respond(_) => None,
+                let (cluster, upstream, reach) = match route.action {
+                    Action::Forward(cluster) => (
+                        table.cluster(cluster),
+                        upstreams.get(cluster.get()).cloned(),
+                        reach.get(cluster.get()).cloned().unwrap_or(Reach::Closed),
+                    ),
+                    Action::Respond(_) => (None, None, Reach::Closed),
                 };
-                let upstream = cluster.and_then(|index| upstreams.get(index.get()).cloned());
-                let cluster = cluster.and_then(|index| table.cluster(index));
                 let stats = self
                     .metrics
                     .route(&route.id, upstream.as_deref().map(Upstream::id));
                 Arc::new(RouteTarget {
                     route: Arc::clone(route),
                     upstream,
+                    protocol: cluster.map_or(UpstreamProtocol::Http1, |cluster| cluster.protocol),
                     proxy_header: cluster.and_then(|cluster| cluster.proxy_header),
+                    reach,
                     stats,
                 })
             })

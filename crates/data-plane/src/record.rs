@@ -5,8 +5,10 @@ use crate::client::ClientConnection;
 use crate::error::ProxyError;
 use crate::publish::RouteTarget;
 use crate::worker::Worker;
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Version, request};
+use http_body::Frame;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,6 +50,23 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Notes how far the answer has come with this frame.
+    pub(crate) fn streamed(
+        &mut self,
+        frame: &Option<Result<Frame<Bytes>, ProxyError>>,
+        uploaded: u64,
+        received: u64,
+        ended: bool,
+    ) {
+        self.request_bytes = uploaded;
+        self.response_bytes = received;
+        match frame {
+            Some(Err(error)) => self.failed(*error),
+            Some(Ok(_)) => self.complete = ended,
+            None => self.complete = true,
+        }
+    }
+
     /// Notes why the request did not go as asked.
     pub(crate) fn failed(&mut self, error: ProxyError) {
         self.flag = error.flag();

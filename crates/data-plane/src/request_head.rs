@@ -6,7 +6,7 @@ use crate::forwarded_headers::{self, Client};
 use crate::h1::request::MAX_FIELDS;
 use crate::record::RequestInfo;
 use crate::upgrade::Upgrade;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version, request};
 use routing_table::Route;
 use routing_table::matcher::host::normal_host;
@@ -70,6 +70,53 @@ impl<'a> RequestTarget<'a> {
         }
     }
 
+    /// The head of the request for HTTP/2: the same fields as for HTTP/1.1, but those that it has in another form.
+    ///
+    /// # Errors
+    /// When the target is more than a URI may be.
+    pub(crate) fn http2(
+        &self,
+        request: &RequestInfo,
+        route: &Route,
+        tls: bool,
+    ) -> Result<http::Request<()>, http::Error> {
+        let path = match self.query {
+            Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
+            None => Cow::Borrowed(&*self.path),
+        };
+        let uri = Uri::builder()
+            .scheme(if tls { "https" } else { "http" })
+            .authority(self.authority)
+            .path_and_query(&*path)
+            .build()?;
+        let mut head = http::Request::new(());
+        *head.method_mut() = self.method(request);
+        *head.uri_mut() = uri;
+        *head.version_mut() = Version::HTTP_2;
+        let mut lines = Vec::new();
+        self.write_fields(&mut lines, request, route);
+        for line in lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let mut parts = line.trim_ascii_end().splitn(2, |byte| *byte == b':');
+            let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+                continue;
+            };
+            let name = HeaderName::from_bytes(name)?;
+            if name != header::HOST {
+                let value = HeaderValue::from_bytes(value.trim_ascii_start())?;
+                head.headers_mut().append(name, value);
+            }
+        }
+        if accepts_trailers(&request.parts.headers) {
+            // RFC 9113 section 8.2.2: the only value that TE may have. gRPC servers ask for it.
+            head.headers_mut()
+                .insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        Ok(head)
+    }
+
     /// Writes request line and fields as HTTP/1.1, without framing and without the empty line.
     pub(crate) fn write(&self, out: &mut Vec<u8>, request: &RequestInfo, route: &Route) {
         out.extend_from_slice(self.method(request).as_str().as_bytes());
@@ -80,6 +127,11 @@ impl<'a> RequestTarget<'a> {
             out.extend_from_slice(query.as_bytes());
         }
         out.extend_from_slice(b" HTTP/1.1\r\n");
+        self.write_fields(out, request, route);
+    }
+
+    /// Writes the fields that go upstream, as lines.
+    fn write_fields(&self, out: &mut Vec<u8>, request: &RequestInfo, route: &Route) {
         let client = &request.client;
         let certificate_fields = route.client_certificates.is_some();
         let client = Client {
@@ -109,6 +161,15 @@ impl<'a> RequestTarget<'a> {
             }
         }
     }
+}
+
+/// Whether the client takes trailer fields (RFC 9110 section 10.1.4).
+pub(crate) fn accepts_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Limits that hold for every protocol, and fields that two readers would take differently when they are repeated.

@@ -9,6 +9,7 @@ mod bodies;
 mod connections;
 mod errors;
 mod handshakes;
+mod http2_upstream;
 mod l4;
 mod proxy_protocol;
 mod raw;
@@ -16,13 +17,14 @@ mod retries;
 mod swaps;
 mod tls;
 mod upgrade;
+mod upstream_tls;
 
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
     Action, Balancing, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint,
     EndpointSets, HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
     ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
-    VirtualHost, VirtualHosts,
+    UpstreamTls, VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,8 +46,10 @@ pub(crate) struct Rule {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    protocol: UpstreamProtocol,
     proxy_header: Option<ProxyVersion>,
     pub(crate) client_certificates: Option<Arc<ClientCertificates>>,
+    pub(crate) upstream_tls: Option<Arc<UpstreamTls>>,
 }
 
 /// Everything of a host goes to these endpoints.
@@ -58,8 +62,10 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         timeouts,
         limits,
         retry,
+        protocol: UpstreamProtocol::Http1,
         proxy_header: None,
         client_certificates: None,
+        upstream_tls: None,
     }
 }
 
@@ -67,6 +73,12 @@ impl Rule {
     /// Names the cluster; without it, it is named after the host.
     pub(crate) fn cluster(mut self, name: &str) -> Self {
         self.cluster = name.to_owned();
+        self
+    }
+
+    /// Its endpoints speak HTTP/2.
+    pub(crate) fn http2(mut self) -> Self {
+        self.protocol = UpstreamProtocol::Http2;
         self
     }
 
@@ -123,7 +135,8 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
         );
         let cluster = Cluster {
             id,
-            protocol: UpstreamProtocol::Http1,
+            protocol: rule.protocol,
+            tls: rule.upstream_tls.clone(),
             discovery: Discovery::Static,
             balancing: Balancing::RoundRobin,
             proxy_header: rule.proxy_header,

@@ -10,7 +10,7 @@ use routing_table::{Certificate, ClientCertificates, HostMatch, TlsSettings, Vir
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::collections::HashMap;
@@ -45,6 +45,27 @@ pub(crate) struct Served {
 struct Demand {
     prepared: PreparedDemand,
     config: ServerConfig,
+}
+
+/// The oldest version of TLS that is spoken to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MinTlsVersion {
+    /// TLS 1.2.
+    #[default]
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+static ONLY_TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+impl MinTlsVersion {
+    fn and_newer(self) -> &'static [&'static rustls::SupportedProtocolVersion] {
+        match self {
+            Self::Tls12 => rustls::DEFAULT_VERSIONS,
+            Self::Tls13 => ONLY_TLS13,
+        }
+    }
 }
 
 /// Why TLS cannot be set up.
@@ -84,15 +105,18 @@ impl ServerTls {
     ///
     /// # Errors
     /// When there is no randomness to make keys of.
-    pub(crate) fn new(_settings: &Settings) -> Result<Self, TlsError> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, TlsError> {
         let provider = Arc::new(default_provider());
-        let versions = rustls::DEFAULT_VERSIONS;
+        let versions = settings.min_tls_version.and_newer();
         let mut base = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(NoCertificate));
         base.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        base.ticketer = Ticketer::new()?;
+        base.ticketer = match &settings.ticket_keys {
+            Some(keys) => Arc::clone(keys) as Arc<dyn ProducesTickets>,
+            None => Ticketer::new()?,
+        };
         base.send_tls13_tickets = 1;
         // Tickets are all we need; the cache would be a lock and memory per client.
         base.session_storage = Arc::new(NoServerSessionStorage {});

@@ -1,7 +1,9 @@
 //! Clusters: named groups of endpoints, and the set a table is closed over.
 
 use crate::id::ClusterId;
+use crate::upstream_tls::UpstreamTls;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A named group of endpoints with one policy. Its endpoints are not part of the table: they change far more often.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +12,8 @@ pub struct Cluster {
     pub id: ClusterId,
     /// What we speak to its endpoints.
     pub protocol: UpstreamProtocol,
+    /// The TLS it is spoken through; `None` is plain TCP.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// Who owns its endpoints.
     pub discovery: Discovery,
     /// How an endpoint is chosen.
@@ -31,8 +35,10 @@ pub enum ProxyVersion {
 /// What is spoken to endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamProtocol {
-    /// HTTP/1.1 over plain TCP.
+    /// HTTP/1.1.
     Http1,
+    /// HTTP/2, by prior knowledge where there is no TLS (RFC 9113 section 3.3). gRPC needs it.
+    Http2,
 }
 
 /// Who owns the endpoints of a cluster: exactly one source may send updates for it.

@@ -43,7 +43,7 @@ impl fmt::Display for RouteId {
     }
 }
 
-/// Names a cluster: in Kubernetes a Service and one of its port numbers.
+/// Names a cluster: in Kubernetes a Service, one of its port numbers, and how its endpoints are spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId {
     /// Namespace of the Service.
@@ -52,6 +52,8 @@ pub struct ClusterId {
     pub service: Arc<str>,
     /// The port number of the Service (not of its endpoints).
     pub port: u16,
+    /// Tells clusters of one port apart that are spoken to in different ways; `None` is the usual way.
+    pub variant: Option<Arc<str>>,
     /// A Service may have the same number for both.
     pub transport: Transport,
 }
@@ -83,6 +85,7 @@ impl ClusterId {
             namespace: namespace.into(),
             service: service.into(),
             port,
+            variant: None,
             transport: Transport::Tcp,
         }
     }
@@ -91,9 +94,12 @@ impl ClusterId {
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}:{}", self.namespace, self.service, self.port)?;
-        match self.transport {
-            Transport::Tcp => Ok(()),
-            Transport::Udp => f.write_str("/udp"),
+        if self.transport == Transport::Udp {
+            f.write_str("/udp")?;
+        }
+        match &self.variant {
+            Some(variant) => write!(f, " ({variant})"),
+            None => Ok(()),
         }
     }
 }

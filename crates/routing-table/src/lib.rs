@@ -26,6 +26,7 @@ pub mod route;
 pub mod table;
 pub mod text;
 pub mod update;
+pub mod upstream_tls;
 pub mod virtual_host;
 
 pub use certificate::{Certificate, SniIndex};
@@ -41,4 +42,5 @@ pub use relay::{Relay, RelayIndex, RelayLimits};
 pub use route::{Action, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
 pub use update::{EndpointSets, Update};
+pub use upstream_tls::{TlsVersions, UpstreamAuthorities, UpstreamTls};
 pub use virtual_host::{VirtualHost, VirtualHosts};

@@ -1,12 +1,13 @@
 //! The one rendering of a table for people: golden files, `tidegate translate` and `/debug/routes`.
 
-use crate::cluster::ProxyVersion;
+use crate::cluster::{ProxyVersion, UpstreamProtocol};
 use crate::endpoint::Serving;
 use crate::listener::{Listener, ListenerProtocol};
 use crate::relay::{Relay, RelayLimits};
 use crate::route::{Action, RetryPolicy, Route, Timeouts};
 use crate::table::RoutingTable;
 use crate::update::EndpointSets;
+use crate::upstream_tls::UpstreamTls;
 use std::fmt::{self, Write};
 
 /// Renders a table and its endpoints; the same input gives the same text.
@@ -105,6 +106,9 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
     clusters.sort_by(|a, b| a.id.cmp(&b.id));
     for cluster in clusters {
         write!(out, "cluster {}:", cluster.id)?;
+        if cluster.protocol == UpstreamProtocol::Http2 {
+            write!(out, " HTTP/2")?;
+        }
         match cluster.proxy_header {
             None => {}
             Some(ProxyVersion::V1) => write!(out, " PROXY v1")?,
@@ -124,8 +128,38 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
             }
         }
         writeln!(out)?;
+        if let Some(tls) = &cluster.tls {
+            write_tls(out, tls)?;
+        }
     }
     Ok(())
+}
+
+fn write_tls(out: &mut String, tls: &UpstreamTls) -> fmt::Result {
+    write!(out, "  TLS to {}", tls.server_name)?;
+    if tls.send_server_name {
+        write!(out, ", name sent")?;
+    }
+    match &tls.verify {
+        None => write!(out, ", not verified")?,
+        Some(verify) => write!(
+            out,
+            ", verified by {} (depth {}, {} authorities, {} revocation lists)",
+            verify.source,
+            verify.depth,
+            verify.authorities.len(),
+            verify.revoked.len()
+        )?,
+    }
+    if let Some(own) = &tls.client_certificate {
+        write!(out, ", shown {}", own.source)?;
+    }
+    match (tls.versions.tls12, tls.versions.tls13) {
+        (true, false) => write!(out, ", 1.2 only")?,
+        (false, true) => write!(out, ", 1.3 only")?,
+        _ => {}
+    }
+    writeln!(out)
 }
 
 /// The rest of a line: where to, and what differs from the usual limits.

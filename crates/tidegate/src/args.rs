@@ -1,10 +1,12 @@
 //! Flags. Every flag is checked here, so that a mistake is one clear line at start and not a surprise later.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use data_plane::{MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
 use routing_table::RelayLimits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use translate::{HostOwnership, ObjectKey};
 
@@ -189,6 +191,13 @@ pub(crate) struct ProxyArgs {
     pub(crate) max_connections: u64,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    /// Oldest version of TLS that clients may use
+    #[arg(long, value_enum, default_value_t = MinTls::V12)]
+    pub(crate) tls_min_version: MinTls,
+    /// Keys of TLS session tickets, for replicas to share: a file of lines from "openssl rand -hex 32"; the first makes
+    /// tickets, all read them; changes are picked up. Default: generated keys of our own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_ticket_keys: Option<PathBuf>,
     /// Network of proxies whose X-Forwarded-* fields are believed; may be repeated
     #[arg(long = "trusted-proxy", value_name = "CIDR")]
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -261,6 +270,14 @@ pub(crate) struct LimitArgs {
     /// Most requests on one connection to an endpoint
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) upstream_max_requests: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum MinTls {
+    #[value(name = "1.2")]
+    V12,
+    #[value(name = "1.3")]
+    V13,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -389,7 +406,7 @@ impl ProxyArgs {
     }
 
     /// Settings of the data plane.
-    pub(crate) fn data_plane(&self) -> data_plane::Settings {
+    pub(crate) fn data_plane(&self, ticket_keys: Option<Arc<TicketKeys>>) -> data_plane::Settings {
         let usual = data_plane::Settings::default();
         data_plane::Settings {
             workers: self.workers.map_or(usual.workers, usize::from),
@@ -412,6 +429,11 @@ impl ProxyArgs {
             },
             trusted_proxies: self.trusted_proxies.clone(),
             proxy_header_from: self.proxy_header_from().to_vec(),
+            min_tls_version: match self.tls_min_version {
+                MinTls::V12 => MinTlsVersion::Tls12,
+                MinTls::V13 => MinTlsVersion::Tls13,
+            },
+            ticket_keys,
         }
     }
 }
@@ -432,6 +454,7 @@ mod tests {
             &["serve"][..],
             &["serve", "--manifests", "x", "--http-addr", "8080"],
             &["serve", "--manifests", "x", "--workers", "0"],
+            &["serve", "--manifests", "x", "--tls-min-version", "1.1"],
             &["serve", "--manifests", "x", "--lameduck", "10"],
             &[
                 "serve",

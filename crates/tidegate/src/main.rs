@@ -10,6 +10,7 @@ mod demo;
 mod files;
 mod proxy;
 mod telemetry;
+mod ticket_keys;
 
 use args::{Cli, Command};
 use clap::Parser;

@@ -3,6 +3,7 @@
 use crate::admin::{self, Admin};
 use crate::args::ProxyArgs;
 use crate::telemetry;
+use crate::ticket_keys;
 use anyhow::{Context, anyhow};
 use controller::{Batch, Change, Metrics, Options, Report};
 use data_plane::{DataPlane, Publisher};
@@ -64,9 +65,11 @@ where
     let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
     let access_log = telemetry::access_log(&args.access_log)?;
     let (log_sink, log_thread) = access_log.unzip();
-    let (data_plane, publisher) = DataPlane::start(args.data_plane(), log_sink, &registry)?;
-
     let shutdown = CancellationToken::new();
+    let keys = args.tls_ticket_keys.as_deref();
+    let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));
+    let settings = args.data_plane(keys.transpose()?);
+    let (data_plane, publisher) = DataPlane::start(settings, log_sink, &registry)?;
     let (changes, received) = mpsc::channel(CHANGES);
     let (report, reported) = watch::channel(None);
     let options = Options {

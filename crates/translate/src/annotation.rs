@@ -5,17 +5,23 @@
 //! is parsed again.
 
 mod attempts;
+mod backend_protocol;
+mod client_certificates;
 mod request_body;
 mod ssl_passthrough;
 mod timeouts;
 pub mod unsupported;
 mod upstream_proxy_protocol;
+mod upstream_tls;
 mod value;
+
+pub(crate) use client_certificates::ClientCertificateWish;
+pub(crate) use upstream_tls::UpstreamTlsWish;
 
 use crate::diagnostic::{Findings, printable};
 use crate::settings::Settings;
 use crate::snapshot::ObjectRef;
-use routing_table::{Limits, ProxyVersion, RetryPolicy, Timeouts};
+use routing_table::{Limits, ProxyVersion, RetryPolicy, Timeouts, UpstreamProtocol};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -33,11 +39,17 @@ pub(crate) struct Policy {
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
     pub(crate) proxy_header: Option<ProxyVersion>,
+    pub(crate) client_certificates: ClientCertificateWish,
+    /// What endpoints speak, where the Ingress says so.
+    pub(crate) upstream_protocol: Option<UpstreamProtocol>,
+    pub(crate) upstream_tls: UpstreamTlsWish,
     /// Why its routes must answer 503: something it asks for its protection cannot be given.
     pub(crate) closed: Option<&'static str>,
+    /// That goes for everything its hosts serve, whichever Ingress serves it.
+    pub(crate) hosts_closed: bool,
     /// It must not serve at all: it stands beside another Ingress that does.
     pub(crate) withdrawn: bool,
-    /// TLS connections for its hosts are passed on.
+    /// TLS connections for its hosts are to be passed on.
     pub(crate) passthrough: bool,
     /// Its paths may be regular expressions, which are not supported.
     pub(crate) regex: bool,
@@ -55,19 +67,43 @@ pub struct Annotation {
     pub doc: &'static str,
     /// A value that works.
     pub example: &'static str,
+    /// What a value that cannot be read closes, where the default would protect less than what was meant.
+    pub closes: Closes,
     /// Reads a value into the policy.
     apply: fn(&mut Policy, &str) -> Result<(), String>,
+}
+
+/// What answers 503 because of a value that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closes {
+    /// Nothing: the default is used.
+    Nothing,
+    /// The routes of its Ingress.
+    Routes,
+    /// The hosts of its Ingress.
+    Hosts,
 }
 
 /// Every annotation of ours.
 pub const ANNOTATIONS: &[Annotation] = &[
     attempts::ATTEMPTS,
+    backend_protocol::BACKEND_PROTOCOL,
+    client_certificates::CLIENT_CA_SECRET,
+    client_certificates::CLIENT_CERTIFICATE,
+    client_certificates::CLIENT_CERTIFICATE_DEPTH,
+    client_certificates::CLIENT_CERTIFICATE_TO_UPSTREAM,
     timeouts::CONNECT_TIMEOUT,
     timeouts::FIRST_BYTE_TIMEOUT,
     timeouts::IDLE_TIMEOUT,
     request_body::MAX_REQUEST_BODY,
     ssl_passthrough::SSL_PASSTHROUGH,
     upstream_proxy_protocol::UPSTREAM_PROXY_PROTOCOL,
+    upstream_tls::UPSTREAM_TLS_DEPTH,
+    upstream_tls::UPSTREAM_TLS_NAME,
+    upstream_tls::UPSTREAM_TLS_PROTOCOLS,
+    upstream_tls::UPSTREAM_TLS_SECRET,
+    upstream_tls::UPSTREAM_TLS_SERVER_NAME,
+    upstream_tls::UPSTREAM_TLS_VERIFY,
 ];
 
 /// Reads the annotations of an Ingress.
@@ -84,7 +120,11 @@ pub(crate) fn policy(
         },
         retry: RetryPolicy::default(),
         proxy_header: None,
+        client_certificates: ClientCertificateWish::default(),
+        upstream_protocol: None,
+        upstream_tls: UpstreamTlsWish::default(),
         closed: None,
+        hosts_closed: false,
         withdrawn: false,
         passthrough: false,
         regex: false,
@@ -101,7 +141,16 @@ pub(crate) fn policy(
         for key in ours.into_iter().chain(nginx) {
             let Some(value) = all.get(&key) else { continue };
             if let Err(reason) = read(annotation, &mut policy, value) {
-                let message = format!("{reason}; the default is used");
+                let outcome = match annotation.closes {
+                    Closes::Nothing => "the default is used",
+                    Closes::Routes => "its routes answer 503",
+                    Closes::Hosts => "its hosts answer 503",
+                };
+                let message = format!("{reason}; {outcome}");
+                if annotation.closes != Closes::Nothing {
+                    policy.closed = Some("unusable_annotation");
+                    policy.hosts_closed |= annotation.closes == Closes::Hosts;
+                }
                 findings.error(object, &field(&key), "InvalidAnnotation", message);
             }
             if key.starts_with(PREFIX) {
@@ -126,22 +175,19 @@ pub(crate) fn policy(
         }
     }
     unsupported::apply(all, &mut policy, object, findings);
-    close_around_passthrough(&mut policy, settings, object, findings);
+    check_passthrough(&mut policy, settings, object, findings);
     policy
 }
 
-/// Nothing of an Ingress that wants its TLS passed on is served in any other way. It is not passed on where it could not be
-/// protected as it asks.
-fn close_around_passthrough(
+/// TLS is passed on only where the operator lets it be.
+fn check_passthrough(
     policy: &mut Policy,
     settings: &Settings,
     object: &ObjectRef,
     findings: &mut Findings,
 ) {
-    if !policy.passthrough {
-        return;
-    }
-    if !settings.ssl_passthrough {
+    if policy.passthrough && !settings.ssl_passthrough {
+        policy.closed = policy.closed.or(Some("ssl_passthrough"));
         let message = "TLS is passed on only with --enable-ssl-passthrough; its routes answer 503";
         findings.error(
             object,
@@ -150,8 +196,6 @@ fn close_around_passthrough(
             message.to_owned(),
         );
     }
-    policy.passthrough = settings.ssl_passthrough && policy.closed.is_none();
-    policy.closed = policy.closed.or(Some("ssl_passthrough"));
 }
 
 fn read(annotation: &Annotation, policy: &mut Policy, value: &str) -> Result<(), String> {
@@ -193,7 +237,8 @@ fn distance(a: &str, b: &str) -> usize {
 pub fn markdown() -> String {
     let mut out = String::from(
         "# Annotations\n\nGenerated by `cargo xtask codegen` from the code that reads them; do not edit.\n\n\
-         On an Ingress. A bad value is reported on the object and the default stays.\n\n\
+         On an Ingress. A bad value is reported on the object and the default stays, unless that would protect less: of \
+         `backend-protocol`, `client-*` and `upstream-tls-*` a bad value closes the routes (503).\n\n\
          | Annotation | Value | What it does | Example | Read from ingress-nginx |\n|---|---|---|---|---|\n",
     );
     for annotation in ANNOTATIONS {

@@ -15,6 +15,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
+/// The keys of a Secret's data that are read: chain and key of a certificate, an OCSP response to send along (DER),
+/// authorities, and what these have revoked.
+pub const SECRET_KEYS: [&str; 5] = ["tls.crt", "tls.key", OCSP, "ca.crt", "ca.crl"];
+
+/// Where an OCSP response is.
+const OCSP: &str = "tls.ocsp-staple";
+
+/// Longest OCSP response, in bytes.
+const MAX_OCSP: usize = 16 * 1024;
+
 /// Certificates by Secret.
 #[derive(Debug, Default)]
 pub struct CertificateCache {
@@ -83,6 +93,21 @@ impl CertificateCache {
     }
 }
 
+/// Whether the Secret holds an OCSP response that is none, and so is not sent.
+pub(crate) fn has_bad_ocsp(secret: &Secret) -> bool {
+    let data = secret.data.as_ref().and_then(|data| data.get(OCSP));
+    data.is_some_and(|der| !der.0.is_empty() && !is_ocsp(&der.0))
+}
+
+/// Whether this can be an OCSP response: a sequence that begins with the status "successful" (RFC 6960 section 4.2.1).
+fn is_ocsp(der: &[u8]) -> bool {
+    let status = x509_parser::der_parser::parse_der(der)
+        .ok()
+        .filter(|(rest, _)| rest.is_empty() && der.len() <= MAX_OCSP)
+        .and_then(|(_, whole)| whole.as_sequence().ok()?.first()?.as_u32().ok());
+    status == Some(0)
+}
+
 /// The host names of a certificate's leaf, as `subjectAltName` writes them.
 pub(crate) fn names(certificate: &Certificate) -> Vec<String> {
     let Some(leaf) = certificate.chain.first() else {
@@ -106,6 +131,11 @@ fn read(key: &ObjectKey, secret: &Secret) -> Result<Certificate, String> {
     if kind != "kubernetes.io/tls" {
         return Err(format!("its type is {kind:?}, not kubernetes.io/tls"));
     }
+    read_pair(key, secret)
+}
+
+/// The chain and key of a Secret, whatever its type.
+pub(crate) fn read_pair(key: &ObjectKey, secret: &Secret) -> Result<Certificate, String> {
     let data = |name: &str| {
         let bytes = secret
             .data
@@ -145,7 +175,10 @@ fn read(key: &ObjectKey, secret: &Secret) -> Result<Certificate, String> {
         source: format!("Secret {key}").into(),
         chain,
         key: private,
-        ocsp: None,
+        ocsp: data(OCSP)
+            .ok()
+            .filter(|der| is_ocsp(der))
+            .map(<[u8]>::to_vec),
         not_after,
     })
 }

@@ -5,6 +5,7 @@
 mod passthrough;
 
 use crate::annotation::{self, Policy};
+use crate::authorities::{self, Demand, UpstreamPlan};
 use crate::conflict::HostOwners;
 use crate::diagnostic::Findings;
 use crate::service;
@@ -14,7 +15,8 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend,
 use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
 use routing_table::{
-    Action, ClusterSet, HostMatch, PathMatch, RelayIndex, Route, RouteId, Transport, VirtualHost,
+    Action, ClusterSet, HostMatch, PathMatch, RelayIndex, Route, RouteId, Transport,
+    UpstreamProtocol, VirtualHost,
 };
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
@@ -40,6 +42,8 @@ struct Owner<'a> {
     namespace: Arc<str>,
     name: Arc<str>,
     policy: Policy,
+    /// TLS towards its endpoints, if it wants any.
+    upstream: Option<UpstreamPlan>,
 }
 
 /// What has been decided so far.
@@ -49,6 +53,8 @@ struct Table<'a> {
     hosts: BTreeMap<HostMatch, Vec<Route>>,
     /// Who has which host and path.
     taken: HashMap<(HostMatch, PathMatch), String>,
+    /// What is demanded of the clients of a host, and by which Ingress.
+    demands: BTreeMap<HostMatch, (Demand, String)>,
     clusters: ClusterSet,
     passthrough: RelayIndex,
 }
@@ -66,6 +72,7 @@ pub(crate) fn routes(
         settings,
         hosts: BTreeMap::new(),
         taken: HashMap::new(),
+        demands: BTreeMap::new(),
         clusters: ClusterSet::default(),
         passthrough: RelayIndex::default(),
     };
@@ -73,7 +80,7 @@ pub(crate) fn routes(
     // Default backends come last: a path of any Ingress on the host goes before them.
     let mut defaults: Vec<(HostMatch, Route)> = Vec::new();
     for (ingress, object) in ingresses {
-        let policy = annotation::policy(
+        let mut policy = annotation::policy(
             ingress.metadata.annotations.as_ref(),
             settings,
             object,
@@ -82,11 +89,19 @@ pub(crate) fn routes(
         if policy.withdrawn {
             continue;
         }
+        let demand = authorities::demand(snapshot, &policy, object, findings);
+        let upstream = authorities::upstream(snapshot, &policy, object, findings);
+        let upstream = upstream.unwrap_or_else(|reason| {
+            policy.closed = policy.closed.or(Some(reason));
+            None
+        });
+        passthrough::decide(&mut policy, &demand, object, findings);
         let owner = Owner {
             object,
             namespace: object.key.namespace.as_str().into(),
             name: object.key.name.as_str().into(),
             policy,
+            upstream,
         };
         let spec = ingress.spec.clone().unwrap_or_default();
         let rules = spec.rules.unwrap_or_default();
@@ -98,6 +113,9 @@ pub(crate) fn routes(
                 table.pass_on(&owner, position, rule, backend, host, findings);
             }
             own_hosts.extend(host);
+        }
+        for host in &own_hosts {
+            table.demand(&owner, host, &demand, findings);
         }
         match backend {
             None if rules.is_empty() => {
@@ -124,6 +142,7 @@ pub(crate) fn routes(
                         findings.error(object, "spec.defaultBackend", "HostConflict", message);
                     }
                     (None, Ok(())) => {
+                        table.demand(&owner, &HostMatch::Any, &demand, findings);
                         let path = PathMatch::prefix("/");
                         default_route = Some(table.route(
                             &owner,
@@ -160,15 +179,8 @@ pub(crate) fn routes(
             table.hosts.entry(host).or_default().push(route);
         }
     }
-    let virtual_hosts = table
-        .hosts
-        .into_iter()
-        .map(|(host, routes)| VirtualHost {
-            host,
-            routes,
-            client_certificates: None,
-        })
-        .collect();
+    table.take_back(ingresses, findings);
+    let (virtual_hosts, default_route) = with_demands(table.hosts, default_route, &table.demands);
     Routes {
         virtual_hosts,
         default_route,
@@ -177,7 +189,78 @@ pub(crate) fn routes(
     }
 }
 
+/// Puts demands on hosts; what cannot be demanded closes all of a host, whichever Ingress its routes are of.
+fn with_demands(
+    mut hosts: BTreeMap<HostMatch, Vec<Route>>,
+    mut default_route: Option<Route>,
+    demands: &BTreeMap<HostMatch, (Demand, String)>,
+) -> (Vec<VirtualHost>, Option<Route>) {
+    for host in demands.keys() {
+        // A demand holds for requests that no path matches too.
+        hosts.entry(host.clone()).or_default();
+    }
+    let demand = |host: &HostMatch| demands.get(host).map(|(demand, _)| demand);
+    if let (Some(route), Some(of_any)) = (&mut default_route, demand(&HostMatch::Any)) {
+        match of_any {
+            Demand::Certificates(demand) => route.client_certificates = Some(Arc::clone(demand)),
+            Demand::Closed(reason) => route.action = unavailable(reason),
+            Demand::Nothing => {}
+        }
+    }
+    let virtual_host = |(host, mut routes): (HostMatch, Vec<Route>)| {
+        let client_certificates = match demand(&host) {
+            Some(Demand::Certificates(demand)) => Some(Arc::clone(demand)),
+            Some(Demand::Closed(reason)) => {
+                for route in &mut routes {
+                    route.action = unavailable(reason);
+                }
+                None
+            }
+            Some(Demand::Nothing) | None => None,
+        };
+        VirtualHost {
+            host,
+            routes,
+            client_certificates,
+        }
+    };
+    (hosts.into_iter().map(virtual_host).collect(), default_route)
+}
+
+fn unavailable(reason: &'static str) -> Action {
+    Action::Respond(DirectResponse {
+        status: 503,
+        reason,
+    })
+}
+
 impl Table<'_> {
+    /// Notes what an Ingress demands of the clients of a host. The first that demands anything decides.
+    fn demand(
+        &mut self,
+        owner: &Owner<'_>,
+        host: &HostMatch,
+        demand: &Demand,
+        findings: &mut Findings,
+    ) {
+        if *demand == Demand::Nothing {
+            return;
+        }
+        match self.demands.entry(host.clone()) {
+            Entry::Vacant(free) => {
+                free.insert((demand.clone(), owner.object.key.to_string()));
+            }
+            Entry::Occupied(first) if first.get().0 == *demand => {}
+            Entry::Occupied(first) => {
+                let message = format!(
+                    "Ingress {} is older and says what clients of {host} must show",
+                    first.get().1
+                );
+                findings.warning(owner.object, "metadata.annotations", "Conflict", message);
+            }
+        }
+    }
+
     /// Adds a rule; gives its host, unless it could not be had.
     fn add_rule(
         &mut self,
@@ -312,12 +395,6 @@ impl Table<'_> {
         backend: &IngressBackend,
         findings: &mut Findings,
     ) -> Route {
-        let unavailable = |reason| {
-            Action::Respond(DirectResponse {
-                status: 503,
-                reason,
-            })
-        };
         let action = match (&owner.policy.closed, &backend.service) {
             (Some(reason), _) => unavailable(reason),
             (None, None) => {
@@ -334,6 +411,22 @@ impl Table<'_> {
                 Transport::Tcp,
             ) {
                 Ok(mut cluster) => {
+                    if let Some(plan) = &owner.upstream {
+                        let (tls, variant) = plan.for_service(&owner.namespace, &service.name);
+                        cluster.tls = Some(Arc::new(tls));
+                        cluster.id.variant = Some(variant);
+                    }
+                    if let Some(protocol) = owner.policy.upstream_protocol
+                        && protocol != cluster.protocol
+                    {
+                        cluster.protocol = protocol;
+                        let way = cluster.id.variant.as_deref().unwrap_or("plain");
+                        let spoken = match protocol {
+                            UpstreamProtocol::Http1 => "HTTP/1.1",
+                            UpstreamProtocol::Http2 => "HTTP/2",
+                        };
+                        cluster.id.variant = Some(format!("{spoken}, {way}").into());
+                    }
                     cluster.proxy_header = owner.policy.proxy_header;
                     let index = self.clusters.add(cluster);
                     let used = self.clusters.get(index).and_then(|one| one.proxy_header);

@@ -4,10 +4,11 @@
 //! clock and gives the same output for the same input, whatever order objects came in.
 //!
 //! `class` says which Ingresses are ours, `ingress` makes routes of them, `service` clusters and endpoints, `tls` certificates,
-//! `relayed_ports` listeners for what is not HTTP,
-//! [`annotation`] policy; `conflict` says who wins.
+//! `authorities` whom to believe, `relayed_ports` listeners for what is not HTTP, [`annotation`]
+//! policy; `conflict` says who wins.
 
 pub mod annotation;
+mod authorities;
 pub mod certificate;
 mod class;
 mod conflict;

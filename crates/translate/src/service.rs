@@ -97,7 +97,12 @@ pub(crate) fn cluster(
             transport,
             ..ClusterId::new(namespace, &backend.name, number)
         },
-        protocol: UpstreamProtocol::Http1,
+        protocol: match port.app_protocol.as_deref() {
+            // KEP-3726.
+            Some("kubernetes.io/h2c") => UpstreamProtocol::Http2,
+            _ => UpstreamProtocol::Http1,
+        },
+        tls: None,
         discovery: Discovery::EndpointSlices,
         balancing: Balancing::RoundRobin,
         proxy_header: None,

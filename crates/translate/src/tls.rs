@@ -1,6 +1,6 @@
 //! Which certificate answers which server name.
 
-use crate::certificate::{Loaded, names};
+use crate::certificate::{Loaded, has_bad_ocsp, names};
 use crate::conflict::HostOwners;
 use crate::diagnostic::Findings;
 use crate::settings::Settings;
@@ -158,6 +158,10 @@ fn secret(
         findings.error(object, field, "SecretNotFound", message);
         return None;
     };
+    if has_bad_ocsp(secret) {
+        let message = format!("Secret {key}: tls.ocsp-staple is no OCSP response; none is sent");
+        findings.warning(object, field, "InvalidOcspStaple", message);
+    }
     match settings.certificates.load(key, secret) {
         Loaded::Good(certificate) => Some(certificate),
         Loaded::Stale(certificate, reason) => {

@@ -104,6 +104,12 @@ pub async fn client(
         .build())
 }
 
+/// Secrets that may hold certificates or authorities, which often are `Opaque`. What others are for is known, and they are
+/// many; of those that come, only what we read is kept.
+const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,\
+     type!=kubernetes.io/dockerconfigjson,type!=kubernetes.io/dockercfg,type!=kubernetes.io/basic-auth,\
+     type!=kubernetes.io/ssh-auth,type!=bootstrap.kubernetes.io/token";
+
 /// What to watch.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
@@ -135,7 +141,7 @@ pub async fn watch(
     let all = watcher::Config::default()
         .timeout(WATCH_SECONDS)
         .page_size(PAGE);
-    let tls = all.clone().fields("type=kubernetes.io/tls");
+    let secrets_read = all.clone().fields(SECRETS);
     watches.add(
         Kind::Ingress,
         vec![namespaced(&client, namespace)],
@@ -167,7 +173,7 @@ pub async fn watch(
             .map(|namespace| namespaced(&client, Some(namespace)))
             .collect(),
     };
-    watches.add(Kind::Secret, secrets, &tls, Object::Secret);
+    watches.add(Kind::Secret, secrets, &secrets_read, Object::Secret);
     if scope.config_maps.is_empty() {
         // So the kind is known, and costs neither a watch nor a right.
         let none = Change::Replace(Kind::ConfigMap, Vec::new());

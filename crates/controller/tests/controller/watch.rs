@@ -228,10 +228,10 @@ async fn certificates_of_several_namespaces_come_and_go() {
             "data": {"tls.crt": base64(&chain), "tls.key": base64(&key)},
         })
     };
-    let mut opaque = secret("shop");
-    opaque["metadata"]["name"] = json!("opaque");
-    opaque["type"] = json!("Opaque");
-    server.put(opaque);
+    let mut release = secret("shop");
+    release["metadata"]["name"] = json!("release");
+    release["type"] = json!("helm.sh/release.v1");
+    server.put(release);
     server.put(secret("certs"));
     let scope = Scope {
         namespace: None,
@@ -252,7 +252,7 @@ async fn certificates_of_several_namespaces_come_and_go() {
     assert_eq!(
         secrets.get(),
         1,
-        "only those with certificates, from everywhere"
+        "only those that may hold certificates, from everywhere"
     );
     server.put(secret("shop"));
     until(|| secrets.get() == 2).await;

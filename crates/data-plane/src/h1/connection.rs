@@ -2,12 +2,12 @@
 
 use super::deadline::Deadline;
 use super::outgoing::Outgoing;
+use crate::upstream_io::UpstreamIo;
 use bytes::BytesMut;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
@@ -17,8 +17,10 @@ const READ_SIZE: usize = 16 * 1024;
 /// A connection to an endpoint, used by one request at a time.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    io: TcpStream,
+    io: UpstreamIo,
     addr: SocketAddr,
+    /// How it leads there: [`crate::upstream_tls::transport`].
+    transport: u64,
     /// Read and not yet understood.
     pub(super) buffer: BytesMut,
     pub(super) deadline: Deadline,
@@ -31,10 +33,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Takes a connected socket.
-    pub(crate) fn new(io: TcpStream, addr: SocketAddr) -> Self {
+    pub(crate) fn new(io: UpstreamIo, addr: SocketAddr, transport: u64) -> Self {
         Self {
             io,
             addr,
+            transport,
             buffer: BytesMut::new(),
             deadline: Deadline::default(),
             requests: 0,
@@ -46,6 +49,11 @@ impl Connection {
     /// The endpoint it leads to.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// How it leads there.
+    pub(crate) fn transport(&self) -> u64 {
+        self.transport
     }
 
     /// Whether it has carried a request before the current one.
@@ -64,7 +72,7 @@ impl Connection {
     }
 
     /// The socket and what was read from it, for another protocol.
-    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+    pub(crate) fn into_parts(self) -> (UpstreamIo, BytesMut) {
         (self.io, self.buffer)
     }
 
@@ -92,18 +100,9 @@ impl Connection {
         }
     }
 
-    /// Whether it can carry a request: still open, with nothing unasked-for in it. Costs no system call unless the socket
-    /// has become readable, which for a connection at rest means that it was closed.
+    /// Whether it can carry a request: still open, with nothing unasked-for in it.
     pub(crate) fn is_usable(&mut self) -> bool {
-        if !self.buffer.is_empty() {
-            return false;
-        }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        if self.io.poll_read_ready(&mut cx).is_pending() {
-            return true;
-        }
-        let mut probe = [0u8; 1];
-        matches!(self.io.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        self.buffer.is_empty() && self.io.is_quiet()
     }
 
     /// Reads some bytes behind what the buffer holds. `Ok(0)`: the upstream has closed.

@@ -9,6 +9,7 @@ use super::head::{self, Framing, ResponseHead};
 use super::outgoing::Outgoing;
 use crate::client::{ClientConnection, Pinned};
 use crate::error::ProxyError;
+use crate::forward::Failure;
 use crate::pool::Pool;
 use crate::request_body::{BodyError, RequestBody};
 use bytes::Bytes;
@@ -38,19 +39,6 @@ pub(crate) struct Exchange {
     received_anything: bool,
     /// Since when nothing has moved; `None` while something does. Read from the clock only when there is something to wait for.
     waiting_since: Option<Instant>,
-}
-
-/// An attempt that ended without a response head.
-pub(crate) struct Failure {
-    /// What happened.
-    pub(crate) error: ProxyError,
-    /// Not one byte was accepted by the socket: whatever the method, nothing was executed.
-    pub(crate) nothing_sent: bool,
-    /// It happened on a connection that had carried a request before, without any byte of an answer: most likely the
-    /// upstream closed it while it was at rest.
-    pub(crate) stale: bool,
-    /// The request's body, for another attempt.
-    pub(crate) body: RequestBody,
 }
 
 impl Exchange {

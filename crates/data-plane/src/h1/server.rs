@@ -12,6 +12,7 @@ use crate::client_io::ClientIo;
 use crate::error::ProxyError;
 use crate::proxy::{self, proxy};
 use crate::request_body::ClientBody;
+use crate::request_head::accepts_trailers;
 use crate::worker::Worker;
 use bytes::BytesMut;
 use http::header::{self, HeaderMap};
@@ -177,15 +178,11 @@ struct Asked {
 
 impl Asked {
     fn of(head: &RequestHead) -> Self {
-        let te = head.parts.headers.get_all(header::TE);
         Self {
             http10: head.parts.version == Version::HTTP_10,
             head: head.parts.method == Method::HEAD,
             keep_alive: head.keep_alive,
-            trailers: te
-                .iter()
-                .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-                .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers")),
+            trailers: accepts_trailers(&head.parts.headers),
         }
     }
 }

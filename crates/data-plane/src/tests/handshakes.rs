@@ -2,7 +2,7 @@
 
 use super::tls::{certificate, serve_tls, tls_table};
 use super::{Proxy, host, serve_table};
-use crate::{ClientTimeouts, Settings};
+use crate::{ClientTimeouts, MinTlsVersion, Settings, TicketKeys};
 use rustls::HandshakeKind;
 use std::time::Duration;
 use test_support::{Authority, Backend, TlsClient};
@@ -207,6 +207,91 @@ async fn sessions_are_resumed_over_swaps_but_never_where_a_certificate_is_demand
         for _ in 0..3 {
             let again = kind(&proxy, &client, "m.test").await;
             assert_eq!(again, HandshakeKind::Full, "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_ocsp_response_is_sent_along() {
+    let issued = Authority::new("servers").server(&["a.test"]);
+    let mut stapled = std::sync::Arc::into_inner(certificate(&issued)).unwrap();
+    stapled.ocsp = Some(vec![0x30, 3, 10, 1, 0]);
+    for (certificate, wanted) in [
+        (certificate(&issued), &[][..]),
+        (std::sync::Arc::new(stapled), &[0x30, 3, 10, 1, 0][..]),
+    ] {
+        let proxy = serve_tls(tls_table(&[(&["a.test"], &certificate)], &[]));
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let client = TlsClient::with_versions(None, &[version]);
+            client.connect(proxy.addr, "a.test").await.unwrap();
+            assert_eq!(client.stapled(), wanted, "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_share_keys_resume_each_others_sessions() {
+    let backend = Backend::start("a").await;
+    let server = certificate(&Authority::new("servers").server(&["a.test"]));
+    let rules = [host("a.test", &[backend.addr])];
+    let (one, two) = ("1".repeat(64), "2".repeat(64));
+    let replica = |keys: Option<&str>| {
+        let keys = keys.map(|text| std::sync::Arc::new(TicketKeys::new(text).unwrap()));
+        let settings = Settings {
+            ticket_keys: keys.clone(),
+            ..Settings::default()
+        };
+        (
+            serve_table(tls_table(&[(&["a.test"], &server)], &rules), settings),
+            keys,
+        )
+    };
+    use HandshakeKind::{Full, Resumed};
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (first, _) = replica(Some(&one));
+        let (second, keys) = replica(Some(&format!("{two}\n{one}")));
+        let (apart, _) = replica(None);
+        let client = TlsClient::with_versions(None, &[version]);
+        for (what, proxy, wanted) in [
+            ("new", &first, Full),
+            ("the same", &first, Resumed),
+            ("another, with another first key", &second, Resumed),
+            ("back, where that key is not known", &first, Full),
+            ("one that shares no keys (T8)", &apart, Full),
+        ] {
+            assert_eq!(
+                kind(proxy, &client, "a.test").await,
+                wanted,
+                "{what}, {version:?}"
+            );
+        }
+        assert_eq!(kind(&first, &client, "a.test").await, Full);
+        keys.unwrap().replace(&two).unwrap();
+        let after = kind(&second, &client, "a.test").await;
+        assert_eq!(after, Full, "its key was taken out");
+    }
+}
+
+#[tokio::test]
+async fn the_minimum_version_is_kept() {
+    let server = certificate(&Authority::new("servers").server(&["a.test"]));
+    for (minimum, old) in [(MinTlsVersion::Tls12, true), (MinTlsVersion::Tls13, false)] {
+        let settings = Settings {
+            workers: 1,
+            min_tls_version: minimum,
+            ..Settings::default()
+        };
+        let proxy = serve_table(tls_table(&[(&["a.test"], &server)], &[]), settings);
+        for (version, wanted) in [
+            (&rustls::version::TLS12, old),
+            (&rustls::version::TLS13, true),
+        ] {
+            let client = TlsClient::with_versions(None, &[version]);
+            let made = client.connect(proxy.addr, "a.test").await;
+            assert_eq!(made.is_ok(), wanted, "{minimum:?}, {version:?}");
+        }
+        if !old {
+            reason_becomes(&proxy, "version", 1).await;
         }
     }
 }

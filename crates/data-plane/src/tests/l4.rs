@@ -31,6 +31,7 @@ pub(super) fn relay_to(
     let cluster = clusters.add(Cluster {
         id,
         protocol: UpstreamProtocol::Http1,
+        tls: None,
         discovery: Discovery::Static,
         balancing: Balancing::RoundRobin,
         proxy_header: None,

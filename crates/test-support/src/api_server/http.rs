@@ -112,14 +112,19 @@ impl Asked {
         let mut fields = selector.split(',').filter(|field| !field.is_empty());
         let here = self.namespace.is_empty() || key_of(object).0 == self.namespace;
         here && fields.all(|field| {
-            let (path, value) = field
-                .split_once('=')
-                .expect("a field selector is path=value");
-            let value = value.trim_start_matches('=');
-            object
+            let (path, value, equal) = match field.split_once("!=") {
+                Some((path, value)) => (path, value, false),
+                None => {
+                    let (path, value) = field
+                        .split_once('=')
+                        .expect("a field selector is path=value or path!=value");
+                    (path, value.trim_start_matches('='), true)
+                }
+            };
+            let found = object
                 .pointer(&format!("/{}", path.replace('.', "/")))
-                .and_then(Value::as_str)
-                == Some(value)
+                .and_then(Value::as_str);
+            (found == Some(value)) == equal
         })
     }
 }

@@ -1,6 +1,6 @@
 //! How often a request is tried.
 
-use super::Annotation;
+use super::{Annotation, Closes};
 
 /// More attempts than this only make an outage worse.
 const MAX_ATTEMPTS: u32 = 10;
@@ -11,6 +11,7 @@ pub(super) const ATTEMPTS: Annotation = Annotation {
     value: "a number from 1 to 10, or `0` for 10",
     doc: "Endpoints to try when one cannot be connected to, or closed a connection at rest. Default 3.",
     example: "2",
+    closes: Closes::Nothing,
     apply: |policy, value| {
         let number: u32 = value
             .parse()

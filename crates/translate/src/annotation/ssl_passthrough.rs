@@ -1,6 +1,6 @@
 //! TLS that the endpoint does itself.
 
-use super::Annotation;
+use super::{Annotation, Closes};
 
 pub(super) const SSL_PASSTHROUGH: Annotation = Annotation {
     name: "ssl-passthrough",
@@ -10,6 +10,7 @@ pub(super) const SSL_PASSTHROUGH: Annotation = Annotation {
           Nothing else that the Ingress asks for applies to them; without TLS its routes answer 503. Needs \
           `--enable-ssl-passthrough`; without it they answer 503 with TLS too. Default false.",
     example: "false",
+    closes: Closes::Routes,
     apply: |policy, value| {
         policy.passthrough = match value {
             "true" => true,

@@ -1,7 +1,7 @@
 //! Time limits towards endpoints.
 
 use super::value::{DURATION, duration};
-use super::{Annotation, Policy};
+use super::{Annotation, Closes, Policy};
 
 pub(super) const CONNECT_TIMEOUT: Annotation = Annotation {
     name: "connect-timeout",
@@ -9,6 +9,7 @@ pub(super) const CONNECT_TIMEOUT: Annotation = Annotation {
     value: DURATION,
     doc: "Time to connect to one endpoint. Default 2s.",
     example: "5s",
+    closes: Closes::Nothing,
     apply: |policy, value| {
         policy.timeouts.connect = duration(value)?;
         Ok(())
@@ -21,6 +22,7 @@ pub(super) const FIRST_BYTE_TIMEOUT: Annotation = Annotation {
     value: DURATION,
     doc: "Time from the end of the request to the first byte of the answer; 504 beyond it. Default 60s.",
     example: "30s",
+    closes: Closes::Nothing,
     apply: |policy, value| {
         policy.timeouts.first_byte = duration(value)?;
         Ok(())
@@ -33,6 +35,7 @@ pub(super) const IDLE_TIMEOUT: Annotation = Annotation {
     value: DURATION,
     doc: "Time between two reads or two writes of a body, so a stream lives as long as bytes flow. Default 60s.",
     example: "10m",
+    closes: Closes::Nothing,
     apply: |policy: &mut Policy, value| {
         policy.timeouts.idle = duration(value)?;
         Ok(())

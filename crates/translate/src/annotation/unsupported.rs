@@ -18,10 +18,6 @@ const SECURITY: &[&str] = &[
     "auth-signin",
     "auth-snippet",
     "auth-tls-match-cn",
-    "auth-tls-pass-certificate-to-upstream",
-    "auth-tls-secret",
-    "auth-tls-verify-client",
-    "auth-tls-verify-depth",
     "auth-type",
     "auth-url",
     "configuration-snippet",
@@ -35,8 +31,6 @@ const SECURITY: &[&str] = &[
     "limit-whitelist",
     "modsecurity-snippet",
     "modsecurity-transaction-id",
-    "proxy-ssl-secret",
-    "proxy-ssl-verify",
     "satisfy",
     "server-snippet",
     "stream-snippet",
@@ -95,8 +89,7 @@ const BEHAVIOUR: &[&str] = &[
     "proxy-next-upstream-timeout",
     "proxy-redirect-from",
     "proxy-redirect-to",
-    "proxy-ssl-name",
-    "proxy-ssl-server-name",
+    "proxy-ssl-ciphers",
     "relative-redirects",
     "rewrite-target",
     "server-alias",
@@ -173,19 +166,6 @@ pub(super) fn apply(
             message,
         );
     }
-    if let Some(protocol) = set("backend-protocol")
-        && !protocol.eq_ignore_ascii_case("HTTP")
-    {
-        policy.closed = Some("unsupported_backend_protocol");
-        let message =
-            "backend-protocol other than HTTP is not supported; its routes answer 503".to_owned();
-        findings.error(
-            object,
-            "metadata.annotations",
-            "UnsupportedBackendProtocol",
-            message,
-        );
-    }
     policy.regex = is_true("use-regex") || set("rewrite-target").is_some();
     let ignored: Vec<&str> = BEHAVIOUR
         .iter()
@@ -220,7 +200,7 @@ pub(super) fn markdown() -> String {
     );
     let _ = writeln!(
         out,
-        "- **The route answers 503**, never unprotected: {}, and `backend-protocol` other than `HTTP`.",
+        "- **The route answers 503**, never unprotected: {}.",
         list(SECURITY)
     );
     let _ = writeln!(out, "- **The Ingress is not served**: `canary: \"true\"`.");

@@ -5,6 +5,18 @@ use std::time::Duration;
 /// Longest time that can be set.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
+/// How a switch is written.
+pub(super) const BOOLEAN: &str = "`true` or `false` (`on`, `off`)";
+
+/// Reads a switch.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "on" => Ok(true),
+        "false" | "off" => Ok(false),
+        _ => Err("it is neither".into()),
+    }
+}
+
 /// How a duration is written.
 pub(super) const DURATION: &str = "a duration (`500ms`, `2s`, `1m`, `1h`, or seconds)";
 

@@ -1,0 +1,252 @@
+//! Endpoints that speak HTTP/2: shared connections, streams both ways, trailers, gRPC.
+use super::raw::exchange;
+use super::{Rule, host, serve};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+type AnyBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+
+/// A backend of HTTP/2 by prior knowledge that sends a request's body back as it comes, then its fields as trailers: those
+/// whose names begin with `x-` or `te`.
+struct EchoBackend {
+    addr: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl EchoBackend {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service_fn(echo));
+                tokio::spawn(serving);
+            }
+        });
+        Self { addr, connections }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+async fn echo(request: Request<Incoming>) -> Result<Response<AnyBody>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let mut trailers = HeaderMap::new();
+    for (name, value) in &parts.headers {
+        if name.as_str().starts_with("x-") || name == "te" {
+            trailers.append(name.clone(), value.clone());
+        }
+    }
+    let method = HeaderValue::from_str(parts.method.as_str()).unwrap();
+    trailers.append("x-method", method);
+    if let Some(delay) = parts.headers.get("x-delay") {
+        let delay: u64 = delay.to_str().unwrap().parse().unwrap();
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    let body = body.map_err(|error| panic!("{error}"));
+    let body = body.with_trailers(async move { Some(Ok(trailers)) });
+    Ok(Response::new(body.boxed_unsync()))
+}
+
+/// A client of HTTP/2 by prior knowledge.
+async fn client<B>(addr: SocketAddr) -> hyper::client::conn::http2::SendRequest<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn post(path: &str) -> http::request::Builder {
+    Request::post(format!("http://a.test{path}")).header("te", "trailers")
+}
+
+fn rule(endpoints: &[SocketAddr]) -> [Rule; 1] {
+    [host("a.test", endpoints).http2()]
+}
+
+#[tokio::test]
+async fn many_requests_share_a_connection_and_keep_their_trailers() {
+    let backend = EchoBackend::start().await;
+    let proxy = serve(&rule(&[backend.addr]));
+    let client = client(proxy.addr).await;
+    let asked = (0..60).map(|n| {
+        let mut client = client.clone();
+        async move {
+            let body = Full::new(Bytes::from(format!("body {n}")));
+            let request = post("/")
+                .header("x-n", n)
+                .header("x-delay", "100")
+                .body(body);
+            let response = client.send_request(request.unwrap()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let whole = response.into_body().collect().await.unwrap();
+            let trailers = whole.trailers().unwrap().clone();
+            assert_eq!(trailers["x-n"], n.to_string());
+            assert_eq!(
+                (&trailers["x-method"], &trailers["te"]),
+                (&"POST".parse().unwrap(), &"trailers".parse().unwrap())
+            );
+            assert_eq!(trailers["x-forwarded-for"], "127.0.0.1");
+            assert_eq!(whole.to_bytes(), format!("body {n}"));
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    assert_eq!(
+        backend.connections(),
+        1,
+        "one worker had the client's connection"
+    );
+}
+
+#[tokio::test]
+async fn both_ways_at_once() {
+    let backend = EchoBackend::start().await;
+    let proxy = serve(&rule(&[backend.addr]));
+    let mut client = client(proxy.addr).await;
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
+    let stream = futures_util::stream::poll_fn(move |cx| {
+        receiver
+            .poll_recv(cx)
+            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    });
+    let request = post("/")
+        .header("content-type", "application/grpc")
+        .body(StreamBody::new(stream));
+    let asked = tokio::spawn(async move { client.send_request(request.unwrap()).await });
+    sender.send(Bytes::from("first")).await.unwrap();
+    let mut response = asked.await.unwrap().unwrap().into_body();
+    for n in 0..3 {
+        let piece = response
+            .frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap();
+        assert!(
+            !piece.is_empty(),
+            "answer {n} came before the request had ended"
+        );
+        sender.send(Bytes::from("next")).await.unwrap();
+    }
+    drop(sender);
+    let rest = response.collect().await.unwrap();
+    assert_eq!(rest.trailers().unwrap()["x-method"], "POST");
+    proxy.metric_becomes("tidegate_requests_active", 0.0).await;
+}
+
+#[tokio::test]
+async fn an_http1_client_may_have_an_http2_endpoint() {
+    let backend = EchoBackend::start().await;
+    let proxy = serve(&rule(&[backend.addr]));
+    let answer = exchange(
+        proxy.addr,
+        b"POST / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nConnection: close, te\r\nTransfer-Encoding: chunked\r\n\r\n\
+          3\r\nabc\r\n0\r\nX-Sum: 3\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("3\r\nabc\r\n0\r\n"), "{answer}");
+    assert!(answer.contains("\r\nx-method: POST\r\n"), "{answer}");
+    assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn our_own_errors_speak_grpc_to_a_call() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = nobody.local_addr().unwrap();
+    drop(nobody);
+    let proxy = serve(&rule(&[gone]));
+    let mut client = client(proxy.addr).await;
+    for (name, code) in [("a.test", "14"), ("unknown.test", "12")] {
+        let request = Request::post(format!("http://{name}/pkg.Service/Method"))
+            .header("content-type", "application/grpc")
+            .body(Full::new(Bytes::new()));
+        let response = client.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], code, "{name}");
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert!(response.into_body().is_end_stream());
+    }
+}
+
+#[tokio::test]
+async fn a_call_says_how_long_it_may_take() {
+    let backend = EchoBackend::start().await;
+    let proxy = serve(&rule(&[backend.addr]));
+    let mut client = client(proxy.addr).await;
+    let request = post("/")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "100m")
+        .header("x-delay", "5000")
+        .body(Full::new(Bytes::new()));
+    let started = std::time::Instant::now();
+    let response = client.send_request(request.unwrap()).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "14");
+    assert!(started.elapsed() < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_at_rest_is_not_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    // One request for each connection, then GOAWAY.
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let answered = Arc::new(tokio::sync::Notify::new());
+                let answer = Arc::clone(&answered);
+                let service = service_fn(move |_: Request<Incoming>| {
+                    answer.notify_one();
+                    async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok")))) }
+                });
+                let mut connection = std::pin::pin!(
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                );
+                tokio::select! {
+                    _ = &mut connection => return,
+                    () = answered.notified() => connection.as_mut().graceful_shutdown(),
+                }
+                let _ = connection.await;
+            });
+        }
+    });
+    let proxy = serve(&rule(&[addr]));
+    let mut client = client(proxy.addr).await;
+    for _ in 0..50 {
+        let request = Request::get("http://a.test/")
+            .body(Full::new(Bytes::new()))
+            .unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(
+            response.into_body().collect().await.unwrap().to_bytes(),
+            "ok"
+        );
+    }
+}

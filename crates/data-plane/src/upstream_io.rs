@@ -1,0 +1,142 @@
+//! The bytes of a connection to an endpoint, plain or through TLS.
+
+use crate::upstream_tls::UpstreamConnector;
+use rustls_pki_types::ServerName;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A connected socket.
+#[derive(Debug)]
+pub(crate) enum UpstreamIo {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error(transparent)]
+    Tcp(io::Error),
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+}
+
+impl UpstreamIo {
+    /// Connects, sends the greeting in the clear, and makes the TLS handshake if there is to be one. The caller limits the time
+    /// for all of it.
+    pub(crate) async fn connect(
+        addr: SocketAddr,
+        tls: Option<&UpstreamConnector>,
+        greeting: &[u8],
+    ) -> Result<Self, ConnectError> {
+        let mut stream = TcpStream::connect(addr).await.map_err(ConnectError::Tcp)?;
+        // Without it a small request may wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        if !greeting.is_empty() {
+            let greeted = stream.write_all(greeting).await;
+            greeted.map_err(ConnectError::Tcp)?;
+        }
+        let Some(tls) = tls else {
+            return Ok(Self::Plain(stream));
+        };
+        let name: ServerName<'static> = tls.name.clone();
+        let connector = TlsConnector::from(tls.config.clone());
+        let stream = connector.connect(name, stream).await;
+        let stream = stream.map_err(ConnectError::Tls)?;
+        if tls.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            let error = io::Error::other("the endpoint does not speak HTTP/2");
+            return Err(ConnectError::Tls(error));
+        }
+        Ok(Self::Tls(Box::new(stream)))
+    }
+
+    /// Whether it is still open with nothing unasked-for in it. Costs no system call unless the socket has become readable,
+    /// which for a plain connection at rest means that it was closed. Through TLS session tickets may have come.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut probe = [0u8; 1];
+        match self {
+            Self::Plain(stream) => {
+                stream.poll_read_ready(&mut cx).is_pending()
+                    || matches!(stream.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Self::Tls(stream) => {
+                let mut buffer = ReadBuf::new(&mut probe);
+                Pin::new(stream)
+                    .poll_read(&mut cx, &mut buffer)
+                    .is_pending()
+            }
+        }
+    }
+}
+
+impl AsyncRead for UpstreamIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => {
+                // What was taken from us may still wait to be written, and nobody writes while an answer is waited for.
+                // That it cannot be written is no reason not to read: an answer may be there already.
+                if stream.get_ref().1.wants_write() {
+                    let _ = Pin::new(&mut *stream).poll_flush(cx);
+                }
+                Pin::new(stream).poll_read(cx, buffer)
+            }
+        }
+    }
+}
+
+impl AsyncWrite for UpstreamIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => {
+                ready!(Pin::new(&mut *stream).poll_flush(cx))?;
+                Pin::new(stream).poll_shutdown(cx)
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Secrets that say whom to believe, and how they come to demands for client certificates and TLS towards endpoints.
+//!
+//! A Secret that cannot be used closes what it should protect. Unlike a server's certificate, the last good one is not
+//! kept: an authority may have been taken out because it must not count any more.
+
+use crate::annotation::Policy;
+use crate::certificate::read_pair;
+use crate::diagnostic::Findings;
+use crate::snapshot::{ObjectKey, ObjectRef, Snapshot};
+use k8s_openapi::api::core::v1::Secret;
+use routing_table::{Certificate, ClientCertificates, UpstreamAuthorities, UpstreamTls};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use std::sync::Arc;
+
+/// Why routes answer 503, for the access log.
+const CLIENT_FLAG: &str = "client_certificates_unavailable";
+const UPSTREAM_FLAG: &str = "upstream_tls_unavailable";
+
+/// What an Ingress demands of the clients of its hosts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Demand {
+    Nothing,
+    Certificates(Arc<ClientCertificates>),
+    /// It cannot be had, so the hosts answer 503.
+    Closed(&'static str),
+}
+
+/// Reads what an Ingress demands of its clients.
+pub(crate) fn demand(
+    snapshot: &Snapshot,
+    policy: &Policy,
+    object: &ObjectRef,
+    findings: &mut Findings,
+) -> Demand {
+    let wish = &policy.client_certificates;
+    if policy.hosts_closed {
+        return Demand::Closed(policy.closed.unwrap_or(CLIENT_FLAG));
+    }
+    let Some(demand) = wish.demand else {
+        return Demand::Nothing;
+    };
+    let field = "metadata.annotations[client-ca-secret]";
+    let Some(name) = &wish.secret else {
+        if wish.demand_is_set {
+            let message = "client certificates are demanded, but no Secret says from whom; its hosts answer 503";
+            findings.error(object, field, "SecretNotFound", message.to_owned());
+            return Demand::Closed(CLIENT_FLAG);
+        }
+        return Demand::Nothing;
+    };
+    let made = secret(snapshot, &object.key.namespace, name).and_then(|(key, secret)| {
+        let (authorities, revoked) = bundle(&key, secret)?;
+        Ok(ClientCertificates {
+            source: format!("Secret {key}").into(),
+            demand,
+            authorities,
+            revoked,
+            depth: wish.depth,
+            pass_certificate: wish.pass_certificate,
+        })
+    });
+    match made {
+        Ok(made) => Demand::Certificates(Arc::new(made)),
+        Err((reason, message)) => {
+            let message = format!("{message}; its hosts answer 503");
+            findings.error(object, field, reason, message);
+            Demand::Closed(CLIENT_FLAG)
+        }
+    }
+}
+
+/// What an Ingress says of TLS towards its endpoints; the name is that of the Service unless one was given.
+#[derive(Debug)]
+pub(crate) struct UpstreamPlan {
+    tls: UpstreamTls,
+    named: bool,
+    /// Tells its clusters from those of other Ingresses with other settings.
+    variant: Arc<str>,
+}
+
+impl UpstreamPlan {
+    /// The settings for the endpoints of a Service, and what tells the cluster from others of that Service.
+    pub(crate) fn for_service(&self, namespace: &str, service: &str) -> (UpstreamTls, Arc<str>) {
+        let mut tls = self.tls.clone();
+        if !self.named {
+            tls.server_name = format!("{service}.{namespace}.svc").into();
+        }
+        (tls, Arc::clone(&self.variant))
+    }
+}
+
+/// Reads how TLS is to be spoken to endpoints. `Ok(None)`: not at all.
+///
+/// # Errors
+/// With the word for the access log, when it cannot be had as it should be.
+pub(crate) fn upstream(
+    snapshot: &Snapshot,
+    policy: &Policy,
+    object: &ObjectRef,
+    findings: &mut Findings,
+) -> Result<Option<UpstreamPlan>, &'static str> {
+    let wish = &policy.upstream_tls;
+    let mut closed = |field: &str, reason, message: String| {
+        let field = format!("metadata.annotations[{field}]");
+        let message = format!("{message}; its routes answer 503");
+        findings.error(object, &field, reason, message);
+        Err(UPSTREAM_FLAG)
+    };
+    if !wish.https {
+        if wish.verify {
+            let message = "endpoints are to be verified, but backend-protocol is not HTTPS";
+            return closed("upstream-tls-verify", "InvalidAnnotation", message.into());
+        }
+        return Ok(None);
+    }
+    let mut tls = UpstreamTls {
+        server_name: wish.name.as_deref().unwrap_or_default().into(),
+        send_server_name: wish.send_name,
+        verify: None,
+        client_certificate: None,
+        versions: wish.versions,
+    };
+    if let Some(name) = &wish.secret {
+        let read = secret(snapshot, &object.key.namespace, name).and_then(|(key, secret)| {
+            let verify = if wish.verify {
+                let (authorities, revoked) = bundle(&key, secret)?;
+                Some(Arc::new(UpstreamAuthorities {
+                    source: format!("Secret {key}").into(),
+                    authorities,
+                    revoked,
+                    depth: wish.depth,
+                }))
+            } else {
+                None
+            };
+            Ok((verify, own_certificate(&key, secret)?))
+        });
+        match read {
+            Ok((verify, own)) => (tls.verify, tls.client_certificate) = (verify, own),
+            Err((reason, message)) => return closed("upstream-tls-secret", reason, message),
+        }
+    } else if wish.verify {
+        let message = "endpoints are to be verified, but no Secret says by which authorities";
+        return closed("upstream-tls-verify", "SecretNotFound", message.into());
+    }
+    let usual = wish.secret.is_none()
+        && wish.name.is_none()
+        && !wish.send_name
+        && wish.versions == Default::default();
+    let variant = if usual {
+        "https".into()
+    } else {
+        format!("https by {}", object.key.name).into()
+    };
+    Ok(Some(UpstreamPlan {
+        tls,
+        named: wish.name.is_some(),
+        variant,
+    }))
+}
+
+/// A reason for the diagnostic, and what is wrong.
+type Problem = (&'static str, String);
+
+/// A Secret of the Ingress's own namespace, by `name` or `namespace/name`.
+fn secret<'a>(
+    snapshot: &'a Snapshot,
+    namespace: &str,
+    written: &str,
+) -> Result<(ObjectKey, &'a Secret), Problem> {
+    let name = match written.split_once('/') {
+        None => written,
+        Some((own, name)) if own == namespace => name,
+        Some(_) => {
+            let message = "a Secret of another namespace cannot be used".to_owned();
+            return Err(("RefNotPermitted", message));
+        }
+    };
+    let key = ObjectKey::new(namespace, name);
+    match snapshot.secrets.get(&key) {
+        Some(secret) => Ok((key, secret)),
+        None => Err(("SecretNotFound", format!("Secret {key} does not exist"))),
+    }
+}
+
+fn data<'a>(secret: &'a Secret, name: &str) -> Option<&'a [u8]> {
+    let bytes = secret.data.as_ref()?.get(name)?.0.as_slice();
+    Some(bytes).filter(|bytes| !bytes.is_empty())
+}
+
+type Bundle = (
+    Vec<CertificateDer<'static>>,
+    Vec<CertificateRevocationListDer<'static>>,
+);
+
+/// Authorities and what they revoked. One that cannot be read spoils all.
+fn bundle(key: &ObjectKey, secret: &Secret) -> Result<Bundle, Problem> {
+    let problem = |message: &str| ("InvalidCertificate", format!("Secret {key}: {message}"));
+    let pem = data(secret, "ca.crt").ok_or_else(|| problem("it has no ca.crt"))?;
+    let authorities: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| problem("ca.crt is not PEM"))?;
+    if authorities.is_empty() {
+        return Err(problem("ca.crt holds no certificate"));
+    }
+    for authority in &authorities {
+        webpki::anchor_from_trusted_cert(authority)
+            .map_err(|_| problem("a certificate of ca.crt cannot be read"))?;
+    }
+    let Some(pem) = data(secret, "ca.crl") else {
+        return Ok((authorities, Vec::new()));
+    };
+    let revoked: Vec<CertificateRevocationListDer<'static>> =
+        CertificateRevocationListDer::pem_slice_iter(pem)
+            .collect::<Result<_, _>>()
+            .map_err(|_| problem("ca.crl is not PEM"))?;
+    if revoked.is_empty() {
+        return Err(problem("ca.crl holds no list"));
+    }
+    for list in &revoked {
+        webpki::OwnedCertRevocationList::from_der(list)
+            .map_err(|_| problem("a list of ca.crl cannot be read"))?;
+    }
+    Ok((authorities, revoked))
+}
+
+fn own_certificate(key: &ObjectKey, secret: &Secret) -> Result<Option<Arc<Certificate>>, Problem> {
+    if data(secret, "tls.crt").is_none() && data(secret, "tls.key").is_none() {
+        return Ok(None);
+    }
+    match read_pair(key, secret) {
+        Ok(certificate) => Ok(Some(Arc::new(certificate))),
+        Err(reason) => Err(("InvalidCertificate", format!("Secret {key}: {reason}"))),
+    }
+}
