@@ -9,6 +9,7 @@
 )]
 
 mod bad_objects;
+mod client_certificates;
 mod cluster;
 mod command_line;
 mod convergence;

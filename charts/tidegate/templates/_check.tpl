@@ -52,6 +52,7 @@
   "secret-namespace" "controller.secretNamespaces"
   "lease-namespace" "nothing: it is the namespace of the release"
   "lease-name" "fullnameOverride"
+  "tls-ticket-keys" "controller.ticketKeysSecret"
   "lameduck" "controller.lameduckSeconds"
   "drain-timeout" "controller.drainSeconds" -}}
 {{- if .Values.tcp -}}{{- $_ := set $ours "tcp-services-configmap" "tcp" -}}{{- end -}}

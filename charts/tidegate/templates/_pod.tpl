@@ -26,6 +26,9 @@
 {{- end }}
 - {{ printf "--lameduck=%ds" (int64 $controller.lameduckSeconds) | quote }}
 - {{ printf "--drain-timeout=%ds" (int64 $controller.drainSeconds) | quote }}
+{{- if $controller.ticketKeysSecret }}
+- "--tls-ticket-keys=/etc/tidegate/ticket-keys/keys"
+{{- end }}
 {{- range $flag, $value := $controller.extraArgs }}
 {{- if kindIs "bool" $value }}
 {{- if $value }}
@@ -150,6 +153,16 @@ spec:
       {{- with $controller.resources }}
       resources:
         {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- if $controller.ticketKeysSecret }}
+      volumeMounts:
+        - name: ticket-keys
+          mountPath: /etc/tidegate/ticket-keys
+          readOnly: true
+  volumes:
+    - name: ticket-keys
+      secret:
+        secretName: {{ $controller.ticketKeysSecret | quote }}
       {{- end }}
   {{- with $controller.nodeSelector }}
   nodeSelector:

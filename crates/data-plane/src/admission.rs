@@ -104,8 +104,8 @@ impl Connection<'_> {
                 if self.demand_of(session).is_none_or(|own| own != demand) {
                     return Err(ProxyError::Misdirected);
                 }
-                let prepared = self.tls.and_then(|tls| tls.prepared(demand));
-                session.judge(prepared.ok_or(ProxyError::ClientCertificate)?)
+                let trust = self.tls.and_then(|tls| tls.trust(demand));
+                session.judge(demand, trust.ok_or(ProxyError::ClientCertificate)?)
             }
         };
         if judgement.meets(demand.demand) {

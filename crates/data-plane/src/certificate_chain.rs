@@ -2,8 +2,9 @@
 //!
 //! webpki's search is bounded (signatures, depth, name constraints), so a chain made to be expensive costs little.
 
+use routing_table::Authorities;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, Error, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
@@ -25,16 +26,14 @@ impl Trust {
     ///
     /// # Errors
     /// When one of them cannot be read: to leave it out could let somebody in.
-    pub(crate) fn new(
-        authorities: &[CertificateDer<'static>],
-        revoked: &[CertificateRevocationListDer<'static>],
-        depth: u8,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(authorities: &Authorities, depth: u8) -> Result<Self, Error> {
         let anchors = authorities
+            .certificates
             .iter()
             .map(|der| Ok(webpki::anchor_from_trusted_cert(der)?.to_owned()))
             .collect::<Result<_, Error>>()?;
-        let revoked = revoked
+        let revoked = authorities
+            .revoked
             .iter()
             .map(|der| Ok(OwnedCertRevocationList::from_der(der)?.into()))
             .collect::<Result<_, Error>>()?;

@@ -25,28 +25,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Beyond this many bytes of authority names none is sent, so that a client can hold the message.
 const MAX_HINTS: usize = 16 * 1024;
 
-/// A demand of the table, made ready.
-#[derive(Debug)]
-pub(crate) struct PreparedDemand {
-    pub(crate) demand: Arc<ClientCertificates>,
-    pub(crate) trust: Trust,
-}
-
-impl PreparedDemand {
-    /// Reads the authorities. Whatever cannot be read leaves nobody who is believed.
-    pub(crate) fn new(demand: &Arc<ClientCertificates>) -> Self {
-        let trust = Trust::new(&demand.authorities, &demand.revoked, demand.depth);
-        let trust = trust.unwrap_or_else(|error| {
-            tracing::error!(source = %demand.source, %error, "no client certificate can be accepted");
-            Trust::none()
-        });
-        Self {
-            demand: Arc::clone(demand),
-            trust,
-        }
-    }
-}
-
 /// What the handshake asks of a client: a certificate, or none, and proof of its key.
 #[derive(Debug)]
 pub(crate) struct AskForCertificate {
@@ -190,17 +168,17 @@ impl TlsSession {
     }
 
     /// Judges the certificate by a demand; by one that says the same as the last, only once.
-    pub(crate) fn judge(&self, prepared: &PreparedDemand) -> Rc<Judgement> {
+    pub(crate) fn judge(&self, demand: &Arc<ClientCertificates>, trust: &Trust) -> Rc<Judgement> {
         let mut judged = self.judged.borrow_mut();
         let judgement = match judged.take() {
-            Some((by, judgement)) if by == prepared.demand => judgement,
-            _ => Rc::new(self.judge_anew(prepared)),
+            Some((by, judgement)) if by == *demand => judgement,
+            _ => Rc::new(self.judge_anew(demand, trust)),
         };
-        *judged = Some((Arc::clone(&prepared.demand), Rc::clone(&judgement)));
+        *judged = Some((Arc::clone(demand), Rc::clone(&judgement)));
         judgement
     }
 
-    fn judge_anew(&self, prepared: &PreparedDemand) -> Judgement {
+    fn judge_anew(&self, demand: &ClientCertificates, trust: &Trust) -> Judgement {
         let Some((leaf, intermediates)) = self.chain.split_first() else {
             return Judgement {
                 verdict: Verdict::Absent,
@@ -210,7 +188,7 @@ impl TlsSession {
         let checked = EndEntityCert::try_from(leaf).and_then(|leaf| {
             let now = UnixTime::now();
             let usage = KeyUsage::client_auth();
-            prepared.trust.check(&leaf, intermediates, usage, now)
+            trust.check(&leaf, intermediates, usage, now)
         });
         let verdict = match &checked {
             Ok(()) => Verdict::Valid,
@@ -220,7 +198,7 @@ impl TlsSession {
         let failure = checked.as_ref().err().map(reason);
         Judgement {
             verdict,
-            fields: fields(leaf, failure, prepared.demand.pass_certificate),
+            fields: fields(leaf, failure, demand.pass_certificate),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The TLS handshake of a client: its first message is read, then what it is made with is chosen from the current table.
 //!
-//! All of it within one deadline. Only clients that have said hello count towards the bound on handshakes, so that silent
-//! ones cannot use it up.
+//! All of it within one deadline. What costs us is the answer to the hello, so that is what is bounded: so many may be
+//! computed before everything else on the worker gets its turn. Waiting for a client holds nothing that others need, so
+//! clients that stall cannot keep anybody out.
 
 use crate::client::ClientConnection;
 use crate::client_certificate::TlsSession;
@@ -9,8 +10,11 @@ use crate::metrics::HandshakeFailure;
 use crate::worker::Worker;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, PeerIncompatible};
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -67,9 +71,17 @@ async fn handshake(
         tls.choose(hello.server_name())
     });
     let choice = choice.ok_or(io::ErrorKind::ConnectionAborted)?;
+    let mut rest = pin!(start.into_stream(choice.config));
     // Closed never: the semaphore lives as long as the worker.
-    let _permit = worker.handshakes.acquire().await;
-    let stream = start.into_stream(choice.config).await?;
+    let permit = worker.handshakes.acquire().await;
+    // The answer to the hello is computed here, in one go, and nothing else.
+    let first = poll_fn(|cx| Poll::Ready(rest.as_mut().poll(cx))).await;
+    tokio::task::yield_now().await;
+    drop(permit);
+    let stream = match first {
+        Poll::Ready(ended) => ended?,
+        Poll::Pending => rest.await?,
+    };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let chain = chain
         .iter()

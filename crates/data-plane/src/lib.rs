@@ -70,7 +70,7 @@ pub struct Settings {
     pub connections: u64,
     /// Most requests on one HTTP/1.1 connection. Default 10,000.
     pub requests_per_connection: u64,
-    /// Most TLS handshakes in progress, over all workers. Default 64.
+    /// Most TLS handshakes that are computed before requests get their turn, over all workers. Default 64.
     pub handshakes: usize,
     /// The oldest version of TLS that clients may use. Default 1.2.
     pub min_tls_version: MinTlsVersion,

@@ -4,9 +4,12 @@
 //! already is taken over, so a swap costs only what changed, and sessions can be resumed across it.
 
 use crate::Settings;
-use crate::client_certificate::{AskForCertificate, PreparedDemand};
+use crate::certificate_chain::Trust;
+use crate::client_certificate::AskForCertificate;
 use routing_table::matcher::host::{normal_host, parent};
-use routing_table::{Certificate, ClientCertificates, HostMatch, TlsSettings, VirtualHosts};
+use routing_table::{
+    Authorities, Certificate, ClientCertificates, HostMatch, TlsSettings, VirtualHosts,
+};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
@@ -23,8 +26,8 @@ pub(crate) struct ListenerTls {
     exact: HashMap<Box<str>, Arc<Served>>,
     wildcard: HashMap<Box<str>, Arc<Served>>,
     default: Arc<Served>,
-    /// By address of the demand, which the value keeps alive.
-    demands: HashMap<usize, Demand>,
+    /// By address of the authorities, which the value keeps alive, and depth.
+    asking: HashMap<(usize, u8), Arc<Asking>>,
     virtual_hosts: Arc<VirtualHosts>,
 }
 
@@ -40,10 +43,11 @@ pub(crate) struct Served {
     names: Vec<HostMatch>,
 }
 
-/// A demand for client certificates, and the settings of a handshake that asks for one; only who we are is missing.
+/// The settings of a handshake that asks for a client certificate, but for who we are; and who may have issued it.
 #[derive(Debug)]
-struct Demand {
-    prepared: PreparedDemand,
+struct Asking {
+    authorities: Arc<Authorities>,
+    trust: Trust,
     config: ServerConfig,
 }
 
@@ -171,13 +175,19 @@ impl ServerTls {
             }
         }
         let default = settings.default_certificate.as_ref().and_then(&mut serve);
-        let mut demands = HashMap::new();
+        let mut asking = HashMap::new();
         for (host, demand) in virtual_hosts.demands() {
-            if demands.contains_key(&address(demand)) {
+            let key = asking_key(demand);
+            if asking.contains_key(&key) {
                 continue;
             }
-            match self.demand(demand) {
-                Ok(ready) => drop(demands.insert(address(demand), ready)),
+            let kept = previous.and_then(|previous| previous.asking.get(&key));
+            let ready = match kept {
+                Some(kept) => Ok(Arc::clone(kept)),
+                None => self.asking(&demand.authorities, demand.depth).map(Arc::new),
+            };
+            match ready {
+                Ok(ready) => drop(asking.insert(key, ready)),
                 // Without it there is no handshake for the host, and its routes are closed.
                 Err(error) => {
                     tracing::error!(%host, %error, "client certificates cannot be asked for")
@@ -188,14 +198,18 @@ impl ServerTls {
             exact,
             wildcard,
             default: default.unwrap_or_else(|| Arc::clone(&self.fallback)),
-            demands,
+            asking,
             virtual_hosts: Arc::clone(virtual_hosts),
         })
     }
 
-    fn demand(&self, demand: &Arc<ClientCertificates>) -> Result<Demand, rustls::Error> {
-        let prepared = PreparedDemand::new(demand);
-        let ask = AskForCertificate::new(&prepared.trust, &self.provider);
+    fn asking(&self, authorities: &Arc<Authorities>, depth: u8) -> Result<Asking, rustls::Error> {
+        // Whatever cannot be read leaves nobody who is believed.
+        let trust = Trust::new(authorities, depth).unwrap_or_else(|error| {
+            tracing::error!(%authorities, %error, "no client certificate can be accepted");
+            Trust::none()
+        });
+        let ask = AskForCertificate::new(&trust, &self.provider);
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.versions)?
             .with_client_cert_verifier(Arc::new(ask))
@@ -205,7 +219,11 @@ impl ServerTls {
         // tickets (the default) nor a cache.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Demand { prepared, config })
+        Ok(Asking {
+            authorities: Arc::clone(authorities),
+            trust,
+            config,
+        })
     }
 }
 
@@ -221,7 +239,7 @@ impl ListenerTls {
         let config = match demand {
             None => Arc::clone(&served.config),
             Some(demand) => {
-                let mut config = self.demands.get(&address(demand))?.config.clone();
+                let mut config = self.asking.get(&asking_key(demand))?.config.clone();
                 config.cert_resolver = Arc::new(Only(Arc::clone(&served.key)));
                 Arc::new(config)
             }
@@ -244,9 +262,11 @@ impl ListenerTls {
         found.unwrap_or(&self.default)
     }
 
-    /// A demand of this table, ready.
-    pub(crate) fn prepared(&self, demand: &Arc<ClientCertificates>) -> Option<&PreparedDemand> {
-        Some(&self.demands.get(&address(demand))?.prepared)
+    /// Who may have issued what a demand of this table asks for.
+    pub(crate) fn trust(&self, demand: &ClientCertificates) -> Option<&Trust> {
+        let ready = self.asking.get(&asking_key(demand))?;
+        // An address says nothing about a value that is gone, so this is looked at, though the key keeps it alive.
+        Arc::ptr_eq(&ready.authorities, &demand.authorities).then_some(&ready.trust)
     }
 
     fn served(&self) -> impl Iterator<Item = &Arc<Served>> {
@@ -272,6 +292,10 @@ impl Served {
     pub(crate) fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| name.matches(host))
     }
+}
+
+fn asking_key(demand: &ClientCertificates) -> (usize, u8) {
+    (address(&demand.authorities), demand.depth)
 }
 
 /// Where a value is, as a key that holds no claim to it.

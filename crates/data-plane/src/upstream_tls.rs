@@ -94,7 +94,7 @@ impl UpstreamConnector {
         let trust = match &settings.verify {
             None => None,
             Some(verify) => Some(
-                Trust::new(&verify.authorities, &verify.revoked, verify.depth)
+                Trust::new(&verify.authorities, verify.depth)
                     .map_err(|error| unusable(reason(&error)))?,
             ),
         };

@@ -43,7 +43,7 @@ pub(crate) struct Worker {
     pub(crate) ids: RequestIds,
     /// Buffers for relays to move bytes with.
     pub(crate) buffers: l4::flow::Buffers,
-    /// Handshakes in progress are bounded, so that a flood of them cannot starve requests.
+    /// Handshakes that are computed at once are bounded, so that a flood of them cannot starve requests.
     pub(crate) handshakes: Semaphore,
     unrouted: Arc<RouteStats>,
     /// The time of day as HTTP writes it, a housekeeping interval old at most.

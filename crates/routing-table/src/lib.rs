@@ -14,6 +14,7 @@
 //! A [`RoutingTable`] is immutable and closed: every cluster that a route forwards to is in it. It knows nothing of
 //! Kubernetes, sockets or threads; the crates around it convert at their edges.
 
+pub mod authorities;
 pub mod certificate;
 pub mod client_certificate;
 pub mod cluster;
@@ -29,6 +30,7 @@ pub mod update;
 pub mod upstream_tls;
 pub mod virtual_host;
 
+pub use authorities::Authorities;
 pub use certificate::{Certificate, SniIndex};
 pub use client_certificate::{CertificateDemand, ClientCertificates};
 pub use cluster::{
@@ -42,5 +44,5 @@ pub use relay::{Relay, RelayIndex, RelayLimits};
 pub use route::{Action, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
 pub use update::{EndpointSets, Update};
-pub use upstream_tls::{TlsVersions, UpstreamAuthorities, UpstreamTls};
+pub use upstream_tls::{TlsVersions, UpstreamTls, UpstreamVerify};
 pub use virtual_host::{VirtualHost, VirtualHosts};

@@ -83,12 +83,8 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
             };
             writeln!(
                 out,
-                "  client certificates {host}: {} ({}, depth {}, {} authorities, {} revocation lists{passed})",
-                demand.demand,
-                demand.source,
-                demand.depth,
-                demand.authorities.len(),
-                demand.revoked.len()
+                "  client certificates {host}: {} ({}, depth {}{passed})",
+                demand.demand, demand.authorities, demand.depth
             )?;
         }
         for (host, routes) in listener.virtual_hosts.iter() {
@@ -144,11 +140,8 @@ fn write_tls(out: &mut String, tls: &UpstreamTls) -> fmt::Result {
         None => write!(out, ", not verified")?,
         Some(verify) => write!(
             out,
-            ", verified by {} (depth {}, {} authorities, {} revocation lists)",
-            verify.source,
-            verify.depth,
-            verify.authorities.len(),
-            verify.revoked.len()
+            ", verified by {} (depth {})",
+            verify.authorities, verify.depth
         )?,
     }
     if let Some(own) = &tls.client_certificate {

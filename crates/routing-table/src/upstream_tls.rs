@@ -1,8 +1,7 @@
 //! TLS towards the endpoints of a cluster, as data.
 
+use crate::authorities::Authorities;
 use crate::certificate::Certificate;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
-use std::fmt;
 use std::sync::Arc;
 
 /// How TLS is spoken to endpoints.
@@ -13,7 +12,7 @@ pub struct UpstreamTls {
     /// Send the name in the handshake (SNI).
     pub send_server_name: bool,
     /// Whom to believe. `None`: everybody, so that TLS protects from those who only listen.
-    pub verify: Option<Arc<UpstreamAuthorities>>,
+    pub verify: Option<UpstreamVerify>,
     /// What we show when an endpoint asks.
     pub client_certificate: Option<Arc<Certificate>>,
     /// Versions to offer.
@@ -21,28 +20,12 @@ pub struct UpstreamTls {
 }
 
 /// Who may have issued the certificate of an endpoint.
-#[derive(Clone, PartialEq, Eq)]
-pub struct UpstreamAuthorities {
-    /// Where they came from, for logs and status.
-    pub source: Arc<str>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamVerify {
     /// The authorities.
-    pub authorities: Vec<CertificateDer<'static>>,
-    /// What they have revoked. If there is any list, every authority in a chain needs a current one.
-    pub revoked: Vec<CertificateRevocationListDer<'static>>,
+    pub authorities: Arc<Authorities>,
     /// Most intermediate certificates between an endpoint's and an authority.
     pub depth: u8,
-}
-
-impl fmt::Debug for UpstreamAuthorities {
-    /// Leaves out the certificates themselves.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpstreamAuthorities")
-            .field("source", &self.source)
-            .field("authorities", &self.authorities.len())
-            .field("revoked", &self.revoked.len())
-            .field("depth", &self.depth)
-            .finish()
-    }
 }
 
 /// Versions of TLS; at least one of them.

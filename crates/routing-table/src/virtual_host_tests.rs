@@ -5,6 +5,8 @@
 )]
 
 use super::*;
+use crate::authorities::Authorities;
+use crate::client_certificate::CertificateDemand;
 use crate::id::RouteId;
 use crate::route::{Action, DirectResponse};
 use proptest::prelude::*;
@@ -137,4 +139,49 @@ fn an_exact_host_hides_a_wildcard_and_both_hide_any() {
     );
     assert!(finds("y.a.test", "/wild") && !finds("y.a.test", "/any"));
     assert!(finds("other.test", "/any"));
+}
+
+/// As routes do, so that handshake and request can never disagree.
+#[test]
+fn demands_are_found_by_the_host_that_serves_a_name() {
+    let demand = |depth| {
+        Some(Arc::new(ClientCertificates {
+            authorities: Arc::new(Authorities {
+                source: "".into(),
+                certificates: vec![],
+                revoked: vec![],
+            }),
+            demand: CertificateDemand::Required,
+            depth,
+            pass_certificate: false,
+        }))
+    };
+    let rules = [
+        ("", demand(0)),
+        ("*.a.test", demand(1)),
+        ("open.a.test", None),
+        ("x.a.test", demand(2)),
+    ];
+    let host =
+        |(name, (host, demand)): (usize, &(&str, Option<Arc<ClientCertificates>>))| VirtualHost {
+            host: HostMatch::parse(host).unwrap(),
+            routes: vec![route(name, PathMatch::prefix("/"))],
+            client_certificates: demand.clone(),
+        };
+    let index = VirtualHosts::new(rules.iter().enumerate().map(host).collect(), None);
+    for (name, depth) in [
+        (None, Some(0)),
+        (Some("other.test"), Some(0)),
+        (Some("a.test"), Some(0)),
+        (Some("y.a.test"), Some(1)),
+        (Some("open.a.test"), None),
+        (Some("x.a.test"), Some(2)),
+    ] {
+        let found = index.client_certificates(name).map(|demand| demand.depth);
+        assert_eq!(found, depth, "{name:?}");
+        let Some(name) = name else { continue };
+        let route = &index.routes()[index.find(name, "/").unwrap()];
+        let of_route = route.client_certificates.as_ref();
+        assert_eq!(of_route.map(|demand| demand.depth), depth, "{name}");
+    }
 }

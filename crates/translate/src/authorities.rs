@@ -6,12 +6,14 @@
 use crate::annotation::Policy;
 use crate::certificate::read_pair;
 use crate::diagnostic::Findings;
+use crate::settings::Settings;
 use crate::snapshot::{ObjectKey, ObjectRef, Snapshot};
 use k8s_openapi::api::core::v1::Secret;
-use routing_table::{Certificate, ClientCertificates, UpstreamAuthorities, UpstreamTls};
+use routing_table::{Authorities, Certificate, ClientCertificates, UpstreamTls, UpstreamVerify};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why routes answer 503, for the access log.
 const CLIENT_FLAG: &str = "client_certificates_unavailable";
@@ -29,6 +31,7 @@ pub(crate) enum Demand {
 /// Reads what an Ingress demands of its clients.
 pub(crate) fn demand(
     snapshot: &Snapshot,
+    settings: &Settings,
     policy: &Policy,
     object: &ObjectRef,
     findings: &mut Findings,
@@ -50,12 +53,9 @@ pub(crate) fn demand(
         return Demand::Nothing;
     };
     let made = secret(snapshot, &object.key.namespace, name).and_then(|(key, secret)| {
-        let (authorities, revoked) = bundle(&key, secret)?;
         Ok(ClientCertificates {
-            source: format!("Secret {key}").into(),
+            authorities: settings.authorities.load(&key, secret)?,
             demand,
-            authorities,
-            revoked,
             depth: wish.depth,
             pass_certificate: wish.pass_certificate,
         })
@@ -96,6 +96,7 @@ impl UpstreamPlan {
 /// With the word for the access log, when it cannot be had as it should be.
 pub(crate) fn upstream(
     snapshot: &Snapshot,
+    settings: &Settings,
     policy: &Policy,
     object: &ObjectRef,
     findings: &mut Findings,
@@ -124,13 +125,10 @@ pub(crate) fn upstream(
     if let Some(name) = &wish.secret {
         let read = secret(snapshot, &object.key.namespace, name).and_then(|(key, secret)| {
             let verify = if wish.verify {
-                let (authorities, revoked) = bundle(&key, secret)?;
-                Some(Arc::new(UpstreamAuthorities {
-                    source: format!("Secret {key}").into(),
-                    authorities,
-                    revoked,
+                Some(UpstreamVerify {
+                    authorities: settings.authorities.load(&key, secret)?,
                     depth: wish.depth,
-                }))
+                })
             } else {
                 None
             };
@@ -168,7 +166,7 @@ fn secret<'a>(
     snapshot: &'a Snapshot,
     namespace: &str,
     written: &str,
-) -> Result<(ObjectKey, &'a Secret), Problem> {
+) -> Result<(ObjectKey, &'a Arc<Secret>), Problem> {
     let name = match written.split_once('/') {
         None => written,
         Some((own, name)) if own == namespace => name,
@@ -189,40 +187,77 @@ fn data<'a>(secret: &'a Secret, name: &str) -> Option<&'a [u8]> {
     Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 
-type Bundle = (
-    Vec<CertificateDer<'static>>,
-    Vec<CertificateRevocationListDer<'static>>,
-);
+/// Authorities by Secret. Parsing is not repeated while a Secret stays the same, and the value stays the same too, so that
+/// whoever made something of it can keep that.
+#[derive(Debug, Default)]
+pub struct AuthorityCache {
+    entries: Mutex<HashMap<ObjectKey, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    secret: Arc<Secret>,
+    result: Result<Arc<Authorities>, Problem>,
+}
+
+impl AuthorityCache {
+    fn load(&self, key: &ObjectKey, secret: &Arc<Secret>) -> Result<Arc<Authorities>, Problem> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let same =
+            |entry: &&Entry| Arc::ptr_eq(&entry.secret, secret) || entry.secret.data == secret.data;
+        if let Some(entry) = entries.get(key).filter(same) {
+            return entry.result.clone();
+        }
+        let result = read(key, secret).map(Arc::new);
+        let entry = Entry {
+            secret: Arc::clone(secret),
+            result: result.clone(),
+        };
+        entries.insert(key.clone(), entry);
+        result
+    }
+
+    /// Forgets Secrets that are gone.
+    pub(crate) fn keep(&self, wanted: impl Fn(&ObjectKey) -> bool) {
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key, _| wanted(key));
+    }
+}
 
 /// Authorities and what they revoked. One that cannot be read spoils all.
-fn bundle(key: &ObjectKey, secret: &Secret) -> Result<Bundle, Problem> {
+fn read(key: &ObjectKey, secret: &Secret) -> Result<Authorities, Problem> {
     let problem = |message: &str| ("InvalidCertificate", format!("Secret {key}: {message}"));
     let pem = data(secret, "ca.crt").ok_or_else(|| problem("it has no ca.crt"))?;
-    let authorities: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|_| problem("ca.crt is not PEM"))?;
-    if authorities.is_empty() {
+    if certificates.is_empty() {
         return Err(problem("ca.crt holds no certificate"));
     }
-    for authority in &authorities {
-        webpki::anchor_from_trusted_cert(authority)
+    for certificate in &certificates {
+        webpki::anchor_from_trusted_cert(certificate)
             .map_err(|_| problem("a certificate of ca.crt cannot be read"))?;
     }
-    let Some(pem) = data(secret, "ca.crl") else {
-        return Ok((authorities, Vec::new()));
-    };
-    let revoked: Vec<CertificateRevocationListDer<'static>> =
-        CertificateRevocationListDer::pem_slice_iter(pem)
-            .collect::<Result<_, _>>()
+    let mut revoked = Vec::new();
+    if let Some(pem) = data(secret, "ca.crl") {
+        revoked = CertificateRevocationListDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|_| problem("ca.crl is not PEM"))?;
-    if revoked.is_empty() {
-        return Err(problem("ca.crl holds no list"));
+        if revoked.is_empty() {
+            return Err(problem("ca.crl holds no list"));
+        }
     }
     for list in &revoked {
         webpki::OwnedCertRevocationList::from_der(list)
             .map_err(|_| problem("a list of ca.crl cannot be read"))?;
     }
-    Ok((authorities, revoked))
+    Ok(Authorities {
+        source: format!("Secret {key}").into(),
+        certificates,
+        revoked,
+    })
 }
 
 fn own_certificate(key: &ObjectKey, secret: &Secret) -> Result<Option<Arc<Certificate>>, Problem> {
@@ -232,5 +267,44 @@ fn own_certificate(key: &ObjectKey, secret: &Secret) -> Result<Option<Arc<Certif
     match read_pair(key, secret) {
         Ok(certificate) => Ok(Some(Arc::new(certificate))),
         Err(reason) => Err(("InvalidCertificate", format!("Secret {key}: {reason}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use k8s_openapi::ByteString;
+    use std::collections::BTreeMap;
+
+    fn secret_of(pem: &str) -> Arc<Secret> {
+        let data = ByteString(pem.as_bytes().to_vec());
+        Arc::new(Secret {
+            data: Some(BTreeMap::from([("ca.crt".to_owned(), data)])),
+            ..Secret::default()
+        })
+    }
+
+    #[test]
+    fn what_stays_the_same_stays_the_same_value() {
+        let pem = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let parameters = rcgen::CertificateParams::default();
+            parameters.self_signed(&key).unwrap().pem()
+        };
+        let (one, two) = (pem(), pem());
+        let (cache, key) = (AuthorityCache::default(), ObjectKey::new("shop", "ca"));
+        let first = cache.load(&key, &secret_of(&one)).unwrap();
+        let again = cache.load(&key, &secret_of(&one)).unwrap();
+        assert!(
+            Arc::ptr_eq(&first, &again),
+            "read again from an equal Secret"
+        );
+        let other = cache.load(&key, &secret_of(&two)).unwrap();
+        assert_ne!(first, other);
+        // A Secret that has become bad is bad: what it held before may have been taken out on purpose.
+        assert!(cache.load(&key, &secret_of("garbage")).is_err());
+        cache.keep(|_| false);
+        assert_eq!(cache.entries.lock().unwrap().len(), 0);
     }
 }

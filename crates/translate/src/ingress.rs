@@ -89,8 +89,8 @@ pub(crate) fn routes(
         if policy.withdrawn {
             continue;
         }
-        let demand = authorities::demand(snapshot, &policy, object, findings);
-        let upstream = authorities::upstream(snapshot, &policy, object, findings);
+        let demand = authorities::demand(snapshot, settings, &policy, object, findings);
+        let upstream = authorities::upstream(snapshot, settings, &policy, object, findings);
         let upstream = upstream.unwrap_or_else(|reason| {
             policy.closed = policy.closed.or(Some(reason));
             None

@@ -8,7 +8,7 @@
 //! policy; `conflict` says who wins.
 
 pub mod annotation;
-mod authorities;
+pub mod authorities;
 pub mod certificate;
 mod class;
 mod conflict;

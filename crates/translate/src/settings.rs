@@ -1,5 +1,6 @@
 //! What an operator decides for the whole installation; everything else comes from objects.
 
+use crate::authorities::AuthorityCache;
 use crate::certificate::CertificateCache;
 use crate::snapshot::ObjectKey;
 use routing_table::{RelayLimits, Timeouts};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub request_body: Option<u64>,
     /// What certificates were made of Secrets already. Cloned settings share it.
     pub certificates: Arc<CertificateCache>,
+    /// The same of authorities.
+    pub authorities: Arc<AuthorityCache>,
 }
 
 impl Default for Settings {
@@ -77,6 +80,7 @@ impl Default for Settings {
             timeouts: Timeouts::default(),
             request_body: Some(1024 * 1024),
             certificates: Arc::default(),
+            authorities: Arc::default(),
         }
     }
 }

@@ -20,6 +20,9 @@ pub(crate) fn settings(
     settings
         .certificates
         .keep(|key| snapshot.secrets.contains_key(key));
+    settings
+        .authorities
+        .keep(|key| snapshot.secrets.contains_key(key));
     let mut certificates = SniIndex::default();
     for (ingress, object) in ingresses {
         add_ingress(

@@ -59,6 +59,7 @@ nameOverride: edge
 imagePullSecrets: [{name: registry}]
 controller:
   ipv6: true
+  ticketKeysSecret: edge-keys
   image: {repository: registry.test/tidegate, pullPolicy: Always,
           digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'}
   extraArgs: {trusted-proxy: [10.0.0.0/8, 'fd00::/8'], max-request-body: 20000000, allow-external-name: true,

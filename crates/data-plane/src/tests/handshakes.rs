@@ -11,10 +11,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What a client says first, caught on the way.
 async fn client_hello(name: &str) -> Vec<u8> {
+    hello_of(TlsClient::new(None), name).await
+}
+
+async fn hello_of(client: TlsClient, name: &str) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let name = name.to_owned();
-    tokio::spawn(async move { TlsClient::new(None).connect(addr, &name).await });
+    tokio::spawn(async move { client.connect(addr, &name).await });
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut header = [0; 5];
     stream.read_exact(&mut header).await.unwrap();
@@ -141,9 +145,9 @@ async fn reason_becomes(proxy: &Proxy, reason: &str, count: u64) {
     }
 }
 
-/// Silent clients do not use up the bound on handshakes (T1).
+/// Clients that stall do not use up the bound on handshakes (T1).
 #[tokio::test]
-async fn silent_clients_hold_nobody_up() {
+async fn clients_that_stall_hold_nobody_up() {
     let server = certificate(&Authority::new("servers").server(&["a.test"]));
     let settings = Settings {
         workers: 1,
@@ -151,23 +155,28 @@ async fn silent_clients_hold_nobody_up() {
         ..Settings::default()
     };
     let proxy = serve_table(tls_table(&[(&["a.test"], &server)], &[]), settings);
-    let mut silent = Vec::new();
-    for _ in 0..100 {
-        silent.push(TcpStream::connect(proxy.addr).await.unwrap());
+    let hello = records(&client_hello("a.test").await, 16 * 1024);
+    let mut stalled = Vec::new();
+    for position in 0..150 {
+        let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+        // Nothing, half a hello, or a hello whose answer is not answered.
+        let said = [0, hello.len() / 2, hello.len()][position % 3];
+        stream.write_all(&hello[..said]).await.unwrap();
+        stalled.push(stream);
     }
     proxy
-        .metric_becomes("tidegate_connections_open", 100.0)
+        .metric_becomes("tidegate_connections_open", 150.0)
         .await;
     let start = std::time::Instant::now();
-    TlsClient::new(None)
-        .connect(proxy.addr, "a.test")
-        .await
-        .unwrap();
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
+    for _ in 0..10 {
+        TlsClient::new(None)
+            .connect(proxy.addr, "a.test")
+            .await
+            .unwrap();
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(proxy.metric("tidegate_tls_handshakes_failed_total"), 0.0);
 }
 
 async fn kind(proxy: &Proxy, client: &TlsClient, name: &str) -> HandshakeKind {
@@ -185,14 +194,8 @@ async fn sessions_are_resumed_over_swaps_but_never_where_a_certificate_is_demand
     let authority = Authority::new("clients");
     let server = certificate(&Authority::new("servers").server(&["a.test", "m.test"]));
     let mut rule = host("m.test", &[backend.addr]);
-    rule.client_certificates = Some(std::sync::Arc::new(routing_table::ClientCertificates {
-        source: "Secret test/ca".into(),
-        demand: routing_table::CertificateDemand::Optional,
-        authorities: vec![authority.der.clone()],
-        revoked: vec![],
-        depth: 1,
-        pass_certificate: false,
-    }));
+    let demand = super::tls::demand(routing_table::CertificateDemand::Optional, &authority);
+    rule.client_certificates = Some(std::sync::Arc::new(demand));
     let rules = [host("a.test", &[backend.addr]), rule];
     let table = || tls_table(&[(&["a.test", "m.test"], &server)], &rules);
     let mut proxy = serve_tls(table());
@@ -293,5 +296,89 @@ async fn the_minimum_version_is_kept() {
         if !old {
             reason_becomes(&proxy, "version", 1).await;
         }
+    }
+}
+
+/// A hello that asks for other bytes than it did.
+fn with_server_name(hello: &[u8], old: &str, new: &[u8]) -> Vec<u8> {
+    let at = hello
+        .windows(old.len())
+        .position(|window| window == old.as_bytes())
+        .unwrap();
+    let mut out = [&hello[..at], new, &hello[at + old.len()..]].concat();
+    let grown = new.len() as isize - old.len() as isize;
+    let session = 4 + 2 + 32;
+    let suites = session + 1 + usize::from(hello[session]);
+    let compression =
+        suites + 2 + usize::from(u16::from_be_bytes([hello[suites], hello[suites + 1]]));
+    let extensions = compression + 1 + usize::from(hello[compression]);
+    // The name, the list it is in, the extension, all extensions, the message.
+    for length in [at - 2, at - 5, at - 7, extensions, 2] {
+        let value = u16::from_be_bytes([out[length], out[length + 1]]);
+        let value = value.checked_add_signed(grown as i16).unwrap();
+        out[length..length + 2].copy_from_slice(&value.to_be_bytes());
+    }
+    out
+}
+
+/// T5. TLS 1.2 shows the certificate in the clear.
+#[tokio::test]
+async fn server_names_of_every_kind() {
+    let servers = Authority::new("servers");
+    let (exact, wild) = (
+        certificate(&servers.server(&["a.test"])),
+        certificate(&servers.server(&["*.w.test"])),
+    );
+    let proxy = serve_tls(tls_table(
+        &[(&["a.test"], &exact), (&["*.w.test"], &wild)],
+        &[],
+    ));
+    let client = TlsClient::with_versions(None, &[&rustls::version::TLS12]);
+    let hello = hello_of(client, "placeholder.test").await;
+    let long = vec![b'a'; 300];
+    for (name, wanted) in [
+        (b"a.test".as_slice(), &["a.test"][..]),
+        (b"A.TeST", &["a.test"]),
+        (b"a.test.", &["a.test", "alert"]),
+        (b"x.w.test", &["*.w.test"]),
+        (b"w.test", &["tidegate.invalid"]),
+        (b"x.y.w.test", &["tidegate.invalid"]),
+        (b"unknown.test", &["tidegate.invalid"]),
+        (b"127.0.0.1", &["tidegate.invalid", "alert"]),
+        (b"[::1]", &["tidegate.invalid", "alert"]),
+        (&long, &["tidegate.invalid", "alert"]),
+        (b"a.test\0", &["tidegate.invalid", "alert"]),
+        (b"a\0.test", &["tidegate.invalid", "alert"]),
+        (b"a.test:443", &["tidegate.invalid", "alert"]),
+        (b"a..test", &["tidegate.invalid", "alert"]),
+        (b".w.test", &["tidegate.invalid", "alert"]),
+        (b"*.w.test", &["tidegate.invalid", "alert"]),
+        (b"\xff\xfe", &["tidegate.invalid", "alert"]),
+        (b"", &["tidegate.invalid", "alert"]),
+    ] {
+        let hello = records(
+            &with_server_name(&hello, "placeholder.test", name),
+            16 * 1024,
+        );
+        let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+        stream.write_all(&hello).await.unwrap();
+        let mut answer = Vec::new();
+        let shown = loop {
+            let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut answer));
+            let count = read.await.unwrap().unwrap_or(0);
+            let known = ["a.test", "*.w.test", "tidegate.invalid"];
+            let shows = |name: &&&str| answer.windows(name.len()).any(|w| w == name.as_bytes());
+            match known.iter().find(shows) {
+                Some(shown) => break *shown,
+                None if answer.first() == Some(&21) => break "alert",
+                None => assert!(
+                    count > 0,
+                    "{:?}: {answer:?}",
+                    name.escape_ascii().to_string()
+                ),
+            }
+        };
+        let name = name.escape_ascii();
+        assert!(wanted.contains(&shown), "{name}: {shown}");
     }
 }

@@ -3,8 +3,8 @@
 use super::{Proxy, Rule, host, serve_table, table_on};
 use crate::Settings;
 use routing_table::{
-    Certificate, CertificateDemand, ClientCertificates, HostMatch, ListenerProtocol, SniIndex,
-    TlsSettings, Update,
+    Authorities, Certificate, CertificateDemand, ClientCertificates, HostMatch, ListenerProtocol,
+    SniIndex, TlsSettings, Update,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateRevocationListDer, PrivateKeyDer};
@@ -47,15 +47,24 @@ pub(crate) fn serve_tls(table: Update) -> Proxy {
 }
 
 /// A demand that these authorities meet.
-fn demand(kind: CertificateDemand, authority: &Authority) -> ClientCertificates {
+pub(crate) fn demand(kind: CertificateDemand, authority: &Authority) -> ClientCertificates {
     ClientCertificates {
-        source: "Secret test/ca".into(),
+        authorities: authorities(&[authority], vec![]),
         demand: kind,
-        authorities: vec![authority.der.clone()],
-        revoked: vec![],
         depth: 1,
         pass_certificate: false,
     }
+}
+
+pub(crate) fn authorities(
+    all: &[&Authority],
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+) -> Arc<Authorities> {
+    Arc::new(Authorities {
+        source: "Secret test/ca".into(),
+        certificates: all.iter().map(|authority| authority.der.clone()).collect(),
+        revoked,
+    })
 }
 
 fn demanding(mut rule: Rule, demand: &ClientCertificates) -> Rule {
@@ -134,7 +143,7 @@ async fn what_each_demand_makes_of_each_certificate() {
             let mut demand = demand(kind, &ours);
             if *name == "revoked" {
                 let der = CertificateRevocationListDer::from_pem_slice(list.as_bytes()).unwrap();
-                demand.revoked = vec![der];
+                demand.authorities = authorities(&[&ours], vec![der]);
             }
             let rules = [demanding(host("a.test", &[backend.addr]), &demand)];
             let proxy = serve_tls(tls_table(&[(&["a.test"], &certificate)], &rules));
@@ -377,12 +386,9 @@ async fn an_open_connection_meets_the_demand_of_now() {
         let rule = demand.map_or_else(rule, |demand| demanding(rule(), demand));
         tls_table(&[(&["a.test"], &server)], &[rule])
     };
-    let of = |authorities: &[&Authority]| {
+    let of = |all: &[&Authority]| {
         let mut demand = demand(CertificateDemand::Required, &old);
-        demand.authorities = authorities
-            .iter()
-            .map(|authority| authority.der.clone())
-            .collect();
+        demand.authorities = authorities(all, vec![]);
         demand
     };
     let mut proxy = serve_tls(table(Some(&of(&[&old]))));

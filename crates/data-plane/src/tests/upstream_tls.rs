@@ -1,7 +1,7 @@
 //! TLS towards endpoints over real sockets: who is believed, what is sent, what is used again.
 
 use super::{Proxy, Rule, host, serve, table};
-use routing_table::{TlsVersions, UpstreamAuthorities, UpstreamTls};
+use routing_table::{TlsVersions, UpstreamTls, UpstreamVerify};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::WebPkiClientVerifier;
@@ -132,12 +132,10 @@ fn settings() -> UpstreamTls {
 
 fn verified(authority: &Authority) -> UpstreamTls {
     UpstreamTls {
-        verify: Some(Arc::new(UpstreamAuthorities {
-            source: "Secret test/ca".into(),
-            authorities: vec![authority.der.clone()],
-            revoked: vec![],
+        verify: Some(UpstreamVerify {
+            authorities: super::tls::authorities(&[authority], vec![]),
             depth: 1,
-        })),
+        }),
         ..settings()
     }
 }
@@ -166,26 +164,24 @@ async fn who_is_believed() {
     let revoking = |issued: &Issued| {
         let list = ours.revocation_list(&[issued]);
         let list = CertificateRevocationListDer::from_pem_slice(list.as_bytes()).unwrap();
-        let mut settings = verified(&ours);
-        settings.verify = settings.verify.map(|verify| {
-            Arc::new(UpstreamAuthorities {
-                revoked: vec![list],
-                ..(*verify).clone()
-            })
-        });
-        settings
+        UpstreamTls {
+            verify: Some(UpstreamVerify {
+                authorities: super::tls::authorities(&[&ours], vec![list]),
+                depth: 1,
+            }),
+            ..settings()
+        }
     };
     let named = |name: &str| UpstreamTls {
         server_name: name.into(),
         ..verified(&ours)
     };
-    let mut deep = verified(&ours);
-    deep.verify = deep.verify.map(|verify| {
-        Arc::new(UpstreamAuthorities {
-            depth: 2,
-            ..(*verify).clone()
-        })
-    });
+    let deep = UpstreamTls {
+        verify: verified(&ours)
+            .verify
+            .map(|verify| UpstreamVerify { depth: 2, ..verify }),
+        ..settings()
+    };
     for (what, identity, settings, wanted) in [
         ("nobody asks", &other.server(&["x.test"]), settings(), 200),
         ("ours", &good, verified(&ours), 200),

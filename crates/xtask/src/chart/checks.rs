@@ -92,12 +92,20 @@ fn pod_security() -> anyhow::Result<()> {
                         json!({"type": "RuntimeDefault"}),
                     ),
                     ("/automountServiceAccountToken", json!(true)),
-                    ("/volumes", Value::Null),
                     ("/initContainers", Value::Null),
                     ("/hostPID", Value::Null),
                     ("/hostIPC", Value::Null),
                 ],
             )?;
+            // Of volumes only Secrets are used, which "restricted" admits.
+            let volumes = pod["volumes"].as_array();
+            ensure!(
+                volumes
+                    .into_iter()
+                    .flatten()
+                    .all(|v| v.get("secret").is_some()),
+                "{volumes:?} are not all Secrets"
+            );
             let expected = json!({
                 "allowPrivilegeEscalation": false,
                 "readOnlyRootFilesystem": true,
@@ -149,6 +157,7 @@ fn other_flags() -> anyhow::Result<()> {
         "--lease-name=tidegate-edge-leader",
         "--lameduck=10s",
         "--drain-timeout=45s",
+        "--tls-ticket-keys=/etc/tidegate/ticket-keys/keys",
         "--allow-external-name",
         "--log-format=json",
         "--max-request-body=20000000",
@@ -156,6 +165,8 @@ fn other_flags() -> anyhow::Result<()> {
         "--trusted-proxy=fd00::/8",
     ];
     equal("args", everything.args()?, expected)?;
+    let volume = text(everything.pod()?, "/volumes/0/secret/secretName")?;
+    equal("ticket keys", volume, "edge-keys")?;
     for (values, wanted, unwanted) in [
         (
             "{scope: {enabled: true}}",
