@@ -52,8 +52,8 @@ impl ServerCertVerifier for Anything {
     }
 }
 
-/// A TLS connection with this server name and protocol.
-pub(crate) async fn connect(addr: SocketAddr, host: &str, alpn: &str) -> TlsStream<TcpStream> {
+/// A client that offers this protocol.
+pub(crate) fn client(alpn: &str) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap();
@@ -62,9 +62,14 @@ pub(crate) async fn connect(addr: SocketAddr, host: &str, alpn: &str) -> TlsStre
         .with_custom_certificate_verifier(Arc::new(Anything))
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    config
+}
+
+/// A TLS connection with this server name and protocol.
+pub(crate) async fn connect(addr: SocketAddr, host: &str, alpn: &str) -> TlsStream<TcpStream> {
     let stream = TcpStream::connect(addr).await.unwrap();
     let name = ServerName::try_from(host.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config))
+    TlsConnector::from(Arc::new(client(alpn)))
         .connect(name, stream)
         .await
         .unwrap()

@@ -9,6 +9,7 @@ pub mod api_server;
 pub mod backend;
 pub mod certificate;
 pub mod client;
+pub mod h2_raw;
 pub mod load;
 pub mod process;
 pub mod raw;

@@ -5,6 +5,7 @@ mod chart;
 mod cluster;
 mod codegen;
 mod process;
+mod suites;
 mod test;
 mod tidy;
 mod tools;
@@ -28,6 +29,8 @@ enum Task {
     Test(test::Args),
     /// Start, stop or enter a real control plane in its own network namespace
     Cluster(cluster::Args),
+    /// Run protocol suites of others against the binary: h2spec, gRPC interop
+    Suites(suites::Args),
     /// Measure CPU per request beside nginx and HAProxy
     Bench(bench::Args),
     /// Check the crate graph, file sizes and generated files
@@ -50,6 +53,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Test(args) => test::run(args),
         Task::Cluster(args) => cluster::run(args),
+        Task::Suites(args) => suites::run(args),
         Task::Bench(args) => bench::run(args),
         Task::Tidy(args) => tidy::run(args),
         Task::Codegen(args) => codegen::run(args),

@@ -2,6 +2,7 @@
 
 pub(crate) mod control_plane;
 pub(crate) mod helm;
+pub(crate) mod suites;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -4,7 +4,6 @@ use super::runner::Sent;
 use super::stand::Stand;
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use test_support::client::get;
 use test_support::raw::RawAnswer;
 
 /// Largest body of an error of ours.
@@ -94,7 +93,7 @@ pub(crate) async fn assert_at_rest(stand: &Stand, before: Rest) -> Result<(), St
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let _ = get(stand.tidegate.http, super::stand::CANARY, "/end-of-row").await?;
+    stand.canary_at("/end-of-row").await?;
     let text = stand.logged_until("/end-of-row").await?;
     for line in text.lines() {
         if let Some(control) = line.bytes().find(|byte| *byte < b' ' || *byte == 0x7f) {

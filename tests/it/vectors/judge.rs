@@ -160,7 +160,7 @@ fn closes(sent: &Sent) -> Result<(), String> {
     Ok(())
 }
 
-fn nothing_upstream(stand: &Stand, sent: &Sent) -> Result<(), String> {
+pub(crate) fn nothing_upstream(stand: &Stand, sent: &Sent) -> Result<(), String> {
     // Again, because a byte may have been on its way.
     match sent.upstream_bytes().max(stand.upstream_bytes()) {
         0 => Ok(()),
@@ -169,7 +169,7 @@ fn nothing_upstream(stand: &Stand, sent: &Sent) -> Result<(), String> {
 }
 
 /// The backend saw no whole request, and what connection it came on is closed.
-async fn aborted(stand: &Stand) -> Result<(), String> {
+pub(crate) async fn aborted(stand: &Stand) -> Result<(), String> {
     let all_ended = |seen: &Seen| {
         let mut touched = seen.connections.iter().filter(|one| one.count > 0);
         touched.all(|one| one.ended.is_some())
@@ -215,7 +215,7 @@ async fn next_is_clean(stand: &Stand, sent: &Sent) -> Result<(), String> {
     Ok(())
 }
 
-fn clean_upstream(sent: &Sent) -> Result<(), String> {
+pub(crate) fn clean_upstream(sent: &Sent) -> Result<(), String> {
     for (name, seen) in &sent.seen {
         if let Some(malformed) = seen.malformed.first() {
             return Err(format!("{name} got what is no plain request: {malformed}"));
@@ -227,14 +227,14 @@ fn clean_upstream(sent: &Sent) -> Result<(), String> {
     Ok(())
 }
 
-fn check(check: Check, sent: &Sent) -> Result<(), String> {
+pub(crate) fn check(check: Check, sent: &Sent) -> Result<(), String> {
     let requests: Vec<&Request> = sent
         .seen
         .iter()
         .flat_map(|(_, seen)| &seen.requests)
         .collect();
     let first = requests.first().ok_or("no request upstream")?;
-    let answer = sent.exchange.answers.first().ok_or("no answer")?;
+    let answer = || sent.exchange.answers.first().ok_or("no answer");
     let shown = |bytes: &[u8]| bytes[..bytes.len().min(80)].escape_ascii().to_string();
     let equal = |what: &str, got: String, wanted: &str| match got == wanted {
         true => Ok(()),
@@ -297,12 +297,12 @@ fn check(check: Check, sent: &Sent) -> Result<(), String> {
                 wanted,
             )
         }
-        Check::AnswerBody(wanted) => equal("answer body", shown(&answer.body), &shown(wanted)),
+        Check::AnswerBody(wanted) => equal("answer body", shown(&answer()?.body), &shown(wanted)),
         Check::AnswerField(name, wanted) => {
-            let got = field(&answer.fields, name).map_or_else(String::new, shown);
+            let got = field(&answer()?.fields, name).map_or_else(String::new, shown);
             equal(&format!("answer {name}"), got, wanted)
         }
-        Check::AnswerNoField(name) => match field(&answer.fields, name) {
+        Check::AnswerNoField(name) => match field(&answer()?.fields, name) {
             None => Ok(()),
             Some(value) => Err(format!("the client got {name}: {}", shown(value))),
         },

@@ -29,6 +29,7 @@ pub(crate) async fn agrees(hosts: usize, requests: usize) -> Result<(), String> 
     let mut setup = Setup {
         ingresses: vec![("", vec![("a.test", "/", "Prefix", "a")])],
         backends: BACKENDS.to_vec(),
+        certificates: Vec::new(),
     };
     // The rules of a setup live as long as the test, so these do too.
     let rules = table.iter().map(|(name, backend)| {

@@ -1,31 +1,41 @@
 //! The catalogue of bad input, as tables of bytes and what is expected of them.
 //!
 //! Each row of the catalogue is a [`vector::Row`]; each runs against a real tidegate of its own, with a recording backend
-//! behind it. `TIDEGATE_VECTORS=B4` runs one row, `TIDEGATE_SEED` repeats a run.
+//! behind it. `TIDEGATE_VECTORS=B4` runs one row, `TIDEGATE_SEED` repeats a run, and `TIDEGATE_REPEAT=1000` sends each vector
+//! of HTTP/1.1 so often and looks at memory.
 //!
 //! Not here yet, because what they test is not: R8 (rewrite), R9 (redirect), X9 and X10 (auth), regular expressions in R7,
-//! redirects in X6, "PROXY header when on" in B31.
+//! redirects in X6, client certificates in T7 and T9.
 
 mod backends;
 mod expectations;
 mod framing;
 mod headers;
+mod hello;
+mod http2;
+mod http2_floods;
+mod http2_frames;
+mod http2_runner;
 mod invariants;
 mod judge;
 mod limits;
 mod logging;
 mod many_hosts;
+mod proxy_header;
 mod random;
 mod request_line;
 mod routing;
 mod runner;
 mod slow;
 mod stand;
+mod tls;
+mod tls_client;
 mod upgrade;
 mod upstream;
 mod vector;
 
-use stand::Setup;
+use http2_runner::Transport;
+use stand::{Setup, Stand};
 
 #[tokio::test]
 async fn vectors_of_framing() {
@@ -60,4 +70,37 @@ async fn vectors_of_limits() {
 #[tokio::test]
 async fn vectors_of_upgrades() {
     runner::run("upgrades", Setup::plain(), upgrade::rows()).await;
+}
+
+/// The rows of HTTP/2 over one transport.
+async fn http2(title: &'static str, transport: Transport) {
+    let rows = [http2_floods::rows(), http2_frames::rows(), http2::rows()];
+    let rows = rows.into_iter().flatten();
+    let rows = rows.map(|row| row.over(transport)).collect();
+    runner::run(title, Setup::plain(), rows).await;
+}
+
+#[tokio::test]
+async fn vectors_of_http2() {
+    http2("HTTP/2 over TLS", Transport::Tls).await;
+}
+
+#[tokio::test]
+async fn vectors_of_http2_by_prior_knowledge() {
+    let stand = Stand::start("h2c-probe", &Setup::plain(), &[]).await;
+    if http2_runner::speaks_prior_knowledge(&stand).await {
+        http2("HTTP/2 by prior knowledge", Transport::PriorKnowledge).await;
+    } else {
+        println!("HTTP/2 by prior knowledge: not run: the plain port does not speak it");
+    }
+}
+
+#[tokio::test]
+async fn vectors_of_tls() {
+    runner::run("TLS", tls::setup(), tls::rows()).await;
+}
+
+#[tokio::test]
+async fn vectors_of_proxy_headers() {
+    runner::run("PROXY headers", Setup::plain(), proxy_header::rows()).await;
 }

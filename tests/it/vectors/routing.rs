@@ -53,6 +53,7 @@ pub(crate) fn setup() -> Setup {
             ),
         ],
         backends: vec!["a", "admin", "exact", "longer", "wild"],
+        certificates: Vec::new(),
     }
 }
 

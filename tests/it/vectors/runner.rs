@@ -1,5 +1,6 @@
 //! Sends vectors and judges what came of them. Each is sent whole, in pieces, and after a good request on the same connection.
 
+use super::http2_runner;
 use super::invariants::{Rest, assert_at_rest, assert_invariants};
 use super::judge::judge;
 use super::random::Random;
@@ -57,7 +58,7 @@ impl Sent {
 }
 
 /// Runs rows and prints one line for each; panics with every case that failed.
-pub(crate) async fn run(title: &str, setup: Setup, rows: Vec<Row>) {
+pub(crate) async fn run(title: &'static str, setup: Setup, rows: Vec<Row>) {
     let seed = Random::seed();
     let only = std::env::var("TIDEGATE_VECTORS").ok();
     println!("{title}: seed {seed}");
@@ -71,7 +72,7 @@ pub(crate) async fn run(title: &str, setup: Setup, rows: Vec<Row>) {
         let (permits, setup) = (Rc::clone(&permits), setup.clone());
         running.push(local.spawn_local(async move {
             let _permit = permits.acquire().await;
-            run_row(row, &setup, seed).await
+            run_row(title, row, &setup, seed).await
         }));
     }
     let (mut total, mut failures, mut not_run) = (0, Vec::new(), Vec::new());
@@ -108,8 +109,9 @@ struct Outcome {
     not_run: Vec<String>,
 }
 
-async fn run_row(row: Row, setup: &Setup, seed: u64) -> Outcome {
-    let stand = Rc::new(Stand::start(row.id, setup, &row.flags).await);
+async fn run_row(title: &str, row: Row, setup: &Setup, seed: u64) -> Outcome {
+    let name = format!("{}-{}", title.replace([' ', '/'], "-"), row.id);
+    let stand = Rc::new(Stand::start(&name, setup, &row.flags).await);
     let mut failures = Vec::new();
     let first = stand.canary().await;
     let before = Rest::of(&stand).await;
@@ -172,6 +174,7 @@ async fn run_case(stand: &Stand, case: &Case, random: &mut Random) -> Result<(),
             scenario(stand).await?;
             assert_invariants(stand, None).await
         }
+        Kind::Http2(case, transport) => http2_runner::run(stand, *transport, case, random).await,
         Kind::Vector(vector) => {
             for mode in [Mode::Whole, Mode::Split, Mode::AfterGood] {
                 if mode == Mode::AfterGood && vector.first_only {
@@ -192,8 +195,27 @@ async fn run_case(stand: &Stand, case: &Case, random: &mut Random) -> Result<(),
                     .await
                     .map_err(|why| format!("{how}{why}"))?;
             }
-            Ok(())
+            repeated(stand, vector, random).await
         }
+    }
+}
+
+/// Sends a vector `TIDEGATE_REPEAT` times, which is 0 unless set. Memory must not grow with it.
+async fn repeated(stand: &Stand, vector: &Vector, random: &mut Random) -> Result<(), String> {
+    const GROWTH: u64 = 8 << 20;
+    let times = std::env::var("TIDEGATE_REPEAT").ok();
+    let times: usize = times.and_then(|times| times.parse().ok()).unwrap_or(0);
+    let before = stand.tidegate.resident();
+    for _ in 0..times {
+        send(stand, vector, Mode::Whole, random).await?;
+    }
+    let grown = stand.tidegate.resident().saturating_sub(before);
+    match grown <= GROWTH {
+        true => Ok(()),
+        false => Err(format!(
+            "after {times} times memory has grown by {} KiB",
+            grown / 1024
+        )),
     }
 }
 
@@ -233,7 +255,7 @@ async fn send(
 }
 
 /// Cuts bytes at random places; each piece is sent a moment after the one before.
-fn split(bytes: &[u8], random: &mut Random) -> Vec<(Duration, Vec<u8>)> {
+pub(crate) fn split(bytes: &[u8], random: &mut Random) -> Vec<(Duration, Vec<u8>)> {
     let mut cuts: Vec<usize> = (0..CUTS).map(|_| random.below(bytes.len() + 1)).collect();
     cuts.push(0);
     cuts.push(bytes.len());

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
-use test_support::client::get;
+use test_support::raw::{self, Plan};
 use test_support::recorder::{Act, Recorder};
 use test_support::{Backend, Tidegate};
 use tokio::sync::Mutex;
@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) ingresses: Vec<(&'static str, Vec<Rule>)>,
     /// Names of backends.
     pub(crate) backends: Vec<&'static str>,
+    /// Hosts that have a certificate of their own; each is the first host of an Ingress.
+    pub(crate) certificates: Vec<&'static str>,
 }
 
 impl Setup {
@@ -44,6 +46,7 @@ impl Setup {
                 ),
             ],
             backends: vec!["a", "b"],
+            certificates: Vec::new(),
         }
     }
 }
@@ -54,6 +57,8 @@ pub(crate) struct Stand {
     pub(crate) recorders: Vec<Recorder>,
     pub(crate) access_log: PathBuf,
     canary: Backend,
+    /// What every connection to the plain port begins with.
+    greeting: &'static str,
     /// Removed when the stand is dropped.
     _directory: tempfile::TempDir,
 }
@@ -92,6 +97,10 @@ impl Stand {
         let mut text = ingress(9, "", &[(CANARY, "/", "Prefix", "canary")]);
         for (age, (annotations, rules)) in setup.ingresses.iter().enumerate() {
             text += &ingress(10 + age, annotations, rules);
+            let host = rules[0].0;
+            if setup.certificates.contains(&host) {
+                text += &secured(10 + age, host);
+            }
         }
         text += &service("canary", canary.addr.port());
         for recorder in &recorders {
@@ -116,6 +125,10 @@ impl Stand {
             recorders,
             access_log,
             canary,
+            greeting: match flags.contains(&"--proxy-protocol") {
+                true => "PROXY TCP4 127.0.0.1 127.0.0.1 1000 80\r\n",
+                false => "",
+            },
             _directory: directory,
         }
     }
@@ -140,12 +153,22 @@ impl Stand {
 
     /// One request of the other tenant, on a connection of its own.
     pub(crate) async fn canary(&self) -> Result<(), String> {
+        self.canary_at("/").await
+    }
+
+    /// As [`Stand::canary`], for this path.
+    pub(crate) async fn canary_at(&self, path: &str) -> Result<(), String> {
         let before = self.canary.requests();
-        let answer = get(self.tidegate.http, CANARY, "/").await?;
+        let bytes = format!(
+            "{}GET {path} HTTP/1.1\r\nHost: {CANARY}\r\n\r\n",
+            self.greeting
+        );
+        let mut stream = raw::connect(self.tidegate.http).await;
+        let got = raw::exchange(&mut stream, Plan::new(bytes)).await;
         // Others may ask at the same time.
         let counted = self.canary.requests() > before;
-        if answer.status != 200 || answer.text() != "canary" || !counted {
-            return Err(format!("canary: {} {:?}", answer.status, answer.text()));
+        if got.statuses() != [200] || got.answers[0].body != b"canary" || !counted {
+            return Err(format!("canary: {}", got.summary()));
         }
         Ok(())
     }
@@ -178,6 +201,19 @@ fn ingress(age: usize, annotations: &str, rules: &[Rule]) -> String {
         );
     }
     text + "---\n"
+}
+
+/// An Ingress that only gives a host its certificate, and the Secret with it.
+fn secured(age: usize, host: &str) -> String {
+    let (certificate, key) = test_support::certificate::self_signed(&[host]);
+    let indented = |pem: &str| pem.replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: tls{age}}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n    {}\n  \
+         tls.key: |\n    {}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: tls{age}}}\nspec:\n  \
+         tls: [{{hosts: ['{host}'], secretName: tls{age}}}]\n  rules: [{{host: '{host}'}}]\n---\n",
+        indented(&certificate),
+        indented(&key)
+    )
 }
 
 fn service(name: &str, port: u16) -> String {

@@ -1,5 +1,6 @@
 //! What a vector is: bytes, what the backend does, and what is expected. Only data; `runner` sends and judges.
 
+use super::http2_runner::{self, Transport};
 use super::stand::{Stand, has_flag};
 use std::pin::Pin;
 use test_support::recorder::Act;
@@ -27,6 +28,8 @@ pub(crate) enum Kind {
     Vector(Vector),
     /// Steps of its own; says what went wrong.
     Scenario(Scenario),
+    /// Frames of HTTP/2, or steps with them.
+    Http2(http2_runner::Case, Transport),
 }
 
 /// Steps of their own.

@@ -214,7 +214,7 @@ fn ldflags(version: &str) -> String {
 
 /// FNV-1a over the parts, each ended by a zero byte. Written out because a folder's name must not change with
 /// the Rust version, which the standard hasher does not promise.
-fn hash(parts: &[&str]) -> u64 {
+pub(crate) fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
