@@ -206,12 +206,28 @@ fn request_line(line: &[u8]) -> Result<(Method, &[u8], Version), RequestError> {
         {
             return Err(RequestError::Version);
         }
-        _ if version.len() < 5 || !version[..5].eq_ignore_ascii_case(b"http/") => {
+        _ if !is_registered(&method) && !version.to_ascii_uppercase().starts_with(b"HTTP/") => {
             return Err(RequestError::NotHttp);
         }
         _ => return Err(RequestError::Malformed),
     };
     Ok((method, target, version))
+}
+
+/// Whether a method is one that a client of HTTP begins with.
+fn is_registered(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS
+            | Method::CONNECT
+            | Method::TRACE
+    )
 }
 
 /// Reads a whole head, its empty line included.
