@@ -4,7 +4,7 @@
 //! the server name in a `client_hello` and relays or hands over to TLS. What happened to one of them is a `record`. Probing
 //! endpoints that speak no HTTP will have its place here too.
 
-mod client_hello;
+pub(crate) mod client_hello;
 pub(crate) mod flow;
 mod own;
 pub(crate) mod passthrough;

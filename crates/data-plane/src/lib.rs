@@ -18,6 +18,8 @@ mod distinguished_name;
 mod error;
 mod forward;
 mod forwarded_headers;
+#[doc(hidden)]
+pub mod fuzz;
 mod grpc;
 mod h1;
 mod h2;

@@ -8,6 +8,7 @@
 mod back_pressure;
 mod bodies;
 mod connections;
+mod corpus;
 mod errors;
 mod handshakes;
 mod http2_upstream;

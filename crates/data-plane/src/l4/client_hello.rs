@@ -8,7 +8,7 @@ use routing_table::matcher::host::normal_host;
 
 /// Most bytes that are looked at, in records and all. RFC 8446 allows a handshake message of 16 MiB; TLS libraries stop
 /// at 64 KiB. That many fit even in records of ten bytes.
-pub(super) const MAX_BYTES: usize = 96 * 1024;
+pub(crate) const MAX_BYTES: usize = 96 * 1024;
 /// Largest body of a record (RFC 8446 section 5.1: 2^14).
 const MAX_RECORD: usize = 1 << 14;
 /// Record and message headers.
@@ -23,7 +23,7 @@ const HOST_NAME: u8 = 0;
 
 /// What is known of a ClientHello so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// More bytes are needed.
     More,
     /// It is whole. The name is in normal form; `None`: there is none, or not a good one.
@@ -34,7 +34,7 @@ pub(super) enum Progress {
 
 /// Reads a ClientHello. Takes the same time for a byte however many came before it.
 #[derive(Debug, Default)]
-pub(super) struct HelloReader {
+pub(crate) struct HelloReader {
     /// Everything so far, to be passed on.
     seen: Vec<u8>,
     /// Where the next record that was not looked at begins.
@@ -45,17 +45,17 @@ pub(super) struct HelloReader {
 
 impl HelloReader {
     /// Where more bytes are to be appended; then call [`HelloReader::progress`].
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.seen
     }
 
     /// Everything that was read.
-    pub(super) fn into_seen(self) -> Vec<u8> {
+    pub(crate) fn into_seen(self) -> Vec<u8> {
         self.seen
     }
 
     /// Looks at what has come since the last time. After anything but [`Progress::More`] it is over.
-    pub(super) fn progress(&mut self) -> Progress {
+    pub(crate) fn progress(&mut self) -> Progress {
         loop {
             let rest = &self.seen[self.next..];
             // Each byte is judged as soon as it is there: what speaks no TLS may never send more.

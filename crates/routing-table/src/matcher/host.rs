@@ -149,6 +149,10 @@ pub fn normal_host(host: &str) -> Result<Cow<'_, str>, HostError> {
             return Err(HostError::TooLong);
         }
     }
+    if label == 0 {
+        // A second trailing dot: an empty label.
+        return Err(HostError::Character);
+    }
     Ok(if upper {
         Cow::Owned(name.to_ascii_lowercase())
     } else {
@@ -223,6 +227,7 @@ mod tests {
             "a\\x",
             "\u{e9}.test",
             "a..b",
+            "a..",
             ".a",
             "[::1",
             "[::1]x",
