@@ -7,6 +7,7 @@
 mod attempts;
 mod backend_protocol;
 mod client_certificates;
+mod in_flight;
 mod request_body;
 mod ssl_passthrough;
 mod timeouts;
@@ -95,6 +96,9 @@ pub const ANNOTATIONS: &[Annotation] = &[
     timeouts::CONNECT_TIMEOUT,
     timeouts::FIRST_BYTE_TIMEOUT,
     timeouts::IDLE_TIMEOUT,
+    in_flight::MAX_IN_FLIGHT,
+    in_flight::MAX_QUEUE,
+    in_flight::QUEUE_TIMEOUT,
     request_body::MAX_REQUEST_BODY,
     ssl_passthrough::SSL_PASSTHROUGH,
     upstream_proxy_protocol::UPSTREAM_PROXY_PROTOCOL,
@@ -116,6 +120,7 @@ pub(crate) fn policy(
     let mut policy = Policy {
         timeouts: settings.timeouts,
         limits: Limits {
+            in_flight: None,
             request_body: settings.request_body,
         },
         retry: RetryPolicy::default(),
