@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use test_support::Tidegate;
 use test_support::process::Surroundings;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// They would disturb each other's figures.
@@ -155,7 +155,20 @@ pub(crate) async fn serve<F>(handle: impl Fn(TcpStream) -> F + Send + 'static) -
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_on(TcpSocket::new_v4().unwrap(), handle)
+}
+
+/// As [`serve`], on a socket that is set up already.
+pub(crate) fn serve_on<F>(
+    socket: TcpSocket,
+    handle: impl Fn(TcpStream) -> F + Send + 'static,
+) -> u16
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    const BACKLOG: u32 = 4096;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(BACKLOG).unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         loop {
