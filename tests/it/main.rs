@@ -9,14 +9,20 @@
 )]
 
 mod bad_objects;
+mod bodies_under_load;
 mod client_certificates;
 mod cluster;
 mod command_line;
 mod convergence;
+mod draining;
 mod files;
+mod idle_connections;
+mod load_stand;
+mod lossy_upstreams;
 mod main_job;
 mod outage;
 mod relays;
 mod rolling;
+mod slow_clients;
 mod tls;
 mod vectors;

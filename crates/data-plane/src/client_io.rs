@@ -108,7 +108,11 @@ impl ClientIo {
             self.write.set(Instant::now() + self.timeouts.write_stall);
         }
         match self.write.poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(()) => {
+                // What the kernel holds for a client that does not read it would stay for minutes after a mere close.
+                let _ = self.stream.socket().set_zero_linger();
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -185,6 +189,13 @@ impl AsyncWrite for ClientIo {
 }
 
 impl ClientStream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

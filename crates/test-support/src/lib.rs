@@ -10,6 +10,7 @@ pub mod backend;
 pub mod certificate;
 pub mod client;
 pub mod h2_raw;
+pub mod h2c;
 pub mod load;
 pub mod process;
 pub mod raw;

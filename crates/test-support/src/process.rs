@@ -30,6 +30,15 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// What a tidegate is started in, apart from its arguments.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Most file descriptors; default: as many as this process may have.
+    pub descriptors: Option<u64>,
+    /// Standard output is a pipe that nobody reads; default: it goes nowhere.
+    pub unread_stdout: bool,
+}
+
 /// A running tidegate. Dropping it kills it.
 pub struct Tidegate {
     child: Child,
@@ -51,17 +60,41 @@ impl Tidegate {
 
     /// As [`Tidegate::start`], serving at this address.
     pub fn start_at(name: &str, ip: impl Into<IpAddr>, args: &[&str]) -> Self {
+        Self::start_in(name, ip, args, Surroundings::default())
+    }
+
+    /// As [`Tidegate::start_at`], in these surroundings.
+    pub fn start_in(
+        name: &str,
+        ip: impl Into<IpAddr>,
+        args: &[&str],
+        surroundings: Surroundings,
+    ) -> Self {
         let ip = ip.into();
         let addr = |port: u16| SocketAddr::from((ip, port));
         let (http, https, admin) = (addr(free_port()), addr(free_port()), addr(free_port()));
         let log = std::env::temp_dir().join(format!("tidegate-{}-{name}.log", std::process::id()));
-        let child = Command::new(binary())
+        let mut command = match surroundings.descriptors {
+            None => Command::new(binary()),
+            Some(most) => {
+                // The shell becomes the binary, so the process id is that of the binary.
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(r#"ulimit -n "$0" && exec "$@""#);
+                shell.arg(most.to_string()).arg(binary());
+                shell
+            }
+        };
+        let stdout = match surroundings.unread_stdout {
+            true => Stdio::piped(),
+            false => Stdio::null(),
+        };
+        let child = command
             .args(args)
             .arg(format!("--http-addr={http}"))
             .arg(format!("--https-addr={https}"))
             .arg(format!("--admin-addr={admin}"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .expect("tidegate starts");
@@ -118,6 +151,17 @@ impl Tidegate {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         number.unwrap_or(0) * 1024
+    }
+
+    /// Processor time it has used, in steps of 10 ms.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let stat = stat.unwrap_or_default();
+        let rest = stat.rsplit(") ").next().unwrap_or_default();
+        // `utime` and `stime` of proc(5), in ticks of which every Linux we know has 100 a second.
+        let ticks = rest.split(' ').skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Duration::from_millis(10 * ticks)
     }
 
     /// What it wrote to standard error.

@@ -21,6 +21,8 @@ use translate::ObjectKey;
 
 /// Changes that may wait for the controller.
 const CHANGES: usize = 4096;
+/// How long the last lines of the access log may take to be written.
+const LOG_WRITTEN: Duration = Duration::from_secs(1);
 
 /// What a source of objects gets.
 pub(crate) struct SourceContext {
@@ -139,7 +141,15 @@ where
     .await;
     admin_task.abort();
     if let Some(thread) = log_thread {
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        // Whoever should read it may never do so.
+        let written = async {
+            while !thread.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(LOG_WRITTEN, written).await.is_err() {
+            tracing::warn!("stopped before all of the access log was written");
+        }
     }
     outcome
 }

@@ -22,7 +22,7 @@ mod limits;
 mod logging;
 mod many_hosts;
 mod proxy_header;
-mod random;
+pub(crate) mod random;
 mod request_line;
 mod routing;
 mod runner;
