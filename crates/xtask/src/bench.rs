@@ -23,6 +23,7 @@ use crate::tools::envoy::envoy;
 use anyhow::Context;
 use case::Case;
 use peer::Peer;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -59,6 +60,8 @@ struct Bench {
     origin: PathBuf,
     tidegate: PathBuf,
     envoy: Option<PathBuf>,
+    /// Held as long as this is: ports and cores are the same for every run.
+    _lock: File,
 }
 
 impl Bench {
@@ -96,7 +99,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         args.peers
     };
     for case in &cases {
-        find(case.load().map(load::Load::program).as_slice())?;
+        find(case.load().and_then(load::Load::program).as_slice())?;
     }
     let wants = |peer| peers.contains(&peer);
     if wants(Peer::Nginx) || wants(Peer::NginxLog) {
@@ -164,13 +167,16 @@ fn prepare(tidegate: Option<PathBuf>, envoy: Option<PathBuf>) -> anyhow::Result<
                 .join("release/tidegate")
         }
     };
-    // Every process started here takes these over: files for 10,000 connections on both sides, and core 1 but for the proxies.
+    // Every process started here takes these over: files for 10,000 connections, and core 1 but for the proxies.
     let pid = std::process::id().to_string();
-    output(Command::new(PRLIMIT.find()?).args(["--nofile=30000:30000", "--pid", &pid]))
-        .context("30,000 open files are needed")?;
+    output(Command::new(PRLIMIT.find()?).args(["--nofile=20000:20000", "--pid", &pid]))
+        .context("20,000 open files are needed")?;
     output(Command::new(&taskset).args(["-a", "-c", "-p", "1", &pid]))?;
     let directory = cache()?.join("bench");
     std::fs::create_dir_all(&directory)?;
+    let lock = File::create(directory.join("lock"))?;
+    lock.try_lock()
+        .context("another bench runs, and would be in the way")?;
     let origin = directory.join("origin");
     run_command(
         Command::new("cc")
@@ -185,6 +191,7 @@ fn prepare(tidegate: Option<PathBuf>, envoy: Option<PathBuf>) -> anyhow::Result<
         origin,
         tidegate,
         envoy,
+        _lock: lock,
     })
 }
 

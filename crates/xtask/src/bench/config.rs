@@ -81,7 +81,7 @@ pub(super) fn nginx(setup: &Setup, certificates: &Path, access_log: Option<&str>
         String::new()
     };
     format!(
-        "daemon off;\nuser root;\nworker_processes 1;\npid nginx.pid;\nerror_log stderr error;\nworker_rlimit_nofile 30000;\n\
+        "daemon off;\nuser root;\nworker_processes 1;\npid nginx.pid;\nerror_log stderr error;\nworker_rlimit_nofile 20000;\n\
          events {{ worker_connections 13000; }}\n\
          http {{\n  server_names_hash_max_size 131072;\n  server_names_hash_bucket_size 128;\n  keepalive_requests 100000000;\n  keepalive_timeout 75s;\n  \
          log_format json escape=json '{{\"time\":\"$time_iso8601\",\"client\":\"$remote_addr\",\"request_id\":\"$request_id\",\"method\":\"$request_method\",\
@@ -127,7 +127,7 @@ pub(super) fn haproxy(setup: &Setup, certificates: &Path, map: &Path) -> std::io
         String::new()
     };
     Ok(format!(
-        "global\n  nbthread 1\n  maxconn 12000\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 75s\n  timeout server 60s\n  http-reuse always\n\
+        "global\n  nbthread 1\n  no strict-limits\n  maxconn 12000\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 75s\n  timeout server 60s\n  http-reuse always\n\
          frontend front\n  bind 127.0.0.1:{HTTP_PORT} backlog 4096\n{tls}  http-request set-header X-Forwarded-For %[src]\n  http-request set-header X-Real-IP %[src]\n  \
          http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]\n  http-request set-header X-Forwarded-Host %[req.hdr(host)]\n  \
          http-request set-header X-Forwarded-Port %[dst_port]\n  http-request set-header X-Request-ID %[uuid()]\n  \

@@ -81,7 +81,6 @@ fn pairs() -> Vec<Pair> {
         ..plain()
     };
     let c64 = Wrk::keep_alive(64);
-    let close = Wrk { close: true, ..c64 };
     let forwarded = Load::Wrk(Wrk {
         field: ", ['X-Forwarded-For'] = '192.0.2.1', ['X-Forwarded-Proto'] = 'https'",
         ..c64
@@ -179,13 +178,10 @@ fn pairs() -> Vec<Pair> {
             "PROXY header of clients",
             "connection per request",
             on,
-            (plain(), Load::Wrk(close)),
+            (plain(), Load::Connections("")),
             (
                 flagged(&["--proxy-protocol", "--proxy-protocol-from=127.0.0.0/8"]),
-                Load::Wrk(Wrk {
-                    before: "PROXY TCP4 192.0.2.1 127.0.0.1 40000 18080\\r\\n",
-                    ..close
-                }),
+                Load::Connections("PROXY TCP4 192.0.2.1 127.0.0.1 40000 18080\r\n"),
             ),
         ),
         pair(

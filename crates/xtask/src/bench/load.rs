@@ -21,6 +21,8 @@ pub(super) enum Load {
     Wrk(Wrk),
     /// h2load, which asks one host.
     H2load(H2load),
+    /// Connections that each carry one request, with this before it. wrk would not send what is not HTTP.
+    Connections(&'static str),
     /// Full TLS handshakes, one after the other; no session is resumed, nothing is asked.
     Handshakes,
 }
@@ -32,8 +34,6 @@ pub(super) struct Wrk {
     pub(super) tls: bool,
     /// A connection carries one request.
     pub(super) close: bool,
-    /// Comes before each request.
-    pub(super) before: &'static str,
     /// A field more, as Lua.
     pub(super) field: &'static str,
 }
@@ -45,7 +45,6 @@ impl Wrk {
             hosts: 10,
             tls: false,
             close: false,
-            before: "",
             field: "",
         }
     }
@@ -69,12 +68,13 @@ pub(super) enum Amount {
 }
 
 impl Load {
-    /// The program it needs.
-    pub(super) fn program(self) -> Program {
+    /// The program it needs, if any.
+    pub(super) fn program(self) -> Option<Program> {
         match self {
-            Load::Wrk(_) => WRK,
-            Load::H2load(_) => H2LOAD,
-            Load::Handshakes => OPENSSL,
+            Load::Wrk(_) => Some(WRK),
+            Load::H2load(_) => Some(H2LOAD),
+            Load::Handshakes => Some(OPENSSL),
+            Load::Connections(_) => None,
         }
     }
 
@@ -87,6 +87,7 @@ impl Load {
         match self {
             Load::Wrk(wrk) => wrk.run(bench, seconds),
             Load::H2load(h2load) => h2load.run(bench, Amount::Seconds(seconds)),
+            Load::Connections(before) => connections(before, seconds),
             Load::Handshakes => handshakes(bench, seconds),
         }
     }
@@ -129,11 +130,10 @@ impl Wrk {
             ""
         };
         let text = format!(
-            "local requests = {{}}\nlocal n = 0\nfunction init()\n  for i, host in ipairs({{{}}}) do\n    requests[i] = '{}' .. \
+            "local requests = {{}}\nlocal n = 0\nfunction init()\n  for i, host in ipairs({{{}}}) do\n    requests[i] = \
              wrk.format('GET', '{TARGET}', {{Host = host, ['User-Agent'] = 'bench', Accept = '*/*'{connection}{}}})\n  end\nend\n\
              function request()\n  n = n % 16 + 1\n  return requests[n]\nend\n",
             names.join(", "),
-            self.before,
             self.field
         );
         std::fs::write(&path, text)?;
@@ -184,6 +184,30 @@ impl H2load {
     }
 }
 
+/// From eight threads, which are on core 1 as this whole process is.
+fn connections(before: &str, seconds: u32) -> anyhow::Result<u64> {
+    let end = Instant::now() + Duration::from_secs(seconds.into());
+    let one = || {
+        let mut count = 0;
+        while Instant::now() < end {
+            let mut stream = TcpStream::connect(("127.0.0.1", HTTP_PORT))?;
+            ask(&mut stream, before, "Connection: close\r\n")?;
+            // The end of the connection belongs to it.
+            ensure!(stream.read(&mut [0])? == 0, "more than the answer came");
+            count += 1;
+        }
+        Ok(count)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+        let counts = threads.into_iter().map(|thread| {
+            let panicked = |_| anyhow::anyhow!("a thread of the generator panicked");
+            thread.join().map_err(panicked)?
+        });
+        counts.sum()
+    })
+}
+
 fn handshakes(bench: &Bench, seconds: u32) -> anyhow::Result<u64> {
     let mut command = bench.pinned("1");
     command.arg(OPENSSL.find()?).args([
@@ -206,18 +230,18 @@ fn handshakes(bench: &Bench, seconds: u32) -> anyhow::Result<u64> {
 /// When a connection cannot be opened, or one of a sample is not served anymore after the rest.
 pub(super) fn idle(proxy: &Running, connections: usize) -> anyhow::Result<f64> {
     let mut first = TcpStream::connect(("127.0.0.1", HTTP_PORT))?;
-    ask(&mut first)?;
+    ask(&mut first, "", "")?;
     let before = settled(proxy)?;
     let mut open = Vec::with_capacity(connections);
     for n in 0..connections {
         let stream = TcpStream::connect(("127.0.0.1", HTTP_PORT))
             .with_context(|| format!("connection {n} cannot be opened"))?;
         open.push(stream);
-        ask(&mut open[n]).with_context(|| format!("connection {n}"))?;
+        ask(&mut open[n], "", "").with_context(|| format!("connection {n}"))?;
     }
     let after = settled(proxy)?;
     for stream in open.iter_mut().step_by(connections / 50 + 1) {
-        ask(stream).context("a connection that had rested")?;
+        ask(stream, "", "").context("a connection that had rested")?;
     }
     Ok((after as f64 - before as f64) / connections as f64)
 }
@@ -237,12 +261,13 @@ fn settled(proxy: &Running) -> anyhow::Result<u64> {
 }
 
 /// One request with a body of at most some hundred bytes.
-fn ask(stream: &mut TcpStream) -> anyhow::Result<()> {
+fn ask(stream: &mut TcpStream, before: &str, field: &str) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        stream,
-        "GET {TARGET} HTTP/1.1\r\nHost: h0.bench.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
-    )?;
+    // In one piece: the kernel would hold back the second until the first is acknowledged.
+    let request = format!(
+        "{before}GET {TARGET} HTTP/1.1\r\nHost: h0.bench.test\r\nUser-Agent: bench\r\nAccept: */*\r\n{field}\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {

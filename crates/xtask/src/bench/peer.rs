@@ -67,7 +67,7 @@ impl Peer {
                 std::fs::write(&config, text)?;
                 command
                     .arg(HAPROXY.find()?)
-                    .args(["-db", "-f"])
+                    .args(["-q", "-db", "-f"])
                     .arg(&config);
             }
             Peer::Envoy => {
