@@ -44,8 +44,8 @@ pub(crate) struct Args {
     /// Instead: what each feature on the request path costs, as pairs without and with it
     #[arg(long, conflicts_with_all = ["cases", "peers"])]
     features: bool,
-    /// Instead: instructions, allocations and system calls of one request
-    #[arg(long, conflicts_with_all = ["features", "peers", "rounds", "seconds"])]
+    /// Instead: instructions, allocations and system calls of one request; with --features, instructions of each
+    #[arg(long, conflicts_with_all = ["peers", "rounds", "seconds"])]
     instructions: bool,
     /// A release binary to measure; default: it is built
     #[arg(long, env = "TIDEGATE_BIN", value_name = "PATH")]
@@ -80,6 +80,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let bench = prepare(args.tidegate, None)?;
         if cases.is_empty() {
             cases.push(Case::C64);
+        }
+        if args.features {
+            find(&[NGINX, WRK])?;
+            return features::count(&bench);
         }
         return cases
             .iter()

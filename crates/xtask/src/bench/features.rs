@@ -3,6 +3,7 @@
 use super::Bench;
 use super::case::cpu;
 use super::config::{ORIGIN_H2C_PORT, ORIGIN_TLS_PORT};
+use super::instructions;
 use super::load::{H2load, Load, Wrk};
 use super::peer::{Origin, Peer, Setup};
 use super::report::summary;
@@ -16,6 +17,31 @@ struct Pair {
     origin: Origin,
     without: (Setup, Load),
     with: (Setup, Load),
+}
+
+/// In instructions instead of time: outside the kernel only, and the same however busy the machine is.
+pub(super) fn count(bench: &Bench) -> anyhow::Result<()> {
+    println!("Tidegate, instructions a request in user space:\n");
+    println!("| feature | load | without | with | difference |\n|---|---|---|---|---|");
+    for pair in pairs() {
+        let count = |(setup, load): &(Setup, Load)| {
+            let mut origin = pair.origin.start(bench)?;
+            let load = |seconds| load.run(bench, seconds);
+            // Seconds of warm-up and of counting; callgrind makes some thousand requests of each.
+            let (profile, requests) = instructions::profile(bench, setup, load, (2, 4))?;
+            origin.stop();
+            anyhow::Ok(profile.total as f64 / requests as f64)
+        };
+        let without = count(&pair.without).with_context(|| pair.name)?;
+        let with = count(&pair.with).with_context(|| pair.name)?;
+        println!(
+            "| {} | {} | {without:.0} | {with:.0} | {:+.0} |",
+            pair.name,
+            pair.under,
+            with - without
+        );
+    }
+    Ok(())
 }
 
 pub(super) fn run(bench: &Bench, rounds: u32, seconds: u32) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use super::Bench;
 use super::callgrind::{Profile, place};
 use super::case::Case;
 use super::load::{Amount, H2load, Load};
-use super::peer::{self, HTTP_PORT, HTTPS_PORT, Origin, Peer};
+use super::peer::{self, HTTP_PORT, HTTPS_PORT, Origin, Peer, Setup};
 use super::running::Running;
 use crate::process::output;
 use crate::tools::bench::{STRACE, VALGRIND};
@@ -39,37 +39,45 @@ pub(super) fn run(bench: &Bench, case: Case) -> anyhow::Result<()> {
     };
     let mut origin = Origin::Plain(128).start(bench)?;
     println!("\n## {}", case.name());
-    profile(bench, case, load)?;
+    let requests = |amount| load.run(bench, Amount::Requests(amount));
+    print(&profile(bench, &case.setup(), requests, (WARM_UP, REQUESTS))?.0);
     system_calls(bench, case, load)?;
     origin.stop();
     Ok(())
 }
 
-fn profile(bench: &Bench, case: Case, load: H2load) -> anyhow::Result<()> {
+/// What the requests of one load cost, under callgrind. Gives how many they were too.
+///
+/// The origin must run already.
+pub(super) fn profile(
+    bench: &Bench,
+    setup: &Setup,
+    load: impl Fn(u32) -> anyhow::Result<u64>,
+    amounts: (u32, u32),
+) -> anyhow::Result<(Profile, u64)> {
     let out = bench.directory.join("callgrind.out");
     let mut command = bench.pinned("0");
     command
         .arg(VALGRIND.find()?)
         .args(["--tool=callgrind", "--instr-atstart=no", "-q"])
         .arg(format!("--callgrind-out-file={}", out.display()));
-    peer::tidegate(&mut command, bench, &case.setup())?;
+    peer::tidegate(&mut command, bench, setup)?;
     let mut proxy = Running::start(&mut command)?;
-    proxy.wait_for(if load.tls { HTTPS_PORT } else { HTTP_PORT })?;
-    load.run(bench, Amount::Requests(WARM_UP))?;
+    proxy.wait_for(if setup.tls { HTTPS_PORT } else { HTTP_PORT })?;
+    load(amounts.0)?;
     let control = |option: &[&str]| {
         let pid = proxy.pid().to_string();
         output(Command::new("callgrind_control").args(option).arg(pid))
     };
     control(&["-i", "on"])?;
-    load.run(bench, Amount::Requests(REQUESTS))?;
+    let requests = load(amounts.1)?;
     control(&["-d"])?;
     proxy.stop();
     // The first dump; what came after it is in the file without a number.
     let dump = bench.directory.join("callgrind.out.1");
     let text = std::fs::read_to_string(&dump)
         .with_context(|| format!("callgrind wrote no {}", dump.display()))?;
-    print(&Profile::read(&text));
-    Ok(())
+    Ok((Profile::read(&text), requests))
 }
 
 fn print(profile: &Profile) {
