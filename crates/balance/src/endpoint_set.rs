@@ -3,17 +3,56 @@
 use routing_table::{Endpoint, Serving};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// One endpoint. Kept by address across updates, so whatever is learnt about it survives them.
 #[derive(Debug)]
 pub struct EndpointState {
     addr: SocketAddr,
+    /// Requests in progress that asked to be counted.
+    in_flight: AtomicU32,
+    /// Until when it is passed over, in milliseconds since any fixed moment, because it could not be connected to.
+    passed_over_until: AtomicU64,
 }
 
 impl EndpointState {
     /// Where to connect to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Counts one more request in progress, unless there are as many as `limit` already. [`EndpointState::leave`] ends it.
+    pub fn try_enter(&self, limit: u32) -> bool {
+        // Relaxed: the number itself is all that is shared.
+        let entered = self
+            .in_flight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                (count < limit).then_some(count + 1)
+            });
+        entered.is_ok()
+    }
+
+    /// Ends a request that was counted.
+    pub fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Requests in progress that are counted.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Passes it over until this time (since the moment that all callers count from), while there are others.
+    pub fn pass_over_until(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.passed_over_until.store(millis, Ordering::Relaxed);
+    }
+
+    /// Whether it is passed over.
+    pub fn is_passed_over(&self, now: Duration) -> bool {
+        let until = self.passed_over_until.load(Ordering::Relaxed);
+        until != 0 && u128::from(until) > now.as_millis()
     }
 }
 
@@ -43,6 +82,8 @@ impl EndpointSet {
                 Some(state) => Arc::clone(state),
                 None => Arc::new(EndpointState {
                     addr: endpoint.addr,
+                    in_flight: AtomicU32::new(0),
+                    passed_over_until: AtomicU64::new(0),
                 }),
             })
             .collect();

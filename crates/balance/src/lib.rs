@@ -4,6 +4,8 @@
 
 pub mod endpoint_set;
 pub mod picker;
+pub mod retry_budget;
 
 pub use endpoint_set::{EndpointSet, EndpointState};
-pub use picker::Picker;
+pub use picker::{NoPick, Picker};
+pub use retry_budget::RetryBudget;

@@ -81,20 +81,16 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = ProxyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+impl AnswerBody {
+    fn poll_piece(
+        &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let this = &mut *self;
-        let Some(record) = &mut this.record else {
+        let Some(record) = &mut self.record else {
             return Poll::Ready(None);
         };
         let outcome = &mut record.outcome;
-        match &mut this.source {
+        match &mut self.source {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => {
                 outcome.complete = true;
@@ -122,6 +118,23 @@ impl Body for AnswerBody {
                 Poll::Ready(frame)
             }
         }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let this = &mut *self;
+        let polled = this.poll_piece(cx);
+        if let Some(record) = &this.record {
+            record.request.client.streams.asked(&polled);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

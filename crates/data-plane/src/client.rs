@@ -6,6 +6,7 @@ use crate::client_certificate::TlsSession;
 use crate::forwarded_headers::{addr_text, is_trusted};
 use crate::h1;
 use crate::proxy_header::Ends;
+use crate::stream_stall::StreamProgress;
 use ipnet::IpNet;
 use routing_table::{ClusterId, ListenerId};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -77,6 +78,8 @@ pub(crate) struct ClientConnection {
     /// Asked to end after what is in progress.
     draining: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// For the streams of HTTP/2.
+    pub(crate) streams: StreamProgress,
     /// The endpoint's connection that was authenticated for this client.
     pinned: RefCell<Option<Pinned>>,
 }
@@ -114,6 +117,7 @@ impl ClientConnection {
             idle_since: Cell::new(Instant::now()),
             draining: Cell::new(false),
             waker: RefCell::new(None),
+            streams: StreamProgress::default(),
             pinned: RefCell::new(None),
         })
     }

@@ -3,7 +3,6 @@
 use crate::client::ClientConnection;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::h1::{self, request::MAX_HEAD};
-use crate::h2::OnThisThread;
 use crate::handshake;
 use crate::l4;
 use crate::listener::{OpenListener, Speaks};
@@ -11,6 +10,7 @@ use crate::proxy::proxy;
 use crate::proxy_protocol;
 use crate::publish::Snapshot;
 use crate::request_body::ClientBody;
+use crate::stream_stall::Streams;
 use crate::worker::{Entered, Worker};
 use bytes::BytesMut;
 use futures_util::FutureExt;
@@ -168,10 +168,20 @@ async fn http2(worker: &Rc<Worker>, client: &Rc<ClientConnection>, io: ClientIo)
         let (worker, client) = (Rc::clone(worker), Rc::clone(client));
         async move {
             let (parts, body) = request.into_parts();
-            Ok::<_, Infallible>(proxy(worker, client, parts, ClientBody::Http2(body)).await)
+            let answering = proxy(worker, Rc::clone(&client), parts, ClientBody::Http2(body));
+            let mut answering = pin!(answering);
+            let answer = poll_fn(|cx| {
+                let polled = answering.as_mut().poll(cx);
+                client.streams.asked(&polled);
+                polled
+            });
+            Ok::<_, Infallible>(answer.await)
         }
     });
-    let mut builder = http2::Builder::new(OnThisThread);
+    let mut builder = http2::Builder::new(Streams {
+        client: Rc::clone(client),
+        stall: worker.settings.client_timeouts.write_stall,
+    });
     builder
         .max_concurrent_streams(100)
         .max_header_list_size(MAX_HEAD as u32)

@@ -46,6 +46,9 @@ pub(crate) enum ProxyError {
     /// The cluster has no endpoint.
     #[error("no endpoint")]
     NoEndpoint,
+    /// Every endpoint has as many requests as it may, and too many wait already or this one has waited too long.
+    #[error("overloaded")]
+    Overloaded,
     /// The request came through us too often (RFC 8586).
     #[error("loop detected")]
     Loop,
@@ -89,7 +92,9 @@ impl ProxyError {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Unreadable(error) => match error {
-                RequestError::Malformed | RequestError::Framing => StatusCode::BAD_REQUEST,
+                RequestError::Malformed | RequestError::NotHttp | RequestError::Framing => {
+                    StatusCode::BAD_REQUEST
+                }
                 RequestError::Coding => StatusCode::NOT_IMPLEMENTED,
                 RequestError::TargetTooLong => StatusCode::URI_TOO_LONG,
                 RequestError::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -110,7 +115,7 @@ impl ProxyError {
             Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadTimeout | Self::ClientBodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Connect
             | Self::UpstreamTls
@@ -139,6 +144,7 @@ impl ProxyError {
             Self::Misdirected => "misdirected",
             Self::ClientCertificate => "client_certificate",
             Self::NoEndpoint => "no_endpoint",
+            Self::Overloaded => "overloaded",
             Self::Loop => "loop",
             Self::BodyTooLarge => "body_too_large",
             Self::ClientAborted => "client_aborted",

@@ -12,10 +12,11 @@ use crate::h1::exchange::{Exchange, Home};
 use crate::h1::head::ResponseHead;
 use crate::h2::SharedConnection;
 use crate::proxy_header;
+use crate::publish::RouteTarget;
 use crate::record::{Outcome, RequestInfo};
 use crate::request_body::RequestBody;
 use crate::request_head::RequestTarget;
-use crate::upstream::Upstream;
+use crate::upstream::{Entered, Upstream};
 use crate::upstream_io::{ConnectError, UpstreamIo};
 use crate::upstream_tls::{Reach, UpstreamConnector, transport};
 use http::header::{self, HeaderMap, HeaderName};
@@ -60,12 +61,15 @@ pub(crate) struct Answered {
     waited: Duration,
 }
 
+/// How long an endpoint that could not be connected to is passed over, while there are others.
+const PASSED_OVER: Duration = Duration::from_secs(1);
+
 /// What an attempt needs to know.
 struct Forwarding<'a> {
     request: &'a RequestInfo,
     target: &'a RequestTarget<'a>,
     route: &'a Route,
-    upstream: &'a Upstream,
+    upstream: &'a Arc<Upstream>,
     /// `None` where endpoints are spoken to in the clear.
     tls: Option<Arc<UpstreamConnector>>,
     proxy_header: Option<ProxyVersion>,
@@ -77,16 +81,16 @@ pub(crate) async fn forward(
     request: &RequestInfo,
     outcome: &mut Outcome,
     target: &RequestTarget<'_>,
-    route: &Route,
-    upstream: &Upstream,
+    found: &RouteTarget,
+    upstream: &Arc<Upstream>,
     mut body: RequestBody,
 ) -> Result<Answered, ProxyError> {
     let worker = &request.worker;
-    let found = outcome.target.as_ref();
-    let tls = match found.map(|found| &found.reach) {
-        Some(Reach::Tls(connector)) => Some(Arc::clone(connector)),
-        Some(Reach::Plain) => None,
-        Some(Reach::Closed) | None => return Err(ProxyError::UpstreamTls),
+    let route = &*found.route;
+    let tls = match &found.reach {
+        Reach::Tls(connector) => Some(Arc::clone(connector)),
+        Reach::Plain => None,
+        Reach::Closed => return Err(ProxyError::UpstreamTls),
     };
     let forwarding = Forwarding {
         request,
@@ -94,10 +98,10 @@ pub(crate) async fn forward(
         route,
         upstream,
         tls,
-        proxy_header: found.and_then(|found| found.proxy_header),
+        proxy_header: found.proxy_header,
         timeouts: grpc::timeouts(&request.parts.headers, route.timeouts),
     };
-    let http2 = found.is_some_and(|found| found.protocol == UpstreamProtocol::Http2);
+    let http2 = found.protocol == UpstreamProtocol::Http2;
     if http2 && target.upgrade.is_some() {
         return Err(ProxyError::BadUpgrade);
     }
@@ -105,12 +109,27 @@ pub(crate) async fn forward(
     // After a stale connection the others at rest are as old, so the next attempt makes a new one.
     let mut fresh = false;
     let mut attempts_left = route.retry.attempts;
+    let budget = found.stats.retries(worker.index);
+    if let Some(budget) = budget {
+        budget.deposit();
+    }
+    // Kept until the answer has ended: the request counts at this endpoint until then.
+    let mut entered: Option<Entered> = None;
     loop {
         let pinned = request.client.take_pinned(upstream.id()).filter(|_| !fresh);
-        let addr = match (&pinned, fresh, outcome.upstream) {
+        let addr = match (&pinned, fresh, outcome.upstream, route.limits.in_flight) {
             (Some(pinned), ..) => pinned.addr(),
-            (None, true, Some(same)) => same,
-            _ => upstream.pick(&tried).ok_or(ProxyError::NoEndpoint)?.addr(),
+            (None, true, Some(same), _) => same,
+            (.., Some(limit)) => {
+                drop(entered.take());
+                let queued = || worker.stats.queued.add(1);
+                let place = upstream.enter(&tried, worker.now(), limit, queued).await?;
+                entered.insert(place).endpoint().addr()
+            }
+            (.., None) => {
+                let picked = upstream.pick(&tried, worker.now());
+                picked.ok_or(ProxyError::NoEndpoint)?.addr()
+            }
         };
         outcome.attempts += 1;
         outcome.upstream = Some(addr);
@@ -122,6 +141,7 @@ pub(crate) async fn forward(
         let failure = match attempted {
             Ok(answered) => {
                 outcome.upstream_duration = Some(answered.waited);
+                outcome.entered = entered;
                 return Ok(answered);
             }
             Err(failure) => failure,
@@ -139,7 +159,18 @@ pub(crate) async fn forward(
             tried.push(addr);
             attempts_left = attempts_left.saturating_sub(1);
         }
+        if matches!(
+            failure.error,
+            ProxyError::Connect | ProxyError::ConnectTimeout
+        ) {
+            upstream.pass_over(addr, worker.now() + PASSED_OVER);
+        }
         if !safe || attempts_left == 0 || !body.rewind() {
+            return Err(failure.error);
+        }
+        // What the upstream closed at rest it did not see: that costs it nothing to be asked again.
+        if !fresh && !budget.is_some_and(|budget| budget.withdraw(worker.now())) {
+            worker.stats.retries_denied.add(1);
             return Err(failure.error);
         }
         worker.stats.retries.add(1);

@@ -33,6 +33,7 @@ mod publish;
 mod record;
 mod request_body;
 mod request_head;
+mod stream_stall;
 mod tickets;
 mod tls;
 mod upgrade;
@@ -162,6 +163,7 @@ impl DataPlane {
         let tls = tls::ServerTls::new(&settings)?;
         let (listeners, listeners_seen) = watch::channel(sockets.set());
         let (phase, phase_seen) = watch::channel(Phase::Serving);
+        let started = tokio::time::Instant::now();
         let mut threads = Vec::with_capacity(settings.workers);
         for index in 0..settings.workers {
             let setup = worker::Setup {
@@ -173,6 +175,7 @@ impl DataPlane {
                 log: log.clone(),
                 metrics: Arc::clone(&metrics),
                 seed: random_seed(index),
+                started,
             };
             let run = move || {
                 if let Err(error) = worker::run(setup) {

@@ -3,10 +3,12 @@
 //! Every worker has slots of its own and is their only writer, so counting is a plain load and store. They are added up when
 //! somebody asks. Labels come from objects, never from a request, and series go when their route goes.
 
+mod exposition;
+
+use balance::RetryBudget;
+use exposition::{family, label, number};
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
+use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use routing_table::{ClusterId, RouteId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +30,9 @@ const BUCKET_MICROS: [u64; 11] = [
     5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000,
 ];
+
+/// Retries a second that a route may have whatever the number of its requests, over all workers.
+const RETRIES_A_SECOND: f64 = 10.0;
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -164,6 +169,10 @@ worker_stats! {
     accepted: COUNTER "tidegate_connections_accepted_total",
     /// Client connections open now.
     open: GAUGE "tidegate_connections_open",
+    /// Retries that were not made because there had been too many.
+    retries_denied: COUNTER "tidegate_retries_denied_total",
+    /// Requests that waited because all endpoints had as many as they may.
+    queued: COUNTER "tidegate_requests_queued_total",
     /// Requests that were sent on connections of HTTP/2 to endpoints.
     upstream_streams: COUNTER "tidegate_upstream_http2_requests_total",
     /// Client connections closed at once because the limit was reached.
@@ -244,17 +253,20 @@ struct RouteSlot {
     micros: Count,
     request_bytes: Count,
     response_bytes: Count,
+    retries: RetryBudget,
 }
 
-impl Default for RouteSlot {
-    fn default() -> Self {
-        Self {
+impl RouteSlot {
+    /// The slot of one of so many workers.
+    fn new(workers: usize) -> Box<Self> {
+        Box::new(Self {
             codes: std::array::from_fn(|_| Count::default()),
             buckets: Default::default(),
             micros: Count::default(),
             request_bytes: Count::default(),
             response_bytes: Count::default(),
-        }
+            retries: RetryBudget::new(RETRIES_A_SECOND / workers.max(1) as f64),
+        })
     }
 }
 
@@ -268,10 +280,9 @@ impl RouteStats {
         request_bytes: u64,
         response_bytes: u64,
     ) {
-        let Some(slot) = self.workers.get(worker) else {
+        let Some(slot) = self.slot(worker) else {
             return;
         };
-        let slot = slot.get_or_init(Box::default);
         slot.codes[CODES.binary_search(&status).unwrap_or(0)].add(1);
         let micros = duration.as_micros() as u64;
         slot.buckets[BUCKET_MICROS
@@ -282,6 +293,16 @@ impl RouteStats {
         slot.micros.add(micros);
         slot.request_bytes.add(request_bytes);
         slot.response_bytes.add(response_bytes);
+    }
+
+    /// What retries there may be; only worker `worker` may use it.
+    pub(crate) fn retries(&self, worker: usize) -> Option<&RetryBudget> {
+        self.slot(worker).map(|slot| &slot.retries)
+    }
+
+    fn slot(&self, worker: usize) -> Option<&RouteSlot> {
+        let slot = self.workers.get(worker)?;
+        Some(slot.get_or_init(|| RouteSlot::new(self.workers.len())))
     }
 
     fn sum(&self, number: impl Fn(&RouteSlot) -> u64) -> u64 {
@@ -464,37 +485,6 @@ fn duration_histogram(stats: &RouteStats) -> Metric {
     metric.set_label(stats.labels());
     metric.set_histogram(histogram);
     metric
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-fn number(kind: MetricType, labels: Vec<LabelPair>, value: u64) -> Metric {
-    let mut metric = Metric::default();
-    metric.set_label(labels);
-    if kind == MetricType::GAUGE {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value as f64);
-        metric.set_gauge(gauge);
-    } else {
-        let mut counter = Counter::default();
-        counter.set_value(value as f64);
-        metric.set_counter(counter);
-    }
-    metric
-}
-
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.trim().to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
 }
 
 /// Registers the slots with a Prometheus registry.

@@ -62,7 +62,7 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         // RFC 9110 section 9.3.7: about the server as a whole, and that is us.
         return Ok(Answer::own(StatusCode::OK));
     }
-    let target = RequestTarget::read(&request.parts, !body.is_empty())?;
+    let target = RequestTarget::read(&request.client, &request.parts, !body.is_empty())?;
     let (found, admitted) = request
         .worker
         .reader
@@ -95,7 +95,7 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
     if body.is_too_large() {
         return Err(ProxyError::BodyTooLarge);
     }
-    let answered = forward(request, outcome, &target, route, upstream, body).await?;
+    let answered = forward(request, outcome, &target, &found, upstream, body).await?;
     Ok(Answer {
         status: answered.status,
         headers: answered.headers,
@@ -136,6 +136,12 @@ impl Answer {
                 header::ALLOW,
                 HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             );
+        }
+        if error == ProxyError::Overloaded {
+            // RFC 9110 section 10.2.3.
+            answer
+                .headers
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if error == ProxyError::UpgradeVersion {
             // RFC 6455 section 4.4: and a 426 what it should have been.

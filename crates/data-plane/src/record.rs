@@ -4,6 +4,7 @@ use crate::access_log::{Line, RouteLine};
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
 use crate::publish::RouteTarget;
+use crate::upstream::Entered;
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -45,6 +46,8 @@ pub(crate) struct Outcome {
     /// 0 until there is an answer.
     pub(crate) status: u16,
     pub(crate) flag: &'static str,
+    /// Its place among the requests of an endpoint.
+    pub(crate) entered: Option<Entered>,
     /// The whole answer was handed to the client's connection.
     pub(crate) complete: bool,
 }

@@ -1,6 +1,7 @@
 //! A request's body on its way upstream, whichever protocol it came by: counted, bounded in size and time, and kept just
 //! enough to be sent a second time.
 
+use crate::h1::chunked::may_be_trailer;
 use crate::h1::deadline::Deadline;
 use crate::h1::head::ResponseHead;
 use crate::h1::wire::{BodyPiece, Wire};
@@ -101,6 +102,10 @@ impl ClientBody {
                 Poll::Ready(Some(match frame.into_data() {
                     Ok(data) => Ok(BodyPiece::Data(data)),
                     Err(frame) => match frame.into_trailers() {
+                        // What an HTTP/1.1 client may not send behind a body either.
+                        Ok(trailers) if !trailers.keys().all(may_be_trailer) => {
+                            Err(BodyError::Client)
+                        }
                         Ok(trailers) => Ok(BodyPiece::Trailers(Box::new(trailers))),
                         Err(_) => Ok(BodyPiece::Data(Bytes::new())),
                     },

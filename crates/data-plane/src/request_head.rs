@@ -1,5 +1,6 @@
 //! A request as it will go upstream: one normal form of host and path, decided once, used to route and to forward.
 
+use crate::client::ClientConnection;
 use crate::client_certificate;
 use crate::error::ProxyError;
 use crate::forwarded_headers::{self, Client};
@@ -32,7 +33,11 @@ impl<'a> RequestTarget<'a> {
     ///
     /// # Errors
     /// Whatever has no single reading: see [`ProxyError::BadHost`], [`ProxyError::BadTarget`], [`ProxyError::Method`].
-    pub(crate) fn read(parts: &'a request::Parts, has_body: bool) -> Result<Self, ProxyError> {
+    pub(crate) fn read(
+        client: &ClientConnection,
+        parts: &'a request::Parts,
+        has_body: bool,
+    ) -> Result<Self, ProxyError> {
         let method = &parts.method;
         let upgrade = Upgrade::asked(parts, has_body)?;
         if (*method == Method::CONNECT && upgrade.is_none())
@@ -42,11 +47,11 @@ impl<'a> RequestTarget<'a> {
             return Err(ProxyError::Method);
         }
         check_fields(&parts.headers)?;
-        if parts
-            .uri
-            .scheme_str()
-            .is_some_and(|s| !matches!(s, "http" | "https"))
-        {
+        // Only a proxy that we trust may have taken TLS off the request (RFC 9113 section 8.3.1).
+        let scheme = parts.uri.scheme_str();
+        if scheme.is_some_and(|scheme| {
+            scheme != client.scheme && !(client.trusted && matches!(scheme, "http" | "https"))
+        }) {
             return Err(ProxyError::BadTarget);
         }
         let http1 = parts.version == Version::HTTP_11;

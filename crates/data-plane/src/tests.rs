@@ -5,6 +5,7 @@
     reason = "test code: a failed unwrap is a failed test"
 )]
 
+mod back_pressure;
 mod bodies;
 mod connections;
 mod errors;
@@ -22,9 +23,9 @@ mod upstream_tls;
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
     Action, Balancing, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint,
-    EndpointSets, HostMatch, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
-    ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
-    UpstreamTls, VirtualHost, VirtualHosts,
+    EndpointSets, HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol,
+    PathMatch, ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update,
+    UpstreamProtocol, UpstreamTls, VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -104,6 +105,16 @@ impl Rule {
 
     pub(crate) fn proxy_header(mut self, version: ProxyVersion) -> Self {
         self.proxy_header = Some(version);
+        self
+    }
+
+    /// At most so many requests at one endpoint; so many more wait for so long.
+    pub(crate) fn in_flight(mut self, requests: u32, queue: u32, wait: Duration) -> Self {
+        self.limits.in_flight = Some(InFlightLimit {
+            requests,
+            queue,
+            wait,
+        });
         self
     }
 

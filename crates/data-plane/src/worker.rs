@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     unrouted: Arc<RouteStats>,
     /// The time of day as HTTP writes it, a housekeeping interval old at most.
     date: Cell<[u8; DATE_LENGTH]>,
+    started: Instant,
+    now: Cell<Duration>,
     phase: Cell<Phase>,
     connections: RefCell<Slab<Rc<ClientConnection>>>,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) metrics: Arc<Metrics>,
     /// Random, for request ids.
     pub(crate) seed: u64,
+    /// When the data plane started.
+    pub(crate) started: Instant,
 }
 
 impl Worker {
@@ -85,9 +89,16 @@ impl Worker {
             handshakes: Semaphore::new(handshakes),
             unrouted: Arc::clone(setup.metrics.unrouted()),
             date: Cell::new(date_now()),
+            started: setup.started,
+            now: Cell::new(setup.started.elapsed()),
             phase: Cell::new(Phase::Serving),
             connections: RefCell::default(),
         })
+    }
+
+    /// The time since the data plane started, as near as housekeeping has it. The same for all workers but for that.
+    pub(crate) fn now(&self) -> Duration {
+        self.now.get()
     }
 
     /// The time of day, for a `Date` field.
@@ -190,6 +201,7 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
                 }
                 _ = ticks.tick() => {
                     worker.date.set(date_now());
+                    worker.now.set(worker.started.elapsed());
                     sweeps = sweeps.wrapping_add(1);
                     if sweeps.is_multiple_of(4) {
                         worker.housekeeping();

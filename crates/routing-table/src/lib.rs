@@ -41,7 +41,7 @@ pub use id::{ClusterId, ListenerId, RouteId, Transport};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};
 pub use matcher::{HostMatch, PathMatch};
 pub use relay::{Relay, RelayIndex, RelayLimits};
-pub use route::{Action, Limits, RetryPolicy, Route, Timeouts};
+pub use route::{Action, InFlightLimit, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
 pub use update::{EndpointSets, Update};
 pub use upstream_tls::{TlsVersions, UpstreamTls, UpstreamVerify};

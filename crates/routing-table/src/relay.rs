@@ -65,6 +65,11 @@ impl RelayIndex {
         true
     }
 
+    /// Takes out what a host was given.
+    pub fn remove(&mut self, host: &HostMatch) -> Option<Arc<Relay>> {
+        self.0.remove(host)
+    }
+
     /// All of them, sorted by host.
     pub fn iter(&self) -> impl Iterator<Item = (&HostMatch, &Arc<Relay>)> {
         self.0.iter()

@@ -82,6 +82,29 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Largest request body in bytes; a larger one is answered 413. `None` is unlimited.
     pub request_body: Option<u64>,
+    /// Most requests in progress at one endpoint, and what happens to more. `None` is unlimited.
+    pub in_flight: Option<InFlightLimit>,
+}
+
+/// Most requests in progress at one endpoint, of all routes to it that have such a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InFlightLimit {
+    /// At least 1.
+    pub requests: u32,
+    /// Most requests that wait for an endpoint, in all; more are answered 503. Default 100.
+    pub queue: u32,
+    /// How long one waits before it is answered 503. Default 1 s.
+    pub wait: Duration,
+}
+
+impl Default for InFlightLimit {
+    fn default() -> Self {
+        Self {
+            requests: u32::MAX,
+            queue: 100,
+            wait: Duration::from_secs(1),
+        }
+    }
 }
 
 /// When a request may be tried again on another endpoint.

@@ -211,6 +211,13 @@ fn write_route(out: &mut String, table: &RoutingTable, route: &Route, path: &str
     if let Some(bytes) = route.limits.request_body {
         write!(out, " body<={bytes}")?;
     }
+    if let Some(limit) = route.limits.in_flight {
+        write!(
+            out,
+            " in-flight<={} queue<={} wait={:?}",
+            limit.requests, limit.queue, limit.wait
+        )?;
+    }
     if route.retry != RetryPolicy::default() {
         write!(out, " attempts={}", route.retry.attempts)?;
     }

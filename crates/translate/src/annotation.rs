@@ -7,6 +7,7 @@
 mod attempts;
 mod backend_protocol;
 mod client_certificates;
+mod in_flight;
 mod request_body;
 mod ssl_passthrough;
 mod timeouts;
@@ -49,7 +50,7 @@ pub(crate) struct Policy {
     pub(crate) hosts_closed: bool,
     /// It must not serve at all: it stands beside another Ingress that does.
     pub(crate) withdrawn: bool,
-    /// TLS connections for its hosts are passed on.
+    /// TLS connections for its hosts are to be passed on.
     pub(crate) passthrough: bool,
     /// Its paths may be regular expressions, which are not supported.
     pub(crate) regex: bool,
@@ -95,6 +96,9 @@ pub const ANNOTATIONS: &[Annotation] = &[
     timeouts::CONNECT_TIMEOUT,
     timeouts::FIRST_BYTE_TIMEOUT,
     timeouts::IDLE_TIMEOUT,
+    in_flight::MAX_IN_FLIGHT,
+    in_flight::MAX_QUEUE,
+    in_flight::QUEUE_TIMEOUT,
     request_body::MAX_REQUEST_BODY,
     ssl_passthrough::SSL_PASSTHROUGH,
     upstream_proxy_protocol::UPSTREAM_PROXY_PROTOCOL,
@@ -116,6 +120,7 @@ pub(crate) fn policy(
     let mut policy = Policy {
         timeouts: settings.timeouts,
         limits: Limits {
+            in_flight: None,
             request_body: settings.request_body,
         },
         retry: RetryPolicy::default(),
@@ -175,22 +180,19 @@ pub(crate) fn policy(
         }
     }
     unsupported::apply(all, &mut policy, object, findings);
-    close_around_passthrough(&mut policy, settings, object, findings);
+    check_passthrough(&mut policy, settings, object, findings);
     policy
 }
 
-/// Nothing of an Ingress that wants its TLS passed on is served in any other way. It is not passed on where it could not be
-/// protected as it asks.
-fn close_around_passthrough(
+/// TLS is passed on only where the operator lets it be.
+fn check_passthrough(
     policy: &mut Policy,
     settings: &Settings,
     object: &ObjectRef,
     findings: &mut Findings,
 ) {
-    if !policy.passthrough {
-        return;
-    }
-    if !settings.ssl_passthrough {
+    if policy.passthrough && !settings.ssl_passthrough {
+        policy.closed = policy.closed.or(Some("ssl_passthrough"));
         let message = "TLS is passed on only with --enable-ssl-passthrough; its routes answer 503";
         findings.error(
             object,
@@ -199,8 +201,6 @@ fn close_around_passthrough(
             message.to_owned(),
         );
     }
-    policy.passthrough = settings.ssl_passthrough && policy.closed.is_none();
-    policy.closed = policy.closed.or(Some("ssl_passthrough"));
 }
 
 fn read(annotation: &Annotation, policy: &mut Policy, value: &str) -> Result<(), String> {

@@ -95,6 +95,7 @@ pub(crate) fn routes(
             policy.closed = policy.closed.or(Some(reason));
             None
         });
+        passthrough::decide(&mut policy, &demand, object, findings);
         let owner = Owner {
             object,
             namespace: object.key.namespace.as_str().into(),
@@ -178,6 +179,7 @@ pub(crate) fn routes(
             table.hosts.entry(host).or_default().push(route);
         }
     }
+    table.take_back(ingresses, findings);
     let (virtual_hosts, default_route) = with_demands(table.hosts, default_route, &table.demands);
     Routes {
         virtual_hosts,

@@ -431,13 +431,17 @@ fn d10() -> Row {
             Expect::Refused(&[400, 405]),
             |at| headers(at.stream, true, &at.block("CONNECT", "/v", &[])),
         )
-        .vector("extended, though we did not offer it", NO, |at| {
-            headers(
-                at.stream,
-                false,
-                &at.block("CONNECT", "/v", &[(":protocol", "websocket")]),
-            )
-        })
+        .vector(
+            "extended, without a version of WebSocket",
+            Expect::Refused(&[400, 426]),
+            |at| {
+                headers(
+                    at.stream,
+                    false,
+                    &at.block("CONNECT", "/v", &[(":protocol", "websocket")]),
+                )
+            },
+        )
 }
 
 fn d11() -> Row {

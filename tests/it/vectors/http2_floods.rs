@@ -278,6 +278,14 @@ async fn no_window(stand: &Stand, transport: Transport) -> Result<(), String> {
     const INITIAL_WINDOW_SIZE: u16 = 4;
     const GROWTH: u64 = 2 << 20;
     stand.begin(Vec::new());
+    // A process that has served nobody yet grows with whatever is asked of it first: a hundred ordinary GETs at once.
+    let mut ordinary = transport.open(stand, &[]).await;
+    ordinary
+        .pour(&repeat(STREAMS, |stream| at(transport, stream).get(&[])))
+        .await;
+    let answered =
+        |got: &Got| got.streams.len() >= STREAMS && got.streams.values().all(|one| one.ended);
+    ordinary.read(Duration::from_secs(5), answered).await;
     let before = stand.tidegate.resident();
     let mut connection = transport.open(stand, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     let bytes = repeat(STREAMS, |stream| at(transport, stream).get(&[]));

@@ -11,8 +11,11 @@ use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
-/// Bytes asked for in one read. A connection at rest keeps no buffer.
-const READ_SIZE: usize = 16 * 1024;
+/// Bytes asked for in one read of a head: enough for most, with a small body behind it. A connection at rest keeps no buffer.
+pub(super) const READ_HEAD: usize = 4 * 1024;
+/// Bytes asked for in one read of a body whose length nobody knows, and at most of one that is known to be long.
+pub(super) const READ_BODY: usize = 16 * 1024;
+pub(super) const READ_LONG_BODY: usize = 64 * 1024;
 
 /// A connection to an endpoint, used by one request at a time.
 #[derive(Debug)]
@@ -105,10 +108,14 @@ impl Connection {
         self.buffer.is_empty() && self.io.is_quiet()
     }
 
-    /// Reads some bytes behind what the buffer holds. `Ok(0)`: the upstream has closed.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() - self.buffer.len() < READ_SIZE / 4 {
-            self.buffer.reserve(READ_SIZE);
+    /// Reads some bytes behind what the buffer holds, with room for as many as are wanted. `Ok(0)`: the upstream has closed.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        want: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() - self.buffer.len() < want / 4 {
+            self.buffer.reserve(want);
         }
         let count = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
         Poll::Ready(Ok(count))

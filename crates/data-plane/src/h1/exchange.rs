@@ -4,7 +4,7 @@
 //! used again only when both directions reached their framed end; anything else closes it.
 
 use super::chunked::{Decoded, Decoder};
-use super::connection::Connection;
+use super::connection::{Connection, READ_BODY, READ_HEAD, READ_LONG_BODY};
 use super::head::{self, Framing, ResponseHead};
 use super::outgoing::Outgoing;
 use crate::client::{ClientConnection, Pinned};
@@ -155,7 +155,7 @@ impl Exchange {
                     Err(error) => return Poll::Ready(Err(ProxyError::BadResponse(error))),
                 }
             }
-            match self.connection.poll_fill(cx) {
+            match self.connection.poll_fill(cx, READ_HEAD) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed())),
                 Poll::Ready(Ok(_)) => self.received_anything = true,
                 Poll::Ready(Err(error)) => {
@@ -521,7 +521,13 @@ impl Body for ResponseBody {
                 this.end_if_read();
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
-            match connection.poll_fill(cx) {
+            let want = match &this.reading {
+                Reading::Length(left) => usize::try_from(*left)
+                    .unwrap_or(READ_LONG_BODY)
+                    .clamp(READ_HEAD, READ_LONG_BODY),
+                _ => READ_BODY,
+            };
+            match connection.poll_fill(cx, want) {
                 Poll::Ready(Ok(0)) if matches!(this.reading, Reading::Close) => {
                     this.end();
                     return Poll::Ready(None);

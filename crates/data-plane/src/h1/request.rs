@@ -51,6 +51,9 @@ pub(crate) enum RequestError {
     /// Not HTTP/1.x, or a line that is malformed or has two readings.
     #[error("malformed request head")]
     Malformed,
+    /// Another protocol, which would not understand an answer of ours.
+    #[error("not HTTP")]
+    NotHttp,
     /// `Content-Length` or `Transfer-Encoding` that do not say with one voice where the body ends.
     #[error("ambiguous request framing")]
     Framing,
@@ -203,9 +206,28 @@ fn request_line(line: &[u8]) -> Result<(Method, &[u8], Version), RequestError> {
         {
             return Err(RequestError::Version);
         }
+        _ if !is_registered(&method) && !version.to_ascii_uppercase().starts_with(b"HTTP/") => {
+            return Err(RequestError::NotHttp);
+        }
         _ => return Err(RequestError::Malformed),
     };
     Ok((method, target, version))
+}
+
+/// Whether a method is one that a client of HTTP begins with.
+fn is_registered(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS
+            | Method::CONNECT
+            | Method::TRACE
+    )
 }
 
 /// Reads a whole head, its empty line included.

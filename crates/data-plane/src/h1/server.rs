@@ -4,7 +4,7 @@
 //! it, and keep its buffers while the client rests (`docs/decisions/005-own-downstream-codec.md`).
 
 use super::outgoing::{Outgoing, write_fields, write_status_line};
-use super::request::RequestHead;
+use super::request::{RequestError, RequestHead};
 use super::wire::{Next, NextError, Wire};
 use crate::body::{AnswerBody, Tunnel};
 use crate::client::ClientConnection;
@@ -113,6 +113,9 @@ async fn refuse(
     };
     worker.stats.unreadable.add(1);
     tracing::debug!(client = client.addr_text, %error, "request refused");
+    if error == ProxyError::Unreadable(RequestError::NotHttp) {
+        return After::Linger;
+    }
     let mut head = Vec::with_capacity(256);
     let (status, text) = (error.status(), proxy::words(error.status()));
     let mut headers = HeaderMap::new();

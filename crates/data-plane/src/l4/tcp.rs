@@ -112,7 +112,7 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     record.flag = "no_endpoint";
     while record.attempts < MAX_ATTEMPTS {
-        let endpoint = target.upstream.pick(&tried)?.addr();
+        let endpoint = target.upstream.pick(&tried, worker.now())?.addr();
         if tried.contains(&endpoint) {
             return None;
         }

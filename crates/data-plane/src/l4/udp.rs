@@ -153,7 +153,7 @@ impl Listener {
             worker.stats.sessions_shed.add(1);
             return None;
         };
-        let (endpoint, upstream) = match connect(&target) {
+        let (endpoint, upstream) = match connect(&target, worker.now()) {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::debug!(listener = %id, %client, %error, "no session");
@@ -186,8 +186,8 @@ impl Listener {
 }
 
 /// A socket towards the endpoint in turn.
-fn connect(target: &RelayTarget) -> io::Result<(SocketAddr, UdpSocket)> {
-    let endpoint = target.upstream.pick(&[]);
+fn connect(target: &RelayTarget, now: Duration) -> io::Result<(SocketAddr, UdpSocket)> {
+    let endpoint = target.upstream.pick(&[], now);
     let endpoint = endpoint.ok_or(io::ErrorKind::AddrNotAvailable)?.addr();
     if target.leads_back(endpoint) {
         return Err(io::Error::other("the endpoint is a listener of ours"));

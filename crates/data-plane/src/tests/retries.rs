@@ -37,7 +37,8 @@ async fn a_refused_connection_goes_elsewhere_whatever_the_method() {
             "the body is sent again as a whole"
         );
     }
-    assert!(proxy.metric("tidegate_upstream_retries_total") >= 9.0);
+    // Once it has refused, others go before it for a while.
+    assert!(proxy.metric("tidegate_upstream_retries_total") >= 1.0);
 }
 
 fn backend_body(backend: &Backend) -> String {

@@ -3,12 +3,66 @@
 //! Their routes are made as well, and closed, so that the host has its owner and nobody gets in without TLS.
 
 use super::{Owner, Table, path_match};
+use crate::annotation::Policy;
+use crate::authorities::Demand;
 use crate::diagnostic::Findings;
 use crate::service;
-use k8s_openapi::api::networking::v1::{IngressBackend, IngressRule};
+use crate::snapshot::ObjectRef;
+use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressRule};
 use routing_table::{HostMatch, Relay, RouteId, Transport};
+use std::sync::Arc;
+
+/// Whether TLS is passed on. Not where the Ingress asks for anything that protects it, since nobody here would see a request;
+/// and whatever comes in another way is answered 503.
+pub(super) fn decide(
+    policy: &mut Policy,
+    demand: &Demand,
+    object: &ObjectRef,
+    findings: &mut Findings,
+) {
+    if !policy.passthrough {
+        return;
+    }
+    let demands = !matches!(demand, Demand::Nothing);
+    if demands {
+        let message =
+            "client certificates cannot be asked for where TLS is passed on; its routes answer 503";
+        findings.error(
+            object,
+            "metadata.annotations",
+            "PassthroughProtected",
+            message.to_owned(),
+        );
+    }
+    policy.passthrough = policy.closed.is_none() && !demands;
+    policy.closed = policy.closed.or(Some("ssl_passthrough"));
+}
 
 impl Table<'_> {
+    /// Passes nothing on for hosts of whose clients another Ingress demands something: that holds for the whole host.
+    pub(super) fn take_back(
+        &mut self,
+        ingresses: &[(&Arc<Ingress>, ObjectRef)],
+        findings: &mut Findings,
+    ) {
+        for (host, (_, by)) in &self.demands {
+            let Some(relay) = self.passthrough.remove(host) else {
+                continue;
+            };
+            let (namespace, name) = (&*relay.id.namespace, &*relay.id.name);
+            let owner = ingresses
+                .iter()
+                .find(|(_, object)| object.key.namespace == namespace && object.key.name == name);
+            if let Some((_, object)) = owner {
+                let message = format!(
+                    "Ingress {by} demands something of the clients of {host}, so its TLS is not passed on"
+                );
+                let field = format!("spec.{}", relay.id.rule);
+                findings.error(object, &field, "PassthroughProtected", message);
+            }
+        }
+    }
+
     /// Passes on the TLS connections of a rule's host, which the Ingress has.
     pub(super) fn pass_on(
         &mut self,
