@@ -1,21 +1,31 @@
-//! `cargo xtask bench`: CPU per request beside nginx and HAProxy.
+//! `cargo xtask bench`: CPU per request beside nginx, HAProxy and Envoy.
 //!
 //! Every proxy gets one core (0), the origin and the load generator the other. Rounds interleave, so that a noisy moment
 //! hits all; the figure is user + system time of the proxy's whole process tree over the requests it served, which stays
 //! comparable on a shared machine where rates do not. Ratios are taken round by round, and the median is shown.
+//! What to make of the figures is in `docs/performance.md`.
 
+mod callgrind;
+mod case;
+mod config;
+mod features;
+mod instructions;
+mod load;
 mod peer;
+mod report;
+mod running;
 
 use crate::process::{cache, output, root, run as run_command};
-use anyhow::{Context, bail};
-use peer::{Peer, Running};
-use std::collections::BTreeMap;
+use crate::tools::bench::{
+    CC, H2LOAD, HAPROXY, NGINX, OPENSSL, PRLIMIT, Program, STRACE, TASKSET, VALGRIND, WRK,
+};
+use crate::tools::envoy::envoy;
+use anyhow::Context;
+use case::Case;
+use peer::Peer;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Where the origin and the proxies listen.
-const ORIGIN_PORT: u16 = 19000;
-const PROXY_PORT: u16 = 18080;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -23,113 +33,154 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Seconds of each measurement
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// Only these cases; default: all
+    /// Only these cases; default: all, for --instructions c64
     #[arg(long = "case", value_enum)]
     cases: Vec<Case>,
     /// Only these proxies; default: all
     #[arg(long = "peer", value_enum)]
     peers: Vec<Peer>,
-}
-
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-enum Case {
-    /// 64 connections, 10 hosts
-    C64,
-    /// 1,000 connections, 10 hosts
-    C1000,
-    /// 64 connections, 10,000 hosts
-    Hosts10000,
-}
-
-impl Case {
-    const ALL: [Case; 3] = [Case::C64, Case::C1000, Case::Hosts10000];
-
-    fn connections(self) -> u32 {
-        if self == Case::C1000 { 1000 } else { 64 }
-    }
-
-    fn hosts(self) -> u32 {
-        if self == Case::Hosts10000 { 10_000 } else { 10 }
-    }
-
-    fn name(self) -> String {
-        format!("{} connections, {} hosts", self.connections(), self.hosts())
-    }
+    /// Instead: what each feature on the request path costs, as pairs without and with it
+    #[arg(long, conflicts_with_all = ["cases", "peers"])]
+    features: bool,
+    /// Instead: instructions, allocations and system calls of one request; with --features, instructions of each
+    #[arg(long, conflicts_with_all = ["peers", "rounds", "seconds"])]
+    instructions: bool,
+    /// A release binary to measure; default: it is built
+    #[arg(long, env = "TIDEGATE_BIN", value_name = "PATH")]
+    tidegate: Option<PathBuf>,
 }
 
 /// What the bench has at hand.
-pub(crate) struct Bench {
+struct Bench {
     /// Scratch folder.
     directory: PathBuf,
+    taskset: PathBuf,
     origin: PathBuf,
     tidegate: PathBuf,
+    envoy: Option<PathBuf>,
+    /// Held as long as this is: ports and cores are the same for every run.
+    _lock: File,
+}
+
+impl Bench {
+    /// The beginning of a command that is run on one core.
+    fn pinned(&self, core: &str) -> Command {
+        let mut command = Command::new(&self.taskset);
+        command.args(["-c", core]);
+        command
+    }
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let bench = prepare()?;
-    let cases = if args.cases.is_empty() {
-        Case::ALL.to_vec()
-    } else {
-        args.cases
-    };
-    let peers: Vec<Peer> = if args.peers.is_empty() {
+    let mut cases = args.cases;
+    if args.instructions {
+        find(&[VALGRIND, STRACE, H2LOAD])?;
+        let bench = prepare(args.tidegate, None)?;
+        if cases.is_empty() {
+            cases.push(Case::C64);
+        }
+        if args.features {
+            find(&[NGINX, WRK])?;
+            return features::count(&bench);
+        }
+        return cases
+            .iter()
+            .try_for_each(|case| instructions::run(&bench, *case));
+    }
+    if args.features {
+        find(&[NGINX, WRK, H2LOAD])?;
+        let bench = prepare(args.tidegate, None)?;
+        return features::run(&bench, args.rounds, args.seconds);
+    }
+    if cases.is_empty() {
+        cases = Case::ALL.to_vec();
+    }
+    let mut peers = if args.peers.is_empty() {
         Peer::ALL.to_vec()
     } else {
         args.peers
     };
-    let mut origin = Running::start(
-        Command::new("taskset")
-            .args(["-c", "1"])
-            .arg(&bench.origin)
-            .args([ORIGIN_PORT.to_string(), "128".into()]),
-    )?;
-    let mut results: BTreeMap<(Case, Peer), Vec<f64>> = BTreeMap::new();
+    for case in &cases {
+        find(case.load().and_then(load::Load::program).as_slice())?;
+    }
+    let wants = |peer| peers.contains(&peer);
+    if wants(Peer::Nginx) || wants(Peer::NginxLog) {
+        find(&[NGINX])?;
+    }
+    if wants(Peer::Haproxy) {
+        find(&[HAPROXY])?;
+    }
+    let mut envoy_path = None;
+    if wants(Peer::Envoy) {
+        match envoy() {
+            Ok(path) => envoy_path = Some(path),
+            // It is the one peer that is no Debian package: measure the others without it, unless it was asked for alone.
+            Err(error) if peers.len() > 1 => {
+                eprintln!("without Envoy: {error:#}");
+                peers.retain(|peer| *peer != Peer::Envoy);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let bench = prepare(args.tidegate, envoy_path)?;
+    let mut results = report::Results::default();
     for round in 1..=args.rounds {
         for case in &cases {
-            for peer in &peers {
-                let micros = measure(&bench, *peer, *case, args.seconds)
+            for peer in peers.iter().filter(|peer| case.has(**peer)) {
+                let figure = case
+                    .measure(&bench, *peer, args.seconds)
                     .with_context(|| format!("{} with {}", peer.name(), case.name()))?;
                 println!(
-                    "round {round}  {:<34} {:<22} {micros:6.2} us/request",
+                    "round {round}  {:<34} {:<22} {figure:7.3} {}",
                     case.name(),
-                    peer.name()
+                    peer.name(),
+                    case.unit()
                 );
-                results.entry((*case, *peer)).or_default().push(micros);
+                results.add(*case, *peer, figure);
             }
         }
     }
-    origin.stop();
-    report(&cases, &peers, &results);
+    results.print(&cases, &peers);
     Ok(())
 }
 
-/// Builds what is needed, finds the peers.
-fn prepare() -> anyhow::Result<Bench> {
-    for (program, package) in [
-        ("nginx", "nginx-light"),
-        ("haproxy", "haproxy"),
-        ("wrk", "wrk"),
-        ("taskset", "util-linux"),
-        ("cc", "gcc"),
-    ] {
-        if output(
-            Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")]),
-        )
-        .is_err()
-        {
-            bail!("{program} is not installed (Debian package {package})");
+/// Fails where one is missing, before anything takes time.
+fn find(programs: &[Program]) -> anyhow::Result<()> {
+    programs
+        .iter()
+        .try_for_each(|program| program.find().map(drop))
+}
+
+/// Builds what is needed.
+fn prepare(tidegate: Option<PathBuf>, envoy: Option<PathBuf>) -> anyhow::Result<Bench> {
+    find(&[CC, OPENSSL, PRLIMIT])?;
+    let taskset = TASKSET.find()?;
+    let tidegate = match tidegate {
+        Some(path) => std::path::absolute(path)?,
+        None => {
+            run_command(
+                Command::new("cargo")
+                    .args(["build", "--release", "--package", "tidegate"])
+                    .current_dir(root()),
+            )?;
+            let target = std::env::var_os("CARGO_TARGET_DIR");
+            target
+                .map_or_else(|| root().join("target"), PathBuf::from)
+                .join("release/tidegate")
         }
-    }
-    run_command(
-        Command::new("cargo")
-            .args(["build", "--release", "--package", "tidegate"])
-            .current_dir(root()),
-    )?;
+    };
+    // Every process started here takes these over: files for 10,000 connections, and core 1 but for the proxies.
+    let pid = std::process::id().to_string();
+    output(Command::new(PRLIMIT.find()?).args(["--nofile=20000:20000", "--pid", &pid]))
+        .context("20,000 open files are needed")?;
+    output(Command::new(&taskset).args(["-a", "-c", "-p", "1", &pid]))?;
     let directory = cache()?.join("bench");
     std::fs::create_dir_all(&directory)?;
+    let lock = File::create(directory.join("lock"))?;
+    lock.try_lock()
+        .context("another bench runs, and would be in the way")?;
     let origin = directory.join("origin");
     run_command(
         Command::new("cc")
@@ -137,124 +188,33 @@ fn prepare() -> anyhow::Result<Bench> {
             .arg(&origin)
             .arg(root().join("tests/bench/origin.c")),
     )?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    certificate(&directory.join("certificates"))?;
     Ok(Bench {
         directory,
+        taskset,
         origin,
-        tidegate: target.join("release/tidegate"),
+        tidegate,
+        envoy,
+        _lock: lock,
     })
 }
 
-/// CPU microseconds a request of one proxy in one case.
-fn measure(bench: &Bench, peer: Peer, case: Case, seconds: u32) -> anyhow::Result<f64> {
-    let mut proxy = peer.start(bench, case.hosts(), PROXY_PORT, ORIGIN_PORT)?;
-    let script = wrk_script(&bench.directory, case.hosts())?;
-    // Warm-up: connections to the origin, caches, branch predictors.
-    wrk(&script, case.connections(), 1)?;
-    let before = proxy.cpu_seconds()?;
-    let requests = wrk(&script, case.connections(), seconds)?;
-    let used = proxy.cpu_seconds()? - before;
-    proxy.stop();
-    Ok(used * 1e6 / requests as f64)
-}
-
-/// Asks for 16 hosts spread over the table, in turn.
-fn wrk_script(directory: &Path, hosts: u32) -> anyhow::Result<PathBuf> {
-    let path = directory.join(format!("hosts{hosts}.lua"));
-    let names: Vec<String> = (0..16)
-        .map(|n| format!("'h{}.bench.test'", n * hosts / 16))
-        .collect();
-    let text = format!(
-        "local requests = {{}}\nlocal n = 0\nfunction init()\n  for i, host in ipairs({{{}}}) do\n    \
-         requests[i] = wrk.format('GET', '/some/path?with=query', {{Host = host, ['User-Agent'] = 'bench', Accept = '*/*'}})\n  end\nend\n\
-         function request()\n  n = n % 16 + 1\n  return requests[n]\nend\n",
-        names.join(", ")
-    );
-    std::fs::write(&path, text)?;
-    Ok(path)
-}
-
-/// Runs the generator; gives the requests that were answered. Anything but 200 is an error.
-fn wrk(script: &Path, connections: u32, seconds: u32) -> anyhow::Result<u64> {
-    let url = format!("http://127.0.0.1:{PROXY_PORT}/");
-    let mut command = Command::new("taskset");
-    command.args([
-        "-c",
-        "1",
-        "wrk",
-        "-t1",
-        &format!("-c{connections}"),
-        &format!("-d{seconds}s"),
-        "--timeout",
-        "10s",
-        "-s",
-    ]);
-    let text = output(command.arg(script).arg(url))?;
-    if text.contains("Non-2xx") || text.contains("Socket errors") {
-        bail!("requests failed:\n{text}");
-    }
-    let line = text
-        .lines()
-        .find(|line| line.contains("requests in"))
-        .context("wrk printed no total")?;
-    line.split_whitespace()
-        .next()
-        .and_then(|n| n.parse().ok())
-        .context("wrk printed no total")
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Medians, and ratios of the same round.
-fn report(cases: &[Case], peers: &[Peer], results: &BTreeMap<(Case, Peer), Vec<f64>>) {
-    let of = |case: Case, peer: Peer| {
-        results
-            .get(&(case, peer))
-            .map(Vec::as_slice)
-            .unwrap_or_default()
-    };
-    println!(
-        "\nCPU microseconds a request, median (least..most), and the median ratio of the same rounds:\n"
-    );
-    for case in cases {
-        println!("{}", case.name());
-        for peer in peers {
-            let values = of(*case, *peer);
-            let (least, most) = values
-                .iter()
-                .fold((f64::MAX, 0.0f64), |(a, b), v| (a.min(*v), b.max(*v)));
-            print!(
-                "  {:<22} {:6.2} ({least:.2}..{most:.2})",
-                peer.name(),
-                median(values)
-            );
-            if *peer == Peer::Tidegate {
-                for other in peers.iter().filter(|other| **other != Peer::Tidegate) {
-                    let ratios: Vec<f64> = values
-                        .iter()
-                        .zip(of(*case, *other))
-                        .map(|(a, b)| a / b)
-                        .collect();
-                    print!("   {:.3} x {}", median(&ratios), other.name());
-                }
-            }
-            println!();
-        }
-    }
-    let (ten, many) = (
-        of(Case::C64, Peer::Tidegate),
-        of(Case::Hosts10000, Peer::Tidegate),
-    );
-    if !ten.is_empty() && !many.is_empty() {
-        let ratios: Vec<f64> = many.iter().zip(ten).map(|(a, b)| a / b).collect();
-        println!(
-            "10,000 hosts against 10 hosts, Tidegate: {:.3} x",
-            median(&ratios)
-        );
-    }
+/// An ECDSA P-256 certificate for every host, signed by itself.
+fn certificate(directory: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let (certificate, key) = (directory.join("tls.crt"), directory.join("tls.key"));
+    output(
+        Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "30"])
+            .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
+            .args(["-subj", "/CN=bench.test"])
+            .args(["-addext", "subjectAltName=DNS:*.bench.test,DNS:localhost"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate),
+    )?;
+    let both = std::fs::read_to_string(&certificate)? + &std::fs::read_to_string(&key)?;
+    std::fs::write(directory.join("both.pem"), both)?;
+    Ok(())
 }

