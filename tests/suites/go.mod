@@ -5,8 +5,9 @@ go 1.26.0
 tool (
 	github.com/summerwind/h2spec/cmd/h2spec
 	google.golang.org/grpc/interop/client
-	google.golang.org/grpc/interop/server
 )
+
+require google.golang.org/grpc v1.79.3
 
 require (
 	cel.dev/expr v0.25.1 // indirect
@@ -33,6 +34,5 @@ require (
 	golang.org/x/text v0.32.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20251202230838-ff82c1b0f217 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20251202230838-ff82c1b0f217 // indirect
-	google.golang.org/grpc v1.79.3 // indirect
 	google.golang.org/protobuf v1.36.10 // indirect
 )

@@ -9,7 +9,7 @@ mod stand;
 use crate::process::{root, run as run_command};
 use crate::tools;
 use anyhow::bail;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Args {
 
 /// The suites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Suite {
+pub(crate) enum Suite {
     /// HTTP/2 and HPACK, server side
     H2spec,
     /// grpc-go's interop client and server, through both listeners
@@ -40,25 +40,29 @@ pub(crate) struct Totals {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let tidegate = tidegate(args.release)?;
-    let programs = tools::suites::find_or_build()?;
-    let mut totals = Totals::default();
-    if args.suite != Some(Suite::Grpc) {
-        h2spec::run(&tidegate, &programs, &mut totals)?;
-    }
-    if args.suite != Some(Suite::H2spec) {
-        grpc::run(&tidegate, &programs, &mut totals)?;
-    }
     let Totals {
         passed,
         failed,
         not_run,
-    } = totals;
+    } = run_against(&tidegate(args.release)?, args.suite)?;
     println!("{passed} passed, {failed} failed, {not_run} not run");
     if failed > 0 || passed == 0 {
         bail!("{failed} case(s) failed");
     }
     Ok(())
+}
+
+/// Runs a suite, or all, against a binary.
+pub(crate) fn run_against(tidegate: &Path, suite: Option<Suite>) -> anyhow::Result<Totals> {
+    let programs = tools::suites::find_or_build()?;
+    let mut totals = Totals::default();
+    if suite != Some(Suite::Grpc) {
+        h2spec::run(tidegate, &programs, &mut totals)?;
+    }
+    if suite != Some(Suite::H2spec) {
+        grpc::run(tidegate, &programs, &mut totals)?;
+    }
+    Ok(totals)
 }
 
 /// The binary: `TIDEGATE_BIN`, or built now.

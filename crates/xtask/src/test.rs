@@ -83,6 +83,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             .env_remove("TIDEGATE_CLUSTER_DIR")
             .env("TIDEGATE_BIN", binary()),
     )?;
+    if filter.is_empty() {
+        suites(&mut totals)?;
+    }
     if args.no_cluster {
         totals
             .notes
@@ -98,6 +101,26 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     println!("{} passed, {} failed", totals.passed, totals.failed);
     if totals.failed > 0 || totals.passed == 0 {
         bail!("{} test(s) failed", totals.failed);
+    }
+    Ok(())
+}
+
+/// Runs the protocol suites of others, where they can be had.
+fn suites(totals: &mut Totals) -> anyhow::Result<()> {
+    step("protocol suites: h2spec, gRPC interop");
+    match crate::suites::run_against(&binary(), None) {
+        Ok(ran) => {
+            totals.passed += ran.passed;
+            totals.failed += ran.failed + ran.not_run;
+        }
+        Err(error)
+            if error.downcast_ref::<Unavailable>().is_some()
+                && std::env::var_os("TIDEGATE_REQUIRE_CLUSTER").is_none() =>
+        {
+            println!("skipped: {error:#}");
+            totals.notes.push(format!("suites skipped: {error:#}"));
+        }
+        Err(error) => return Err(error),
     }
     Ok(())
 }

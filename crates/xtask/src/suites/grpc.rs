@@ -29,14 +29,10 @@ const CASES: [&str; 15] = [
     "pick_first_unary",
 ];
 
-/// Two listeners to two kinds of backend.
-const WAYS: u64 = 4;
-
 /// Longest time for one case.
 const MOST: Duration = Duration::from_secs(15);
 
 pub(crate) fn run(tidegate: &Path, programs: &Suites, totals: &mut Totals) -> anyhow::Result<()> {
-    let usable = usable(programs, totals)?;
     for backend in [Backend::H2c, Backend::H2] {
         let directory = tempfile::tempdir().context("cannot make a scratch folder")?;
         let certificate = Certificate::make(directory.path())?;
@@ -62,10 +58,10 @@ pub(crate) fn run(tidegate: &Path, programs: &Suites, totals: &mut Totals) -> an
                 client.arg(format!("-server_port={}", stand.http.port()));
                 client
             };
-            cases(&format!("h2c to {to}"), &usable, client, totals)?;
+            cases(&format!("h2c to {to}"), client, totals)?;
         } else {
             println!("gRPC, h2c to {to}: not run: the plain listener does not speak HTTP/2");
-            totals.not_run += usable.len() as u64;
+            totals.not_run += CASES.len() as u64;
         }
         let client = || {
             let mut client = Command::new(&programs.grpc_client);
@@ -76,48 +72,20 @@ pub(crate) fn run(tidegate: &Path, programs: &Suites, totals: &mut Totals) -> an
                 .arg(format!("-ca_file={}", certificate.certificate.display()));
             client
         };
-        cases(&format!("TLS to {to}"), &usable, client, totals)?;
+        cases(&format!("TLS to {to}"), client, totals)?;
     }
     Ok(())
 }
 
-/// The cases that pass without a proxy. Client and server of one version do not agree on all: the server of grpc-go has no
-/// server id, for which `pick_first_unary` asks.
-fn usable(programs: &Suites, totals: &mut Totals) -> anyhow::Result<Vec<&'static str>> {
-    let directory = tempfile::tempdir().context("cannot make a scratch folder")?;
-    let addr = free_address()?;
-    let mut server = Command::new(&programs.grpc_server);
-    server.arg(format!("-port={}", addr.port()));
-    let _server = Running::start(&mut server, &directory.path().join("server.log"), addr)?;
-    let mut usable = Vec::new();
-    for case in CASES {
-        let mut client = Command::new(&programs.grpc_client);
-        client.arg(format!("-server_port={}", addr.port()));
-        match one(client, case)? {
-            Ok(()) => usable.push(case),
-            Err(why) => {
-                println!("gRPC, {case}: not run: it fails without a proxy too: {why}");
-                totals.not_run += WAYS;
-            }
-        }
-    }
-    Ok(usable)
-}
-
-/// Runs these cases with this client.
-fn cases(
-    way: &str,
-    cases: &[&str],
-    client: impl Fn() -> Command,
-    totals: &mut Totals,
-) -> anyhow::Result<()> {
+/// Runs all cases with this client.
+fn cases(way: &str, client: impl Fn() -> Command, totals: &mut Totals) -> anyhow::Result<()> {
     let mut failed = Vec::new();
-    for case in cases {
+    for case in CASES {
         if let Err(why) = one(client(), case)? {
             failed.push(format!("  {case}: {why}"));
         }
     }
-    let passed = cases.len() - failed.len();
+    let passed = CASES.len() - failed.len();
     println!("gRPC, {way}: {passed} passed, {} failed", failed.len());
     failed.iter().for_each(|line| println!("{line}"));
     totals.passed += passed as u64;

@@ -32,7 +32,7 @@ pub(crate) fn find_or_build() -> anyhow::Result<Suites> {
         let path = module().join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let pinned = hash(&[&read("go.mod")?, &read("go.sum")?]);
+    let pinned = hash(&[&read("go.mod")?, &read("go.sum")?, &read("server/main.go")?]);
     let dir = process::cache()?
         .join("suites")
         .join(format!("{pinned:016x}"));
@@ -50,7 +50,7 @@ pub(crate) fn find_or_build() -> anyhow::Result<Suites> {
     Ok(Suites {
         h2spec: find("h2spec", "github.com/summerwind/h2spec/cmd/h2spec")?,
         grpc_client: find("grpc-client", "google.golang.org/grpc/interop/client")?,
-        grpc_server: find("grpc-server", "google.golang.org/grpc/interop/server")?,
+        grpc_server: find("grpc-server", "./server")?,
     })
 }
 
