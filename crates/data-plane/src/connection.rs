@@ -90,7 +90,6 @@ fn start(worker: &Rc<Worker>, open: &OpenListener, stream: TcpStream, peer: Sock
         worker.stats.shed.add(1);
         return;
     }
-    let _ = stream.set_nodelay(true);
     let trusted = &worker.settings.trusted_proxies;
     // Only a PROXY header of our own will name it; a connection without one saves the system call.
     let destination = worker

@@ -35,6 +35,7 @@ mod publish;
 mod record;
 mod request_body;
 mod request_head;
+mod socket;
 mod stream_stall;
 mod tickets;
 mod tls;

@@ -2,6 +2,7 @@
 //!
 //! The publisher opens them, so that "port in use" is an error of the update that asked for it; workers take their own.
 
+use crate::socket;
 use routing_table::{Listener, ListenerId, ListenerProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -221,6 +222,7 @@ fn open_socket(addr: SocketAddr, speaks: Speaks, reuse_port: bool) -> io::Result
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     if reuse_port && speaks != Speaks::Udp {
+        socket::tune((&socket).into())?;
         socket.listen(BACKLOG)?;
     }
     Ok(socket)

@@ -1,5 +1,6 @@
 //! The bytes of a connection to an endpoint, plain or through TLS.
 
+use crate::socket;
 use crate::upstream_tls::UpstreamConnector;
 use rustls_pki_types::ServerName;
 use std::io;
@@ -36,8 +37,8 @@ impl UpstreamIo {
         greeting: &[u8],
     ) -> Result<Self, ConnectError> {
         let mut stream = TcpStream::connect(addr).await.map_err(ConnectError::Tcp)?;
-        // Without it a small request may wait for the acknowledgement of the one before.
-        let _ = stream.set_nodelay(true);
+        // A connection that cannot be tuned works all the same.
+        let _ = socket::tune_upstream((&stream).into());
         if !greeting.is_empty() {
             let greeted = stream.write_all(greeting).await;
             greeted.map_err(ConnectError::Tcp)?;

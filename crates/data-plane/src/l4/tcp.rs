@@ -11,8 +11,9 @@ use crate::h1::deadline::Deadline;
 use crate::listener::OpenListener;
 use crate::proxy_header;
 use crate::proxy_protocol;
+use crate::socket;
 use crate::worker::Worker;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,8 +25,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Most endpoints that are tried for one connection.
 const MAX_ATTEMPTS: u32 = 10;
-/// Silence after which the kernel asks whether the other side is still there.
-const KEEPALIVE: Duration = Duration::from_secs(180);
 /// How often a connection that is to end with its endpoint looks for it.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -64,10 +63,6 @@ pub(super) async fn relay(mut record: RelayRecord, client: TcpStream, begun: Vec
         worker.stats.relays_unconnected.add(1);
         return;
     };
-    for socket in [&client, &upstream] {
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-        let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
-    }
     let mut first = Vec::new();
     if let Some(version) = target.relay.proxy_header {
         proxy_header::write(&mut first, version, record.client.ends());
@@ -129,7 +124,7 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
         match timeout(target.relay.limits.connect, TcpStream::connect(endpoint)).await {
             Ok(Ok(stream)) => {
                 worker.stats.upstream_connects.add(1);
-                let _ = stream.set_nodelay(true);
+                let _ = socket::tune((&stream).into());
                 record.flag = "stopped";
                 return Some(stream);
             }
