@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use test_support::{TlsClient, h2_raw};
+use test_support::{TlsClient, h2_raw, h2c};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Barrier;
 
@@ -350,4 +350,70 @@ async fn an_upstream_that_stops_reading_holds_little() {
     let total = memory.during(&stand, sent.settled()).await;
     judge("upstreams", streams, memory.growth(), total);
     senders.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Readers share connections to a backend that speaks HTTP/2, so one that stops could hold up the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_one_connection_do_not_hold_each_other_up() {
+    let streams = scaled(40, 400);
+    let hosts = Hosts::default().h2c(HOST, h2c::echo().await.port());
+    let stand = LoadStand::start("stopped-h2c", hosts, &["--client-write-timeout=5m"]).await;
+    let memory = stand.watch_memory();
+    let mut open = Vec::new();
+    for _ in 0..streams {
+        let mut reader = connect(stand.tidegate.http).await.unwrap();
+        let request = format!("GET /endless HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        reader.send(request.as_bytes()).await.unwrap();
+        assert_eq!(reader.head().await.unwrap().unwrap().second(), "200");
+        open.push(reader);
+    }
+    // The kernel's buffers take some megabytes for each before anything stops.
+    let settled = async {
+        let mut before = 0;
+        for _ in 0..100 {
+            let now = stand.tidegate.processor_time().as_millis();
+            if now <= before + 20 {
+                return;
+            }
+            before = now;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        panic!("still sending");
+    };
+    memory.during(&stand, settled).await;
+    judge("readers of answers by h2c", streams, memory.growth(), 0);
+    let start = std::time::Instant::now();
+    // Enough to meet every worker.
+    for number in 0..20 {
+        let asked = async {
+            let mut reader = connect(stand.tidegate.http).await?;
+            let request =
+                format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nhello");
+            reader.send(request.as_bytes()).await?;
+            let head = reader
+                .head()
+                .await?
+                .ok_or(std::io::ErrorKind::UnexpectedEof)?;
+            let chunked = head.field("transfer-encoding").is_some();
+            let body = reader
+                .body(if chunked { 10 } else { head.length() })
+                .await?;
+            Ok::<_, std::io::Error>((head.second().to_owned(), body))
+        };
+        let (status, body) = tokio::time::timeout(Duration::from_secs(10), asked)
+            .await
+            .unwrap_or_else(|_| panic!("request {number} is held up by others"))
+            .unwrap();
+        assert_eq!(status, "200");
+        assert!(
+            body.windows(5).any(|five| five == b"hello"),
+            "{}",
+            body.escape_ascii()
+        );
+    }
+    println!(
+        "stopped readers of answers by h2c: 20 others answered in {:.1?}",
+        start.elapsed()
+    );
+    drop(open);
 }

@@ -24,9 +24,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-/// Bytes of a response body that an endpoint may send ahead of us, for a stream and for a connection.
+/// Most requests at once on one connection; an endpoint may allow fewer.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of a response body that an endpoint may send ahead of us, for a stream and for a connection. A connection has room for
+/// all its streams: otherwise a few clients that stop reading would hold up everybody else's answers on it.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS;
 /// Largest response head in bytes.
 const MAX_HEAD: u32 = 64 * 1024;
 
@@ -93,7 +96,7 @@ impl SharedConnection {
     /// Whether it takes another request now, of at most so many in its life.
     pub(crate) fn has_room(&self, max_requests: u32) -> bool {
         self.is_open()
-            && self.load.streams.get() < self.load.max_streams.get()
+            && self.load.streams.get() < self.load.max_streams.get().min(MAX_STREAMS as usize)
             && self.load.requests.get() < max_requests
     }
 
