@@ -27,10 +27,10 @@ pub(super) fn count(bench: &Bench) -> anyhow::Result<()> {
         let count = |(setup, load): &(Setup, Load)| {
             let mut origin = pair.origin.start(bench)?;
             let load = |seconds| load.run(bench, seconds);
-            // Seconds of warm-up and of counting; callgrind makes some thousand requests of each.
-            let (profile, requests) = instructions::profile(bench, setup, load, (2, 4))?;
+            // In seconds. Under callgrind some thousand requests are made in each.
+            let count = instructions::count(bench, setup, load, [1, 2, 6])?;
             origin.stop();
-            anyhow::Ok(profile.total as f64 / requests as f64)
+            anyhow::Ok(count.each)
         };
         let without = count(&pair.without).with_context(|| pair.name)?;
         let with = count(&pair.with).with_context(|| pair.name)?;

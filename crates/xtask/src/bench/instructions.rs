@@ -11,7 +11,7 @@ use super::peer::{self, HTTP_PORT, HTTPS_PORT, Origin, Peer, Setup};
 use super::running::Running;
 use crate::process::output;
 use crate::tools::bench::{STRACE, VALGRIND};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -40,21 +40,35 @@ pub(super) fn run(bench: &Bench, case: Case) -> anyhow::Result<()> {
     let mut origin = Origin::Plain(128).start(bench)?;
     println!("\n## {}", case.name());
     let requests = |amount| load.run(bench, Amount::Requests(amount));
-    print(&profile(bench, &case.setup(), requests, (WARM_UP, REQUESTS))?.0);
+    print(&count(
+        bench,
+        &case.setup(),
+        requests,
+        [WARM_UP, WARM_UP, REQUESTS],
+    )?);
     system_calls(bench, case, load)?;
     origin.stop();
     Ok(())
 }
 
-/// What the requests of one load cost, under callgrind. Gives how many they were too.
+/// What callgrind counted.
+pub(super) struct Count {
+    /// Of the second load, the opening of its connections included.
+    profile: Profile,
+    /// Instructions a request, without what opening the connections costs.
+    pub(super) each: f64,
+}
+
+/// What the requests of a load cost, under callgrind: it is run three times, with an amount to warm up, a small one and a
+/// large one. Each run opens connections, so what the large one has more than the small one is requests alone.
 ///
 /// The origin must run already.
-pub(super) fn profile(
+pub(super) fn count(
     bench: &Bench,
     setup: &Setup,
     load: impl Fn(u32) -> anyhow::Result<u64>,
-    amounts: (u32, u32),
-) -> anyhow::Result<(Profile, u64)> {
+    [warm_up, small, large]: [u32; 3],
+) -> anyhow::Result<Count> {
     let out = bench.directory.join("callgrind.out");
     let mut command = bench.pinned("0");
     command
@@ -64,29 +78,34 @@ pub(super) fn profile(
     peer::tidegate(&mut command, bench, setup)?;
     let mut proxy = Running::start(&mut command)?;
     proxy.wait_for(if setup.tls { HTTPS_PORT } else { HTTP_PORT })?;
-    load(amounts.0)?;
+    load(warm_up)?;
     let control = |option: &[&str]| {
         let pid = proxy.pid().to_string();
         output(Command::new("callgrind_control").args(option).arg(pid))
     };
     control(&["-i", "on"])?;
-    let requests = load(amounts.1)?;
-    control(&["-d"])?;
+    // Dumps are numbered, and each begins anew.
+    let dump = |number: u32, amount: u32| {
+        let requests = load(amount)?;
+        control(&["-d"])?;
+        let path = bench.directory.join(format!("callgrind.out.{number}"));
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("callgrind wrote no {}", path.display()))?;
+        anyhow::Ok((Profile::read(&text), requests))
+    };
+    let (less, fewer) = dump(1, small)?;
+    let (profile, more) = dump(2, large)?;
     proxy.stop();
-    // The first dump; what came after it is in the file without a number.
-    let dump = bench.directory.join("callgrind.out.1");
-    let text = std::fs::read_to_string(&dump)
-        .with_context(|| format!("callgrind wrote no {}", dump.display()))?;
-    Ok((Profile::read(&text), requests))
+    ensure!(more > fewer, "the longer load had no more requests");
+    let each = (profile.total as f64 - less.total as f64) / (more - fewer) as f64;
+    Ok(Count { profile, each })
 }
 
-fn print(profile: &Profile) {
+fn print(Count { profile, each }: &Count) {
+    println!("\n{each:.0} instructions a request, in user space.");
+    println!("\nBy own cost; from here on the opening of the connections is in it:\n");
     let each = |cost: f64| cost / f64::from(REQUESTS);
     let total = profile.total as f64;
-    println!(
-        "\n{:.0} instructions a request, in user space.\n",
-        each(total)
-    );
     println!("| instructions | share | function | file |\n|---|---|---|---|");
     for (cost, name, home) in profile.dearest().into_iter().take(LINES) {
         println!(
