@@ -177,7 +177,7 @@ fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
             .headers_mut()
             .insert(header::SERVER, HeaderValue::from_static(SERVER));
     }
-    if last && http1 {
+    if last && http1 && answer.status != StatusCode::SWITCHING_PROTOCOLS {
         response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -24,7 +24,7 @@ pub(crate) enum Command {
     Controller(Box<ControllerArgs>),
     /// Serve manifests from files, without a cluster; changes are picked up
     Serve(Box<ServeArgs>),
-    /// Say what is wrong with manifests; exit status 1 if anything is
+    /// Say what is wrong with manifests; exit status 1 if there is an error
     Check(PathArgs),
     /// Print the routing table that manifests come to
     Translate(PathArgs),

@@ -3,9 +3,9 @@
 use crate::args::PathArgs;
 use controller::source::directory::{self, Loaded};
 use std::process::ExitCode;
-use translate::{Severity, Snapshot, Translation};
+use translate::{Object, Severity, Snapshot, Translation};
 
-/// Says what is wrong. Exit status 1 if anything is not served, 0 with warnings only.
+/// Says what is wrong. Exit status 1 if there is an error, 0 with warnings only.
 pub(crate) fn check(args: &PathArgs) -> ExitCode {
     let (loaded, translation) = match translated(args) {
         Ok(both) => both,
@@ -23,6 +23,12 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
             problem.message
         );
     }
+    let is_ingress = |object: &Object| matches!(object, Object::Ingress(_));
+    let ingresses = loaded
+        .objects
+        .iter()
+        .filter(|(one, _)| is_ingress(one))
+        .count();
     let origins = loaded.origins();
     for diagnostic in &translation.diagnostics {
         match diagnostic.severity {
@@ -35,11 +41,19 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
         }
     }
     println!(
-        "{} object(s), {} Ingress(es) served, {} of other kinds skipped; {errors} error(s), {warnings} warning(s)",
+        "{} object(s), {} of {ingresses} Ingress(es) ours, {} of other kinds skipped; {errors} error(s), {warnings} warning(s)",
         loaded.objects.len(),
         translation.claimed.len(),
         loaded.skipped
     );
+    if translation.claimed.len() < ingresses {
+        println!(
+            "{} Ingress(es) are of classes that are not served: see --ingress-class (now {:?}) and --controller-name (now {:?})",
+            ingresses - translation.claimed.len(),
+            args.routing.ingress_class,
+            args.routing.controller_name
+        );
+    }
     if errors > 0 {
         ExitCode::FAILURE
     } else {

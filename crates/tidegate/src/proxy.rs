@@ -126,7 +126,9 @@ where
             _ = interrupt.recv() => false,
         };
         if !stopped {
-            tracing::warn!("stopped with requests in progress");
+            tracing::warn!(
+                "stopped before everything had ended: a second signal, or --drain-timeout"
+            );
         }
     } else {
         data_plane.stop(Duration::ZERO, Duration::ZERO).await;

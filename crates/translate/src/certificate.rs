@@ -12,7 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
 
 /// The keys of a Secret's data that are read: chain and key of a certificate, an OCSP response to send along (DER),
@@ -168,6 +168,12 @@ pub(crate) fn read_pair(key: &ObjectKey, secret: &Secret) -> Result<Certificate,
         .key_provider
         .load_private_key(private.clone_key());
     let signer = signer.map_err(|_| "tls.key is of a kind that is not supported".to_owned())?;
+    if parsed.version() != X509Version::V3 {
+        return Err(format!(
+            "its certificate is of X.509 version {}, version 3 is needed",
+            parsed.version().0 + 1
+        ));
+    }
     CertifiedKey::new(chain.clone(), signer)
         .keys_match()
         .map_err(|_| "tls.key does not belong to tls.crt".to_owned())?;

@@ -51,6 +51,7 @@ async fn over_http1() {
     // What is sent along with the request waits until the upstream has agreed.
     let answer = exchange_and_close(proxy.addr, format!("{ASK}early").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    assert!(!answer.contains("connection: close"), "{answer}");
     assert!(answer.contains("upgrade: websocket\r\n"), "{answer}");
     assert!(
         answer.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),

@@ -3,8 +3,8 @@
 //! An annotation that protects something closes its routes: they answer 503, never unprotected. One that changes what is
 //! served is said on the object. One that only tunes nginx is silent.
 
-use super::{NGINX_PREFIX, Policy};
-use crate::diagnostic::Findings;
+use super::{ANNOTATIONS, NGINX_PREFIX, Policy};
+use crate::diagnostic::{Findings, printable};
 use crate::snapshot::ObjectRef;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -24,6 +24,10 @@ const SECURITY: &[&str] = &[
     "denylist-source-range",
     "enable-modsecurity",
     "enable-owasp-core-rules",
+    "global-rate-limit",
+    "global-rate-limit-ignored-cidrs",
+    "global-rate-limit-key",
+    "global-rate-limit-window",
     "limit-allowlist",
     "limit-connections",
     "limit-rpm",
@@ -35,6 +39,32 @@ const SECURITY: &[&str] = &[
     "server-snippet",
     "stream-snippet",
     "whitelist-source-range",
+];
+
+/// What only tunes nginx itself, and is ignored in silence.
+const TUNING: &[&str] = &[
+    "client-body-buffer-size",
+    "client-header-buffer-size",
+    "enable-access-log",
+    "enable-aio-write",
+    "enable-opentelemetry",
+    "enable-opentracing",
+    "enable-rewrite-log",
+    "http2-push-preload",
+    "large-client-header-buffers",
+    "opentelemetry-operation-name",
+    "opentelemetry-trust-incoming-span",
+    "opentracing-trust-incoming-span",
+    "proxy-buffer-size",
+    "proxy-buffering",
+    "proxy-buffers-number",
+    "proxy-busy-buffers-size",
+    "proxy-http-version",
+    "proxy-max-temp-file-size",
+    "proxy-next-upstream-tries",
+    "proxy-request-buffering",
+    "ssl-ciphers",
+    "ssl-prefer-server-ciphers",
 ];
 
 /// They change what is served; it is served without the change.
@@ -120,6 +150,35 @@ pub fn is_listed(name: &str) -> bool {
     SECURITY.contains(&name) || BEHAVIOUR.contains(&name)
 }
 
+/// Warns of names that ingress-nginx does not have either, or that are not known here: a misspelt one may have been meant to
+/// protect.
+pub(super) fn unknown(all: &BTreeMap<String, String>, object: &ObjectRef, findings: &mut Findings) {
+    let read = || ANNOTATIONS.iter().flat_map(|annotation| annotation.nginx);
+    for key in all.keys() {
+        let Some(name) = key.strip_prefix(NGINX_PREFIX) else {
+            continue;
+        };
+        let known = || {
+            read()
+                .chain(SECURITY)
+                .chain(BEHAVIOUR)
+                .chain(TUNING)
+                .copied()
+        };
+        if name == "canary" || known().any(|one| one == name) {
+            continue;
+        }
+        let close = known().map(|one| (super::distance(one, name), one)).min();
+        let hint = close
+            .filter(|(distance, _)| *distance <= 3)
+            .map_or(String::new(), |(_, name)| {
+                format!("; did you mean {NGINX_PREFIX}{name}?")
+            });
+        let message = format!("{} is not known and was ignored{hint}", printable(key, 128));
+        findings.warning(object, &super::field(key), "UnknownAnnotation", message);
+    }
+}
+
 /// Reads what these annotations mean for us.
 pub(super) fn apply(
     all: &BTreeMap<String, String>,
@@ -131,10 +190,12 @@ pub(super) fn apply(
         all.get(&format!("{NGINX_PREFIX}{name}"))
             .map(|value| value.trim())
     };
-    let is_true = |name: &str| set(name) == Some("true");
+    // As Go reads it (strconv.ParseBool), and with it ingress-nginx.
+    let is_true =
+        |name: &str| matches!(set(name), Some("1" | "t" | "T" | "true" | "TRUE" | "True"));
     let harmless = |name: &str| match set(name) {
         // Switched off in so many words.
-        Some("false" | "off" | "") => true,
+        Some("false" | "FALSE" | "False" | "f" | "F" | "off" | "") => true,
         Some("0") => name.starts_with("limit-"),
         _ => false,
     };
