@@ -27,8 +27,8 @@ pub(super) fn count(bench: &Bench) -> anyhow::Result<()> {
         let count = |(setup, load): &(Setup, Load)| {
             let mut origin = pair.origin.start(bench)?;
             let load = |seconds| load.run(bench, seconds);
-            // In seconds. Under callgrind some thousand requests are made in each.
-            let count = instructions::count(bench, setup, load, [1, 2, 6])?;
+            // In seconds; 64 handshakes take one. Under callgrind some thousand requests are made in each.
+            let count = instructions::count(bench, setup, load, [3, 3, 9])?;
             origin.stop();
             anyhow::Ok(count.each)
         };
