@@ -9,6 +9,10 @@ use ipnet::IpNet;
 use std::fmt::Write;
 use std::net::IpAddr;
 
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Our name in `CDN-Loop` (RFC 8586).
 const LOOP_ID: &[u8] = b"tidegate";
 /// How often a request may pass through us.
@@ -134,7 +138,7 @@ pub(crate) fn write_fields(
     // X-Forwarded-For: extended for a trusted client, else begun anew (as ingress-nginx does by default).
     out.extend_from_slice(b"x-forwarded-for: ");
     if client.trusted {
-        for value in headers.get_all("x-forwarded-for") {
+        for value in headers.get_all(X_FORWARDED_FOR) {
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b", ");
         }
@@ -166,7 +170,7 @@ pub(crate) fn write_fields(
     }
     line(out, b"x-request-id", request_id);
     out.extend_from_slice(b"cdn-loop: ");
-    for value in headers.get_all("cdn-loop") {
+    for value in headers.get_all(CDN_LOOP) {
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b", ");
     }
@@ -177,7 +181,7 @@ pub(crate) fn write_fields(
 /// The last hop of `X-Forwarded-For` that is not a trusted proxy itself: whoever stands before it could have written what it
 /// liked. `None` where there is none, or something that is no address stands behind it.
 fn last_untrusted(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
-    let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
     let hops = lines
         .iter()
         .rev()
@@ -255,7 +259,7 @@ fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Whether a request has passed through us too often.
 pub(crate) fn is_loop(headers: &HeaderMap) -> bool {
-    let values = headers.get_all("cdn-loop").iter();
+    let values = headers.get_all(CDN_LOOP).iter();
     let hops = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
     hops.filter(|hop| hop.trim_ascii() == LOOP_ID).count() >= MAX_HOPS
 }
@@ -267,7 +271,8 @@ pub(crate) fn request_id(headers: &HeaderMap, trusted: bool, ids: &RequestIds) -
         let bytes = value.as_bytes();
         !bytes.is_empty() && bytes.len() <= MAX && bytes.iter().all(u8::is_ascii_graphic)
     };
-    match headers.get("x-request-id").filter(|_| trusted).filter(fit) {
+    let told = trusted.then(|| headers.get(X_REQUEST_ID)).flatten();
+    match told.filter(fit) {
         Some(value) => value.clone(),
         None => ids.next(),
     }

@@ -21,6 +21,12 @@ pub(crate) mod request;
 pub(crate) mod server;
 pub(crate) mod wire;
 
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
+
+/// Where a head ends.
+pub(crate) static HEAD_END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+
 /// Digits only: no sign, no list, no space inside.
 pub(crate) fn decimal(bytes: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(bytes).ok()?;

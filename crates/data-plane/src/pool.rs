@@ -11,6 +11,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+/// Room for most heads of requests.
+const HEAD: usize = 1024;
+
 /// Idle connections by endpoint.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -153,6 +156,8 @@ impl Pool {
     pub(crate) fn head_buffer(&self) -> Vec<u8> {
         let mut buffer = self.head.take();
         buffer.clear();
+        // Another request may have the one that is kept. Most heads fit without growing.
+        buffer.reserve(HEAD);
         buffer
     }
 

@@ -1,6 +1,6 @@
 //! Reads an upstream's response head and decides how its body is framed (RFC 9112 section 6.3). Pure: bytes in, head out.
 
-use super::decimal;
+use super::{HEAD_END, decimal};
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -69,7 +69,7 @@ pub(crate) fn parse(
     if buffer[..buffer.len().min(START.len())] != START[..buffer.len().min(START.len())] {
         return Err(HeadError::Malformed);
     }
-    let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") else {
+    let Some(end) = HEAD_END.find(buffer) else {
         return if has_bare_line_feed(buffer) {
             Err(HeadError::Malformed)
         } else if buffer.len() < MAX_HEAD {

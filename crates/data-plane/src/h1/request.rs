@@ -4,7 +4,7 @@
 //! which a general server's header map no longer shows, and takes only what has one reading: lines end in CRLF, one space
 //! stands between the parts of the request line, one field frames the body.
 
-use super::decimal;
+use super::{HEAD_END, decimal};
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version, request};
@@ -129,7 +129,7 @@ impl HeadReader {
             };
         }
         let from = self.scanned.saturating_sub(3);
-        match memchr::memmem::find(&buffer[from..], b"\r\n\r\n") {
+        match HEAD_END.find(&buffer[from..]) {
             Some(end) if from + end + 4 <= MAX_HEAD => {
                 *self = Self::default();
                 let head = buffer.split_to(from + end + 4).freeze();
