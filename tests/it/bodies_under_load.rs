@@ -173,13 +173,15 @@ async fn many_large_bodies_take_little_memory() {
     let work = all_at_once(count, |half_way| upload(addr, size, half_way));
     memory.during(&stand, work).await;
     let (up, up_time) = (memory.growth(), start.elapsed());
+    let processor = stand.tidegate.processor_time();
     let start = std::time::Instant::now();
     let work = all_at_once(count, |half_way| download(addr, size, half_way));
     memory.during(&stand, work).await;
     let (both, down_time) = (memory.growth(), start.elapsed());
     println!(
-        "bodies: {count} x {:.2} MiB at once, up {up_time:.1?} and down {down_time:.1?}; memory grew by {:.1} MiB, then {:.1} MiB in all",
+        "bodies: {count} x {:.2} MiB at once, up in {up_time:.1?} ({processor:.1?} of processor), down in {down_time:.1?} ({:.1?}); memory grew by {:.1} MiB, then {:.1} MiB in all",
         mib(size as u64),
+        stand.tidegate.processor_time() - processor,
         mib(up),
         mib(both)
     );

@@ -93,7 +93,8 @@ impl LoadStand {
             args.push("--access-log=off");
         }
         args.extend(flags);
-        let tidegate = Tidegate::start_in(name, Ipv4Addr::LOCALHOST, &args, surroundings)
+        let tidegate = start_anywhere(name, &args, surroundings)
+            .await
             .ready()
             .await;
         Self {
@@ -110,6 +111,22 @@ impl LoadStand {
             highest: std::cell::Cell::new(0),
         }
     }
+}
+
+/// Where there are many connections, a port that was free may be the near end of one a moment later; then others are tried.
+async fn start_anywhere(name: &str, args: &[&str], surroundings: Surroundings) -> Tidegate {
+    for _ in 0..5 {
+        let tidegate = Tidegate::start_in(name, Ipv4Addr::LOCALHOST, args, surroundings);
+        while tidegate.is_running() {
+            if tidegate.logged().contains(" ready") {
+                return tidegate;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let logged = tidegate.logged();
+        assert!(logged.contains("in use"), "it did not start:\n{logged}");
+    }
+    panic!("no free ports");
 }
 
 /// How far memory rose.

@@ -17,6 +17,10 @@ const ENDLESS: &str = "endless.test";
 /// How much longer than its limit a slow client may stay on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How much longer who reads nothing may stay in the full form, in seconds: their time begins when all buffers on the way are full,
+/// and thousands take a while to fill.
+const FILLING: f64 = 4.0;
+
 /// Limits in seconds: of a head, of a body, of reading an answer, of a handshake.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -39,8 +43,8 @@ impl Stays {
         self.0.lock().unwrap().len()
     }
 
-    /// Judges and describes them.
-    fn judge(&self, kind: &str, wanted: usize, limit: u64) -> String {
+    /// Judges and describes them; `slack`: seconds that they may stay longer in the full form.
+    fn judge(&self, kind: &str, wanted: usize, limit: u64, slack: f64) -> String {
         let mut all = self.0.lock().unwrap().clone();
         assert_eq!(all.len(), wanted, "{kind}: closed, of those that should be");
         all.sort();
@@ -52,7 +56,7 @@ impl Stays {
         );
         if full() {
             assert!(
-                last < limit + 1.0,
+                last < limit + slack,
                 "{kind}: closed after {last:.1} s, long after {limit} s"
             );
         }
@@ -144,7 +148,8 @@ async fn swallowing_backend() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_are_closed_in_time_and_hurt_nobody() {
-    let each = scaled(30, 1_250);
+    // Of those that read nothing there are fewer: each fills buffers of the kernel, which has only so much for TCP.
+    let (each, unreading_ones) = scaled((30, 30), (1_600, 200));
     let limits = scaled(
         Limits {
             head: 2,
@@ -198,7 +203,9 @@ async fn slow_clients_are_closed_in_time_and_hurt_nobody() {
             body.clone(),
         ));
         tokio::spawn(silent(tls, handshake.clone()));
-        open.push(unreading(plain).await);
+        if number < unreading_ones {
+            open.push(unreading(plain).await);
+        }
         if number % 10 == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -211,18 +218,25 @@ async fn slow_clients_are_closed_in_time_and_hurt_nobody() {
             .max(limits.handshake),
     );
     let start = Instant::now();
-    let all = [&head, &body, &unread, &handshake];
-    while all.iter().any(|stays| stays.len() < each) && start.elapsed() < longest + PATIENCE {
+    let all = [
+        (&head, each),
+        (&body, each),
+        (&unread, unreading_ones),
+        (&handshake, each),
+    ];
+    while all.iter().any(|(stays, count)| stays.len() < *count)
+        && start.elapsed() < longest + PATIENCE
+    {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let (sung, fresh) = (canary.stop().await, newcomer.stop().await);
     println!(
         "slow: {} clients; closed: {}, {}, {}, {}; meanwhile {} requests of a healthy client, {} failed, p50 {:.1} ms, p99 {:.1} ms; on new connections {}, {} failed, p99 {:.1} ms",
-        4 * each,
-        head.judge("heads", each, limits.head),
-        body.judge("bodies", each, limits.body),
-        unread.judge("unread answers", each, limits.write),
-        handshake.judge("handshakes", each, limits.handshake),
+        3 * each + unreading_ones,
+        head.judge("heads", each, limits.head, 1.0),
+        body.judge("bodies", each, limits.body, 1.0),
+        unread.judge("unread answers", unreading_ones, limits.write, FILLING),
+        handshake.judge("handshakes", each, limits.handshake, 1.0),
         sung.answered(),
         sung.failed.len(),
         sung.percentile(50),

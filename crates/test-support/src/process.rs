@@ -31,7 +31,7 @@ pub fn free_port() -> u16 {
 }
 
 /// What a tidegate is started in, apart from its arguments.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub struct Surroundings {
     /// Most file descriptors; default: as many as this process may have.
     pub descriptors: Option<u64>,

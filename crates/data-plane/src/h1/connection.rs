@@ -15,7 +15,7 @@ use tokio_util::io::poll_read_buf;
 pub(super) const READ_HEAD: usize = 4 * 1024;
 /// Bytes asked for in one read of a body whose length nobody knows, and at most of one that is known to be long.
 pub(super) const READ_BODY: usize = 16 * 1024;
-pub(super) const READ_LONG_BODY: usize = 64 * 1024;
+pub(super) const READ_LONG_BODY: usize = 32 * 1024;
 
 /// A connection to an endpoint, used by one request at a time.
 #[derive(Debug)]

@@ -111,6 +111,10 @@ impl Outgoing {
         count -= prefix;
         let piece = count.min(self.piece.len());
         self.piece.advance(piece);
+        if self.piece.is_empty() {
+            // An empty piece would hold the whole buffer that it was read into, and keep the next read from using it again.
+            self.piece = Bytes::new();
+        }
         count -= piece;
         self.suffix = &self.suffix[count..];
     }

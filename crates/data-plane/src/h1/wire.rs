@@ -19,7 +19,7 @@ use tokio_util::io::poll_read_buf;
 
 /// Bytes asked for in one read of a head, and of a body that is still long. A connection at rest keeps no buffer.
 const READ_HEAD: usize = 4 * 1024;
-const READ_BODY: usize = 64 * 1024;
+const READ_BODY: usize = 32 * 1024;
 /// What a client may send ahead of its turn before we stop reading; its next requests wait in the kernel then.
 const MAX_AHEAD: usize = 16 * 1024;
 
