@@ -159,7 +159,7 @@ fn check_names_file_and_line() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("web.yaml:3: error: Ingress default/web spec.rules[0].http.paths[0].backend: Service default/nowhere does not exist"), "{said}");
     assert!(said.contains("web.yaml:12"), "{said}");
-    assert!(said.contains("1 Ingress(es) served"), "{said}");
+    assert!(said.contains("1 of 1 Ingress(es) ours"), "{said}");
     std::fs::remove_file(directory.path().join("web.yaml")).unwrap();
     assert_eq!(
         run(&["check", directory.path().to_str().unwrap()])

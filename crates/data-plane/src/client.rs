@@ -78,6 +78,10 @@ pub(crate) struct ClientConnection {
     /// Asked to end after what is in progress.
     draining: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// It sends nothing more (HTTP/1.1): it may be done, or gone.
+    pub(crate) has_ended: Cell<bool>,
+    /// Its request waits for an endpoint.
+    pub(crate) is_queued: Cell<bool>,
     /// For the streams of HTTP/2.
     pub(crate) streams: StreamProgress,
     /// The endpoint's connection that was authenticated for this client.
@@ -117,6 +121,8 @@ impl ClientConnection {
             idle_since: Cell::new(Instant::now()),
             draining: Cell::new(false),
             waker: RefCell::new(None),
+            has_ended: Cell::new(false),
+            is_queued: Cell::new(false),
             streams: StreamProgress::default(),
             pinned: RefCell::new(None),
         })

@@ -123,7 +123,10 @@ pub(crate) async fn forward(
             (.., Some(limit)) => {
                 drop(entered.take());
                 let queued = || worker.stats.queued.add(1);
-                let place = upstream.enter(&tried, worker.now(), limit, queued).await?;
+                request.client.is_queued.set(true);
+                let place = upstream.enter(&tried, worker.now(), limit, queued).await;
+                request.client.is_queued.set(false);
+                let place = place?;
                 entered.insert(place).endpoint().addr()
             }
             (.., None) => {
@@ -165,7 +168,9 @@ pub(crate) async fn forward(
         ) {
             upstream.pass_over(addr, worker.now() + PASSED_OVER);
         }
-        if !safe || attempts_left == 0 || !body.rewind() {
+        // Who has ended its side may be gone: it gets what there is, but nothing is begun anew for it.
+        let may_be_gone = request.client.has_ended.get() && !failure.nothing_sent;
+        if !safe || may_be_gone || attempts_left == 0 || !body.rewind() {
             return Err(failure.error);
         }
         // What the upstream closed at rest it did not see: that costs it nothing to be asked again.

@@ -29,6 +29,11 @@ enum Fate {
     Ours,
 }
 
+/// Whether a client may send this field behind its body as it may in front of it.
+pub(crate) fn may_trail(name: &HeaderName) -> bool {
+    fate(name.as_str()) == Fate::Pass
+}
+
 /// Decides by name alone. Names are lower case.
 fn fate(name: &str) -> Fate {
     // A server that folds `_` into `-` would take such a name for another: for one of ours, or for one that frames.
@@ -61,7 +66,8 @@ fn fate_of_plain(name: &str) -> Fate {
             }
             _ => Fate::Pass,
         },
-        Some(b'f') if name == "forwarded" => Fate::Ours,
+        // We do not write it, so what is in it is somebody's word that nobody checked.
+        Some(b'f') if name == "forwarded" => Fate::Drop,
         Some(b's') if is_certificate_field(name) => Fate::Ours,
         // A server that folds `_` into `-` would take these for ours.
         Some(b's') if name.contains('_') && is_certificate_field(&name.replace('_', "-")) => {
@@ -125,6 +131,7 @@ pub(crate) fn write_fields(
             Fate::Ours => {
                 client.trusted
                     && !replaced(name)
+                    && headers.get_all(name).iter().nth(1).is_none()
                     && !(client.certificate_fields && is_certificate_field(name.as_str()))
             }
             Fate::Drop => false,
@@ -145,8 +152,8 @@ pub(crate) fn write_fields(
     }
     out.extend_from_slice(client.addr.as_bytes());
     out.extend_from_slice(b"\r\n");
-    let told = |name: &str| client.trusted && headers.contains_key(name);
-    if !told("x-real-ip") {
+    let told = |name: &str| client.trusted && headers.get_all(name).iter().count() == 1;
+    {
         let named = client
             .trusted
             .then(|| last_untrusted(headers, client.trusted_networks));
@@ -207,7 +214,10 @@ fn hop_addr(hop: &str) -> Option<IpAddr> {
 
 /// Ours, and written by [`write_fields`] whoever the client is.
 fn replaced(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "x-forwarded-for" | "x-request-id")
+    matches!(
+        name.as_str(),
+        "x-forwarded-for" | "x-request-id" | "x-real-ip" | "x-original-forwarded-for"
+    )
 }
 
 /// HTTP/2 may split `cookie` into crumbs; HTTP/1.1 has one line (RFC 9113 section 8.2.3).

@@ -1,6 +1,7 @@
 //! A request's body on its way upstream, whichever protocol it came by: counted, bounded in size and time, and kept just
 //! enough to be sent a second time.
 
+use crate::forwarded_headers::may_trail;
 use crate::h1::chunked::may_be_trailer;
 use crate::h1::deadline::Deadline;
 use crate::h1::head::ResponseHead;
@@ -237,7 +238,15 @@ impl RequestBody {
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => return self.fail(error),
-                Some(Ok(BodyPiece::Trailers(trailers))) => self.trailers = Some(trailers),
+                Some(Ok(BodyPiece::Trailers(mut trailers))) => {
+                    let taken: Vec<_> = trailers
+                        .keys()
+                        .filter(|name| !may_trail(name))
+                        .cloned()
+                        .collect();
+                    taken.iter().for_each(|name| drop(trailers.remove(name)));
+                    self.trailers = (!trailers.is_empty()).then_some(trailers);
+                }
                 Some(Ok(BodyPiece::Data(piece))) if piece.is_empty() => {}
                 Some(Ok(BodyPiece::Data(piece))) => {
                     self.received += piece.len() as u64;

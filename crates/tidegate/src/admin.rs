@@ -79,8 +79,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            continue;
+        // Each of those before ends within seconds, so a probe need only wait for its turn.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
         };
         let admin = Arc::clone(&admin);
         tokio::spawn(async move {
@@ -91,10 +92,12 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
+                .header_read_timeout(Duration::from_secs(2))
+                // One answer a connection, so that those at rest cannot keep a probe out.
+                .keep_alive(false)
                 .max_header_size(16 * 1024);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(Duration::from_secs(300), connection).await;
+            let _ = tokio::time::timeout(Duration::from_secs(10), connection).await;
             drop(permit);
         });
     }

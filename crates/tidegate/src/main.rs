@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             Ok(())
         }
     };
+    telemetry::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

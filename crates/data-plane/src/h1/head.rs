@@ -115,6 +115,9 @@ pub(crate) fn parse(
         fields.add(field.name, head.slice_ref(field.value))?;
     }
     let (framing, keep_alive) = if switches {
+        if !fields.websocket {
+            return Err(HeadError::Status);
+        }
         (Framing::Tunnel, false)
     } else {
         fields.framing(method, status, version)?
@@ -140,6 +143,8 @@ struct Fields {
     transfer_encoding: Option<Bytes>,
     close: bool,
     keep_alive: bool,
+    /// Says that it switches to WebSocket.
+    websocket: bool,
     idle_seconds: Option<u64>,
     /// Names listed in `Connection`.
     listed: Vec<HeaderName>,
@@ -175,7 +180,8 @@ impl Fields {
                     }
                 }
             }
-            header::UPGRADE | header::TE | header::TRAILER => {}
+            header::UPGRADE => self.websocket |= bytes.eq_ignore_ascii_case(b"websocket"),
+            header::TE | header::TRAILER => {}
             name if name == "keep-alive" => {
                 let parameter = bytes
                     .split(|b| *b == b',')

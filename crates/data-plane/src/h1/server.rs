@@ -157,7 +157,7 @@ async fn one_request(
             if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
             }
-            wire.borrow_mut().poll_gone(cx).map(Err)
+            wire.borrow_mut().poll_gone(cx, client).map(Err)
         })
         .await
     };
@@ -168,7 +168,7 @@ async fn one_request(
             return After::Gone;
         }
     };
-    send(worker, wire, answer, asked).await
+    send(worker, client, wire, answer, asked).await
 }
 
 /// What of the request decides how the answer is framed.
@@ -204,6 +204,7 @@ enum Reuse {
 
 async fn send(
     worker: &Rc<Worker>,
+    client: &ClientConnection,
     wire: &Rc<RefCell<Wire>>,
     answer: Response<AnswerBody>,
     asked: Asked,
@@ -253,6 +254,7 @@ async fn send(
         _ => {}
     }
     let mut sending = Sending {
+        client,
         wire,
         out: Outgoing::new(out),
         body,
@@ -333,6 +335,7 @@ fn write_head(
 
 /// An answer on its way to the client.
 struct Sending<'a> {
+    client: &'a ClientConnection,
     wire: &'a Rc<RefCell<Wire>>,
     out: Outgoing,
     body: AnswerBody,
@@ -370,7 +373,8 @@ impl Sending<'_> {
                 return Poll::Ready(Ok(()));
             }
             if waiting {
-                return self.wire.borrow_mut().poll_gone(cx).map(|_| Err(()));
+                let gone = self.wire.borrow_mut().poll_gone(cx, self.client);
+                return gone.map(|_| Err(()));
             }
         }
     }

@@ -234,7 +234,11 @@ impl Wire {
     /// expected of it.
     ///
     /// A client that only closes its sending side still gets its answer.
-    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll_gone(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &ClientConnection,
+    ) -> Poll<io::Error> {
         if let Poll::Ready(Err(error)) = self.poll_interim(cx) {
             return Poll::Ready(error);
         }
@@ -243,6 +247,13 @@ impl Wire {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
+            }
+        }
+        if self.read_closed {
+            client.has_ended.set(true);
+            // TLS says in so many words that nothing more comes; and who is in a queue may as well come again.
+            if client.scheme == "https" || client.is_queued.get() {
+                return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
             }
         }
         Poll::Pending

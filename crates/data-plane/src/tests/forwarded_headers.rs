@@ -120,7 +120,7 @@ fn a_trusted_client_is_believed_and_extended() {
         "{lines:?}"
     );
     assert!(
-        lines.contains(&"x-real-ip: 1.1.1.1".to_owned()),
+        lines.contains(&"x-real-ip: 2.2.2.2".to_owned()),
         "{lines:?}"
     );
     assert!(
@@ -205,5 +205,21 @@ fn trust_is_by_network_and_v4_is_v4_in_any_form() {
             expected,
             "{addr}"
         );
+    }
+}
+
+#[test]
+fn what_may_not_stand_in_front_of_a_body_may_not_stand_behind_it() {
+    let may = |name: &'static str| may_trail(&HeaderName::from_static(name));
+    assert!(may("x-checksum") && may("grpc-status"));
+    for name in [
+        "ssl-client-verify",
+        "ssl_client_verify",
+        "x-request-id",
+        "x_forwarded_for",
+        "cdn-loop",
+        "transfer_encoding",
+    ] {
+        assert!(!may(name), "{name}");
     }
 }

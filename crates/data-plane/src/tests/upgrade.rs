@@ -132,6 +132,9 @@ async fn nothing_else_is_upgraded() {
     let reply = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n";
     let backend = RawBackend::start(&[Act::Reply(reply)]).await;
     let proxy = serve(&[host("a.test", &[backend.addr])]);
+    // Nor does a client hear of a WebSocket when the upstream has switched to something else.
+    let answer = exchange_and_close(proxy.addr, ASK.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
     for (fields, status) in [
         ("Connection: Upgrade\r\nUpgrade: foo\r\n", "502"),
         ("", "502"),
