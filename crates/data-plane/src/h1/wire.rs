@@ -230,10 +230,10 @@ impl Wire {
         }
     }
 
-    /// Writes what interim responses there are, and is ready when the client has reset the connection while nothing was
-    /// expected of it.
+    /// Writes what interim responses there are, and is ready when the client is gone: it has reset the connection, or has
+    /// ended its side over TLS or while its request waits in a queue.
     ///
-    /// A client that only closes its sending side still gets its answer.
+    /// Any other client that only closes its sending side still gets its answer.
     pub(crate) fn poll_gone(
         &mut self,
         cx: &mut Context<'_>,
