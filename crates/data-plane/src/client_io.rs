@@ -69,17 +69,19 @@ impl ClientIo {
         }
     }
 
-    /// Whether a read may give something, without a buffer to read into: a client at rest need not have one.
+    /// Whether a read may give something, without a buffer to read into: a client at rest need not have one. Over TLS what has
+    /// come may be too little to give anything.
     pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.stream {
-            ClientStream::Plain(stream) if self.prefix.is_empty() => {
-                match stream.poll_read_ready(cx) {
-                    Poll::Ready(result) => Poll::Ready(result),
-                    Poll::Pending => self.watch_read(cx),
-                }
-            }
-            // Below TLS there may be bytes and above it none, so only a read can tell.
-            _ => Poll::Ready(Ok(())),
+        let holds_some = match &self.stream {
+            ClientStream::Plain(_) => false,
+            ClientStream::Tls(stream) => !stream.get_ref().1.wants_read(),
+        };
+        if holds_some || !self.prefix.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.stream.socket().poll_read_ready(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.watch_read(cx),
         }
     }
 

@@ -39,6 +39,7 @@ mod socket;
 mod stream_stall;
 mod tickets;
 mod tls;
+mod turns;
 mod upgrade;
 mod upstream;
 mod upstream_io;

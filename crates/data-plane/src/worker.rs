@@ -9,6 +9,7 @@ use crate::listener::{ListenerSet, ListeningSocket, OpenListener, WorkerSocket};
 use crate::metrics::{Metrics, RouteStats, WorkerStats};
 use crate::pool::Pool;
 use crate::publish::{Current, Reader};
+use crate::turns::Turns;
 use crate::{Phase, Settings};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) buffers: l4::flow::Buffers,
     /// Handshakes that are computed at once are bounded, so that a flood of them cannot starve requests.
     pub(crate) handshakes: Semaphore,
+    pub(crate) turns: Rc<Turns>,
     unrouted: Arc<RouteStats>,
     /// The time of day as HTTP writes it, a housekeeping interval old at most.
     date: Cell<[u8; DATE_LENGTH]>,
@@ -87,6 +89,7 @@ impl Worker {
             ids: RequestIds::new(setup.seed),
             buffers: l4::flow::Buffers::default(),
             handshakes: Semaphore::new(handshakes),
+            turns: Rc::default(),
             unrouted: Arc::clone(setup.metrics.unrouted()),
             date: Cell::new(date_now()),
             started: setup.started,
@@ -169,6 +172,8 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
         .build_local(Default::default())?;
     let worker = Worker::new(&setup);
     runtime.block_on(async {
+        let turns = Rc::clone(&worker.turns);
+        tokio::task::spawn_local(async move { turns.run().await });
         let mut accepting = Accepting::default();
         let mut ticks = tokio::time::interval(HOUSEKEEPING);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -50,7 +50,7 @@ pub(crate) async fn serve(
     io: ClientIo,
     may_be_http2: bool,
 ) -> Option<(ClientIo, BytesMut)> {
-    let wire = Rc::new(RefCell::new(Wire::new(io)));
+    let wire = Rc::new(RefCell::new(Wire::new(io, Rc::clone(&worker.turns))));
     let mut first = may_be_http2;
     loop {
         let next = poll_fn(|cx| wire.borrow_mut().poll_next(cx, client, first)).await;

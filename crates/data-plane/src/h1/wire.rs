@@ -9,10 +9,12 @@ use super::outgoing::{Outgoing, write_fields, write_status_line};
 use super::request::{Framing, HeadReader, Read, RequestError, RequestHead};
 use crate::client::ClientConnection;
 use crate::client_io::ClientIo;
+use crate::turns::{Place, Turns};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
@@ -27,6 +29,9 @@ const MAX_AHEAD: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Wire {
     io: ClientIo,
+    turns: Rc<Turns>,
+    /// Where its next request waits to begin.
+    place: Place,
     /// Read and not yet understood.
     buffer: BytesMut,
     reader: HeadReader,
@@ -84,9 +89,11 @@ pub(crate) enum BodyPiece {
 pub(crate) struct BodyBroken;
 
 impl Wire {
-    pub(crate) fn new(io: ClientIo) -> Self {
+    pub(crate) fn new(io: ClientIo, turns: Rc<Turns>) -> Self {
         Self {
             io,
+            turns,
+            place: Place::default(),
             buffer: BytesMut::new(),
             reader: HeadReader::default(),
             body: Body::Ended,
@@ -114,10 +121,11 @@ impl Wire {
                     Err(error) => return Poll::Ready(Err(NextError::Refused(error))),
                 }
             }
-            if self.read_closed || client.is_draining(cx) && self.buffer.is_empty() {
+            let rests = self.buffer.is_empty() && !self.place.is_waiting();
+            if self.read_closed || client.is_draining(cx) && rests {
                 return Poll::Ready(Ok(Next::End));
             }
-            match ready!(self.poll_fill(cx, READ_HEAD)) {
+            match ready!(self.poll_arrival(cx)) {
                 Ok(0) => return Poll::Ready(Ok(Next::End)),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && client.is_reading() => {
@@ -126,6 +134,17 @@ impl Wire {
                 Err(error) => return Poll::Ready(Err(NextError::Gone(error))),
             }
         }
+    }
+
+    /// Reads some bytes of a head; the first when it is this request's turn.
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.is_empty() {
+            if !self.place.is_waiting() {
+                ready!(self.io.poll_readable(cx))?;
+            }
+            ready!(self.turns.poll_begin(&mut self.place, cx));
+        }
+        self.poll_fill(cx, READ_HEAD)
     }
 
     /// Begins the body of a request whose head was taken.
