@@ -5,6 +5,7 @@
 //!   no second lookup that could disagree with the first.
 //! - Tables that were replaced are dropped here, by the writer, never on a worker.
 
+use crate::access_log::RouteLine;
 use crate::admission::Connection;
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
@@ -53,6 +54,8 @@ pub(crate) struct RouteTarget {
     /// How its endpoints are reached.
     pub(crate) reach: Reach,
     pub(crate) stats: Arc<RouteStats>,
+    /// The part of an access-log line that names the route.
+    pub(crate) log_fields: Box<[u8]>,
 }
 
 impl Snapshot {
@@ -241,6 +244,15 @@ impl Publisher {
                 let stats = self
                     .metrics
                     .route(&route.id, upstream.as_deref().map(Upstream::id));
+                let log_fields = RouteLine {
+                    namespace: &route.id.namespace,
+                    ingress: &route.id.name,
+                    rule: &route.id.rule,
+                    service: upstream
+                        .as_ref()
+                        .map_or("", |upstream| &upstream.id().service),
+                }
+                .format();
                 Arc::new(RouteTarget {
                     route: Arc::clone(route),
                     upstream,
@@ -248,6 +260,7 @@ impl Publisher {
                     proxy_header: cluster.and_then(|cluster| cluster.proxy_header),
                     reach,
                     stats,
+                    log_fields,
                 })
             })
             .collect();

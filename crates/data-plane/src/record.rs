@@ -1,6 +1,6 @@
 //! What happened to one request: filled in along its way, counted and logged when it ends, however it ends.
 
-use crate::access_log::{Line, RouteLine};
+use crate::access_log::Line;
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
 use crate::publish::RouteTarget;
@@ -154,15 +154,10 @@ impl Record {
             duration,
             user_agent: field(header::USER_AGENT),
             referer: field(header::REFERER),
-            route: outcome.target.as_ref().map(|target| RouteLine {
-                namespace: &target.route.id.namespace,
-                ingress: &target.route.id.name,
-                rule: &target.route.id.rule,
-                service: target
-                    .upstream
-                    .as_ref()
-                    .map_or("", |upstream| &upstream.id().service),
-            }),
+            route: outcome
+                .target
+                .as_ref()
+                .map_or(&b""[..], |target| &target.log_fields),
             flag: outcome.flag,
             attempts: outcome.attempts,
             upstream: outcome.upstream,

@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
 /// Requests that begin in one turn.
-const BEGIN: u32 = 32;
+const BEGIN: u32 = 16;
 
 /// The turns of one worker.
 #[derive(Debug, Default)]

@@ -1,7 +1,6 @@
 //! The line of a relayed connection or session. Its fields are its own: there is no request to speak of.
 
-use super::{number, seconds, text};
-use std::io::Write;
+use super::{address, number, seconds, text};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -43,8 +42,7 @@ pub(super) fn format(out: &mut Vec<u8>, time: &[u8], line: &RelayLine<'_>) {
     text(out, ",\"service\":\"", line.service.as_bytes());
     if let Some(upstream) = line.upstream {
         out.extend_from_slice(b",\"upstream\":\"");
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "{upstream}");
+        address(out, upstream);
         out.push(b'"');
         number(out, ",\"attempts\":", line.attempts.into());
     }

@@ -2,6 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
+use std::sync::LazyLock;
+
+static ROUTE: LazyLock<Box<[u8]>> = LazyLock::new(|| {
+    RouteLine {
+        namespace: "shop",
+        ingress: "web",
+        rule: "rules[0].paths[0]",
+        service: "api",
+    }
+    .format()
+});
 
 fn line<'a>(path: &'a str, user_agent: &'a [u8]) -> Line<'a> {
     Line {
@@ -18,12 +29,7 @@ fn line<'a>(path: &'a str, user_agent: &'a [u8]) -> Line<'a> {
         duration: Duration::from_micros(1_000_250),
         user_agent,
         referer: b"",
-        route: Some(RouteLine {
-            namespace: "shop",
-            ingress: "web",
-            rule: "rules[0].paths[0]",
-            service: "api",
-        }),
+        route: &ROUTE,
         flag: "",
         attempts: 1,
         upstream: Some(([10, 0, 0, 1], 8080).into()),
@@ -49,6 +55,21 @@ fn a_line() {
             "\n"
         )
     );
+}
+
+#[test]
+fn addresses() {
+    for text in [
+        "0.0.0.0:0",
+        "10.0.200.1:8080",
+        "255.255.255.255:65535",
+        "[::1]:80",
+        "[2001:db8::1]:443",
+    ] {
+        let mut out = Vec::new();
+        address(&mut out, text.parse().unwrap());
+        assert_eq!(String::from_utf8(out).unwrap(), text);
+    }
 }
 
 #[test]
