@@ -1,168 +1,347 @@
-//! The endpoints of a cluster as the picker sees them, and the state of each that outlives any update.
+//! The endpoints of a cluster as requests see them: who may get some, in which tiers, and in which order.
+//!
+//! A set is made when something changes (endpoints, health, weights) and is then only read. What a request costs does not
+//! depend on how many endpoints are down: they are not in any tier.
 
-use routing_table::{Endpoint, Serving};
+use crate::endpoint_state::{Bar, EndpointState};
+use crate::order::hashed::digest;
+use crate::order::{Order, mix};
+use routing_table::policy::Balancing;
+use routing_table::{Endpoint, Policy, Serving};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// One endpoint. Kept by address across updates, so whatever is learnt about it survives them.
+/// What an endpoint begins its slow start with, and has while it wants less, in percent of its share.
+const LITTLE: u64 = 10;
+/// In how many steps an endpoint rises during its slow start.
+const STEPS: u32 = 10;
+
+/// One endpoint in one set.
 #[derive(Debug)]
-pub struct EndpointState {
-    addr: SocketAddr,
-    /// Requests in progress that asked to be counted.
-    in_flight: AtomicU32,
-    /// Until when it is passed over, in milliseconds since any fixed moment, because it could not be connected to.
-    passed_over_until: AtomicU64,
+pub struct Member {
+    /// As it was declared.
+    pub endpoint: Endpoint,
+    /// What is known of it; outlives the set.
+    pub state: Arc<EndpointState>,
+    /// Its share among those of its tier: 100 times the declared weight, unless it has less at the moment.
+    pub weight: u64,
 }
 
-impl EndpointState {
-    /// Where to connect to.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// Counts one more request in progress, unless there are as many as `limit` already. [`EndpointState::leave`] ends it.
-    pub fn try_enter(&self, limit: u32) -> bool {
-        // Relaxed: the number itself is all that is shared.
-        let entered = self
-            .in_flight
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
-                (count < limit).then_some(count + 1)
-            });
-        entered.is_ok()
-    }
-
-    /// Ends a request that was counted.
-    pub fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Requests in progress that are counted.
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Passes it over until this time (since the moment that all callers count from), while there are others.
-    pub fn pass_over_until(&self, time: Duration) {
-        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.passed_over_until.store(millis, Ordering::Relaxed);
-    }
-
-    /// Whether it is passed over.
-    pub fn is_passed_over(&self, now: Duration) -> bool {
-        let until = self.passed_over_until.load(Ordering::Relaxed);
-        until != 0 && u128::from(until) > now.as_millis()
-    }
+/// Members that get requests at the same time.
+#[derive(Debug)]
+struct Tier {
+    members: Vec<Member>,
+    order: Order,
 }
 
-/// All endpoints of a cluster at one moment, those that should get requests first.
+/// All endpoints of a cluster at one moment.
 #[derive(Debug, Default)]
 pub struct EndpointSet {
     all: Vec<Arc<EndpointState>>,
-    /// How many of `all`, from the front, get requests.
-    eligible: usize,
+    /// The first that has room gets the request.
+    tiers: Vec<Tier>,
+    policy: Arc<Policy>,
+    changes_at: Option<Duration>,
+    in_panic: bool,
+}
+
+/// What one request asks of a set.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Endpoints that were tried already: they get it only when there is no other.
+    pub tried: &'a [SocketAddr],
+    /// Most requests in progress at one endpoint.
+    pub limit: u32,
+    /// Hash of what the policy hashes on, where the request has it.
+    pub hash: Option<u64>,
+    /// [`digest`] of the endpoint it should stay at.
+    pub stay_at: Option<u64>,
+    /// What it costs while it is in progress.
+    pub cost: u64,
+    /// The time.
+    pub now: Duration,
+}
+
+impl Ask<'_> {
+    /// A request without wishes.
+    pub fn new(now: Duration) -> Self {
+        Self {
+            tried: &[],
+            limit: u32::MAX,
+            hash: None,
+            stay_at: None,
+            cost: 0,
+            now,
+        }
+    }
+}
+
+/// Why no endpoint can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPick {
+    /// There is none.
+    Empty,
+    /// All have as many requests in progress as they may.
+    Full,
+}
+
+/// The position of one cluster's round. It outlives sets and tables, so an update does not start over.
+#[derive(Debug, Default)]
+pub struct Picker {
+    next: AtomicU64,
 }
 
 impl EndpointSet {
-    /// The set for these endpoints. State is taken over from `previous` by address. Draining endpoints get requests only
-    /// when no endpoint is ready.
-    pub fn new(endpoints: &[Endpoint], previous: &EndpointSet) -> Self {
-        let known: std::collections::HashMap<SocketAddr, &Arc<EndpointState>> = previous
+    /// The set for these endpoints by this policy. State is taken over from `previous` by address. `replica` tells replicas
+    /// apart, for the choice of a subset.
+    pub fn new(
+        endpoints: &[Endpoint],
+        policy: &Arc<Policy>,
+        previous: &EndpointSet,
+        replica: u64,
+        now: Duration,
+    ) -> Self {
+        let known: HashMap<SocketAddr, &Arc<EndpointState>> = previous
             .all
             .iter()
-            .map(|state| (state.addr, state))
+            .map(|state| (state.addr(), state))
             .collect();
         let mut sorted: Vec<&Endpoint> = endpoints.iter().collect();
-        sorted.sort_by_key(|endpoint| (endpoint.serving, endpoint.addr));
-        sorted.dedup_by_key(|endpoint| endpoint.addr);
-        let all = sorted
-            .iter()
+        sorted.sort_by_key(|endpoint| {
+            let Endpoint {
+                serving, priority, ..
+            } = endpoint;
+            (*serving, *priority, &endpoint.name, endpoint.addr)
+        });
+        let mut seen = std::collections::HashSet::new();
+        sorted.retain(|endpoint| seen.insert(endpoint.addr));
+        let states: Vec<(&Endpoint, Arc<EndpointState>)> = sorted
+            .into_iter()
             .map(|endpoint| match known.get(&endpoint.addr) {
-                Some(state) => Arc::clone(state),
-                None => Arc::new(EndpointState {
-                    addr: endpoint.addr,
-                    in_flight: AtomicU32::new(0),
-                    passed_over_until: AtomicU64::new(0),
-                }),
+                Some(state) => (endpoint, Arc::clone(state)),
+                None => {
+                    let state = EndpointState::new(endpoint.addr, now);
+                    let check = policy.active_check.as_ref();
+                    if check.is_some_and(|check| !check.starts_healthy) {
+                        state.bar(Bar::Probe);
+                    }
+                    (endpoint, Arc::new(state))
+                }
             })
             .collect();
-        let ready = sorted
-            .iter()
-            .filter(|endpoint| endpoint.serving == Serving::Ready)
-            .count();
+        let all = states.iter().map(|(_, state)| Arc::clone(state)).collect();
+        let mut changes_at = None;
+        let mut changes = |at: Duration| {
+            changes_at = Some(changes_at.map_or(at, |known: Duration| known.min(at)));
+        };
+        let (mut usable, in_panic) = usable(states, policy, now);
+        if let Some(most) = policy.subset {
+            usable.sort_by_key(|(endpoint, _)| mix(digest(endpoint.addr) ^ replica));
+            usable.truncate(most.max(1) as usize);
+            usable.sort_by_key(|(endpoint, _)| (endpoint.priority, &endpoint.name, endpoint.addr));
+        }
+        for state in &all {
+            let state: &Arc<EndpointState> = state;
+            for until in [state.passed_over_until(), state.eased_until()] {
+                if until > now {
+                    changes(until);
+                }
+            }
+        }
+        let members: Vec<Member> = usable
+            .into_iter()
+            .map(|(endpoint, state)| {
+                let weight = weight(endpoint, &state, policy, now, &mut changes);
+                Member {
+                    endpoint: endpoint.clone(),
+                    state,
+                    weight,
+                }
+            })
+            .collect();
+        let tiers = tiers(members, policy);
         Self {
             all,
-            eligible: if ready > 0 { ready } else { sorted.len() },
+            tiers,
+            policy: Arc::clone(policy),
+            changes_at,
+            in_panic,
         }
     }
 
-    /// The endpoints that get requests.
-    pub fn eligible(&self) -> &[Arc<EndpointState>] {
-        &self.all[..self.eligible]
+    /// The endpoint for one request, which is entered there: [`EndpointState::leave`] ends it.
+    ///
+    /// The first tier with room has it. Those who were tried get it only when there is no other.
+    ///
+    /// # Errors
+    /// See [`NoPick`].
+    pub fn pick(&self, picker: &Picker, ask: &Ask<'_>) -> Result<&Member, NoPick> {
+        if self.tiers.is_empty() {
+            return Err(NoPick::Empty);
+        }
+        // Relaxed: the number must be unique, nothing else hangs on it.
+        let turn = picker.next.fetch_add(1, Ordering::Relaxed);
+        let mut taker = Taker {
+            ask,
+            accepts_tried: false,
+        };
+        if let Some(place) = ask.stay_at {
+            let stays = self
+                .members()
+                .find(|member| digest(member.endpoint.addr) == place);
+            if let Some(member) = stays.filter(|member| taker.take(member)) {
+                return Ok(member);
+            }
+        }
+        loop {
+            for tier in &self.tiers {
+                if let Some(index) = tier.order.pick(&tier.members, turn, &taker) {
+                    return Ok(&tier.members[index]);
+                }
+            }
+            if ask.tried.is_empty() || taker.accepts_tried {
+                return Err(NoPick::Full);
+            }
+            taker.accepts_tried = true;
+        }
     }
 
-    /// Every endpoint, also those that only finish what they have.
+    /// Every endpoint, also those that get nothing.
     pub fn all(&self) -> &[Arc<EndpointState>] {
         &self.all
     }
+
+    /// Those that get requests, the tier that gets them first in front.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.tiers.iter().flat_map(|tier| &tier.members)
+    }
+
+    /// The policy it was made by.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// When the set has to be made anew even if nothing happens: somebody's time is up then.
+    pub fn changes_at(&self) -> Option<Duration> {
+        self.changes_at
+    }
+
+    /// Whether so few are available that health is ignored.
+    pub fn is_in_panic(&self) -> bool {
+        self.in_panic
+    }
+}
+
+/// Decides whether a member may have a request, and enters it there.
+pub(crate) struct Taker<'a> {
+    pub(crate) ask: &'a Ask<'a>,
+    accepts_tried: bool,
+}
+
+impl Taker<'_> {
+    fn limit(&self, member: &Member) -> u32 {
+        let declared = member.endpoint.max_requests.unwrap_or(u32::MAX);
+        self.ask.limit.min(declared).min(member.state.most())
+    }
+
+    fn is_wanted(&self, member: &Member) -> bool {
+        self.accepts_tried || !self.ask.tried.contains(&member.endpoint.addr)
+    }
+
+    /// Whether it may have it, at this moment.
+    pub(crate) fn may(&self, member: &Member) -> bool {
+        self.is_wanted(member) && member.state.in_flight() < self.limit(member)
+    }
+
+    /// Enters it there if it may have it.
+    pub(crate) fn take(&self, member: &Member) -> bool {
+        self.is_wanted(member) && member.state.try_enter(self.limit(member), self.ask.cost)
+    }
+}
+
+type Known<'a> = (&'a Endpoint, Arc<EndpointState>);
+
+/// Those that may get requests, and whether that is in spite of their health: of the ready ones those that are available, or
+/// all when too few are; of the draining ones when there is no other.
+fn usable<'a>(known: Vec<Known<'a>>, policy: &Policy, now: Duration) -> (Vec<Known<'a>>, bool) {
+    let (ready, draining): (Vec<_>, Vec<_>) = known
+        .into_iter()
+        .filter(|(_, state)| !state.has(Bar::Drained))
+        .partition(|(endpoint, _)| endpoint.serving == Serving::Ready);
+    for group in [ready, draining] {
+        if group.is_empty() {
+            continue;
+        }
+        let available = group
+            .iter()
+            .filter(|(_, state)| state.is_available(now))
+            .count();
+        let too_few = available * 100 < group.len() * usize::from(policy.panic_threshold);
+        if available == 0 || too_few {
+            return (group, true);
+        }
+        let (up, _): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .partition(|(_, state)| state.is_available(now));
+        return (up, false);
+    }
+    (Vec::new(), false)
+}
+
+/// The share of a member at this moment; tells when it will be another.
+fn weight(
+    endpoint: &Endpoint,
+    state: &EndpointState,
+    policy: &Policy,
+    now: Duration,
+    changes: &mut impl FnMut(Duration),
+) -> u64 {
+    let mut percent = u64::from(state.weight_percent());
+    if let Some(whole) = policy.slow_start {
+        let age = now.saturating_sub(state.since());
+        if age < whole {
+            let step = (age.as_secs_f64() / whole.as_secs_f64() * f64::from(STEPS)) as u32;
+            changes(state.since() + whole * (step + 1) / STEPS);
+            percent = percent * u64::from(step.max(1)) / u64::from(STEPS);
+        }
+    }
+    if policy.heeds_retry_after && state.eased_until() > now {
+        percent = percent * LITTLE / 100;
+    }
+    // Whoever has some weight keeps some.
+    let least = u64::from(state.weight_percent() > 0 && endpoint.weight > 0);
+    (u64::from(endpoint.weight) * percent).max(least)
+}
+
+/// Members by priority. In each tier those without weight get nothing, unless nobody has any.
+fn tiers(members: Vec<Member>, policy: &Policy) -> Vec<Tier> {
+    let one_for_all = policy.balancing == Balancing::SrvPriorityCycle;
+    let mut grouped: Vec<Vec<Member>> = Vec::new();
+    for member in members {
+        match grouped.last_mut() {
+            Some(group)
+                if one_for_all || group[0].endpoint.priority == member.endpoint.priority =>
+            {
+                group.push(member);
+            }
+            _ => grouped.push(vec![member]),
+        }
+    }
+    grouped
+        .into_iter()
+        .map(|mut members| {
+            if members.iter().any(|member| member.weight > 0) {
+                members.retain(|member| member.weight > 0);
+            }
+            let order = Order::new(policy, &members);
+            Tier { members, order }
+        })
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use super::*;
-
-    fn endpoint(port: u16, serving: Serving) -> Endpoint {
-        Endpoint {
-            addr: SocketAddr::from(([10, 0, 0, 1], port)),
-            serving,
-        }
-    }
-
-    fn ports(states: &[Arc<EndpointState>]) -> Vec<u16> {
-        states.iter().map(|state| state.addr().port()).collect()
-    }
-
-    #[test]
-    fn draining_endpoints_are_used_only_when_nothing_is_ready() {
-        let none = EndpointSet::default();
-        let mixed = EndpointSet::new(
-            &[endpoint(1, Serving::Draining), endpoint(2, Serving::Ready)],
-            &none,
-        );
-        assert_eq!(ports(mixed.eligible()), [2]);
-        assert_eq!(ports(mixed.all()), [2, 1]);
-        let only = EndpointSet::new(&[endpoint(1, Serving::Draining)], &none);
-        assert_eq!(ports(only.eligible()), [1]);
-        assert!(EndpointSet::new(&[], &only).eligible().is_empty());
-    }
-
-    #[test]
-    fn state_is_kept_by_address() {
-        let before = EndpointSet::new(
-            &[endpoint(1, Serving::Ready), endpoint(2, Serving::Ready)],
-            &EndpointSet::default(),
-        );
-        let after = EndpointSet::new(
-            &[endpoint(2, Serving::Draining), endpoint(3, Serving::Ready)],
-            &before,
-        );
-        let kept = after
-            .all()
-            .iter()
-            .find(|state| state.addr().port() == 2)
-            .unwrap();
-        assert!(Arc::ptr_eq(kept, &before.all()[1]));
-    }
-
-    #[test]
-    fn the_same_address_twice_counts_once() {
-        let set = EndpointSet::new(
-            &[endpoint(1, Serving::Draining), endpoint(1, Serving::Ready)],
-            &EndpointSet::default(),
-        );
-        assert_eq!(ports(set.all()), [1]);
-        assert_eq!(set.eligible().len(), 1);
-    }
-}
+#[path = "tests/endpoint_set.rs"]
+mod tests;

@@ -1,11 +1,15 @@
 //! Pure: which endpoint gets the next request, and what is remembered about endpoints between two tables.
 //!
 //! No sockets, no clock, no randomness of its own: whoever calls passes in what is needed.
+//!
+//! - [`endpoint_state`]: what is known of one endpoint. - [`endpoint_set`]: who may get requests, and the pick.
+//! - [`order`]: the policies, a file each. - [`retry_budget`]: how many requests may be sent again.
 
 pub mod endpoint_set;
-pub mod picker;
+pub mod endpoint_state;
+pub mod order;
 pub mod retry_budget;
 
-pub use endpoint_set::{EndpointSet, EndpointState};
-pub use picker::{NoPick, Picker};
+pub use endpoint_set::{Ask, EndpointSet, Member, NoPick, Picker};
+pub use endpoint_state::{Bar, EndpointState};
 pub use retry_budget::RetryBudget;

@@ -89,7 +89,7 @@ impl AnswerBody {
         let Some(record) = &mut self.record else {
             return Poll::Ready(None);
         };
-        let outcome = &mut record.outcome;
+        let (outcome, now) = (&mut record.outcome, record.request.worker.now());
         match &mut self.source {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => {
@@ -104,6 +104,7 @@ impl AnswerBody {
                     body.uploaded(),
                     body.received(),
                     body.is_end_stream(),
+                    now,
                 );
                 Poll::Ready(frame)
             }
@@ -114,6 +115,7 @@ impl AnswerBody {
                     body.uploaded(),
                     body.received(),
                     body.is_end_stream(),
+                    now,
                 );
                 Poll::Ready(frame)
             }

@@ -19,6 +19,7 @@ use crate::request_head::RequestTarget;
 use crate::upstream::{Entered, Upstream};
 use crate::upstream_io::{ConnectError, UpstreamIo};
 use crate::upstream_tls::{Reach, UpstreamConnector, transport};
+use crate::wishes::Wishes;
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, Version};
 use routing_table::{ProxyVersion, Route, Timeouts, UpstreamProtocol};
@@ -62,7 +63,7 @@ pub(crate) struct Answered {
 }
 
 /// How long an endpoint that could not be connected to is passed over, while there are others.
-const PASSED_OVER: Duration = Duration::from_secs(1);
+pub(crate) const PASSED_OVER: Duration = Duration::from_secs(1);
 
 /// What an attempt needs to know.
 struct Forwarding<'a> {
@@ -109,6 +110,9 @@ pub(crate) async fn forward(
     // After a stale connection the others at rest are as old, so the next attempt makes a new one.
     let mut fresh = false;
     let mut attempts_left = route.retry.attempts;
+    let policy = &found.policy;
+    let wishes = Wishes::read(policy, request, target, body.length());
+    let limit = route.limits.in_flight.unwrap_or_default();
     let budget = found.stats.retries(worker.index);
     if let Some(budget) = budget {
         budget.deposit();
@@ -117,21 +121,19 @@ pub(crate) async fn forward(
     let mut entered: Option<Entered> = None;
     loop {
         let pinned = request.client.take_pinned(upstream.id()).filter(|_| !fresh);
-        let addr = match (&pinned, fresh, outcome.upstream, route.limits.in_flight) {
+        let addr = match (&pinned, fresh, outcome.upstream) {
             (Some(pinned), ..) => pinned.addr(),
-            (None, true, Some(same), _) => same,
-            (.., Some(limit)) => {
+            (None, true, Some(same)) => same,
+            _ => {
                 drop(entered.take());
-                let queued = || worker.stats.queued.add(1);
-                request.client.is_queued.set(true);
-                let place = upstream.enter(&tried, worker.now(), limit, queued).await;
+                let ask = wishes.ask(&tried, limit.requests, worker.now());
+                let queued = || {
+                    worker.stats.queued.add(1);
+                    request.client.is_queued.set(true);
+                };
+                let place = upstream.enter(&ask, limit, queued).await;
                 request.client.is_queued.set(false);
-                let place = place?;
-                entered.insert(place).endpoint().addr()
-            }
-            (.., None) => {
-                let picked = upstream.pick(&tried, worker.now());
-                picked.ok_or(ProxyError::NoEndpoint)?.addr()
+                entered.insert(place?).addr()
             }
         };
         outcome.attempts += 1;
@@ -142,8 +144,23 @@ pub(crate) async fn forward(
             forwarding.attempt(addr, fresh, pinned, body).await
         };
         let failure = match attempted {
-            Ok(answered) => {
+            Ok(mut answered) => {
                 outcome.upstream_duration = Some(answered.waited);
+                if let Some(entered) = &mut entered {
+                    entered.answered(
+                        policy,
+                        answered.status,
+                        &answered.headers,
+                        answered.waited,
+                        worker.now(),
+                    );
+                }
+                if let Some(affinity) = &policy.affinity
+                    && let Some(cookie) =
+                        wishes.cookie(affinity, addr, request.client.scheme == "https")
+                {
+                    answered.headers.append(header::SET_COOKIE, cookie);
+                }
                 outcome.entered = entered;
                 return Ok(answered);
             }
@@ -166,7 +183,9 @@ pub(crate) async fn forward(
             failure.error,
             ProxyError::Connect | ProxyError::ConnectTimeout
         ) {
-            upstream.pass_over(addr, worker.now() + PASSED_OVER);
+            if let Some(entered) = &entered {
+                entered.pass_over(worker.now() + PASSED_OVER, worker.now());
+            }
         }
         // Who has ended its side may be gone: it gets what there is, but nothing is begun anew for it.
         let may_be_gone = request.client.has_ended.get() && !failure.nothing_sent;

@@ -303,7 +303,8 @@ impl RequestIds {
         }
     }
 
-    fn next(&self) -> HeaderValue {
+    /// The next id: 32 hexadecimal digits.
+    pub(crate) fn next(&self) -> HeaderValue {
         // An odd step visits every number once; mixing hides the order.
         self.count
             .set(self.count.get().wrapping_add(0x9e37_79b9_7f4a_7c15));

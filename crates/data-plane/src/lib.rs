@@ -44,6 +44,7 @@ mod upgrade;
 mod upstream;
 mod upstream_io;
 mod upstream_tls;
+mod wishes;
 mod worker;
 
 #[cfg(test)]
@@ -194,7 +195,15 @@ impl DataPlane {
         }
         Ok((
             Self { phase, threads },
-            Publisher::new(current, sockets, tls, listeners, metrics),
+            Publisher::new(
+                current,
+                sockets,
+                tls,
+                listeners,
+                metrics,
+                started,
+                random_seed(usize::MAX),
+            ),
         ))
     }
 

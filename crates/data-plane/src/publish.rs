@@ -17,14 +17,16 @@ use crate::upstream::Upstream;
 use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, Listener, ListenerId, ListenerProtocol, ProxyVersion, Route,
+    Action, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy, ProxyVersion, Route,
     RoutingTable, Update, UpstreamProtocol,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// One table with everything its indices lead to.
 #[derive(Debug, Default)]
@@ -51,6 +53,8 @@ pub(crate) struct RouteTarget {
     pub(crate) protocol: UpstreamProtocol,
     /// What each connection to the upstream begins with.
     pub(crate) proxy_header: Option<ProxyVersion>,
+    /// How its endpoints are chosen and judged.
+    pub(crate) policy: Arc<Policy>,
     /// How its endpoints are reached.
     pub(crate) reach: Reach,
     pub(crate) stats: Arc<RouteStats>,
@@ -104,6 +108,13 @@ impl Snapshot {
         self.sends_proxy_headers
     }
 
+    /// Looks again at clusters where somebody's time is up.
+    pub(crate) fn refresh(&self, now: Duration) {
+        for upstream in &self.upstreams {
+            upstream.refresh_if_due(now);
+        }
+    }
+
     /// Every address that some cluster can send to.
     pub(crate) fn endpoint_addresses(&self) -> HashSet<SocketAddr> {
         let sets = self.upstreams.iter().map(|upstream| upstream.endpoints());
@@ -150,6 +161,10 @@ pub struct Publisher {
     /// Replaced snapshots that some worker may still be reading.
     retired: Vec<Arc<Snapshot>>,
     generation: u64,
+    /// When the data plane started: what [`crate::worker::Worker::now`] counts from.
+    started: Instant,
+    /// Tells replicas apart.
+    replica: u64,
 }
 
 /// Why an update could not be published as a whole. The rest of it was.
@@ -167,6 +182,8 @@ impl Publisher {
         tls: ServerTls,
         listeners: watch::Sender<ListenerSet>,
         metrics: Arc<Metrics>,
+        started: Instant,
+        replica: u64,
     ) -> Self {
         Self {
             current,
@@ -178,6 +195,8 @@ impl Publisher {
             metrics,
             retired: Vec::new(),
             generation: 0,
+            started,
+            replica,
         }
     }
 
@@ -201,9 +220,10 @@ impl Publisher {
     }
 
     fn set_endpoints(&self, sets: &EndpointSets) {
+        let now = self.started.elapsed();
         for (id, endpoints) in sets {
             if let Some(upstream) = self.upstreams.get(id) {
-                upstream.set_endpoints(endpoints);
+                upstream.set_endpoints(endpoints, now);
             }
         }
     }
@@ -213,14 +233,21 @@ impl Publisher {
         table: Arc<RoutingTable>,
         sets: &EndpointSets,
     ) -> Result<(), PublishError> {
+        let now = self.started.elapsed();
         // An upstream of the table before is kept: its place in the round and what is known of its endpoints live on.
         let upstreams: Vec<Arc<Upstream>> = table
             .clusters()
             .as_slice()
             .iter()
             .map(|cluster| match self.upstreams.get(&cluster.id) {
-                Some(upstream) => Arc::clone(upstream),
-                None => Arc::new(Upstream::new(cluster.id.clone())),
+                Some(upstream) => {
+                    upstream.set_policy(&cluster.policy, now);
+                    Arc::clone(upstream)
+                }
+                None => {
+                    let (id, policy) = (cluster.id.clone(), Arc::clone(&cluster.policy));
+                    Arc::new(Upstream::new(id, policy, self.replica))
+                }
             })
             .collect();
         self.upstreams = upstreams
@@ -258,6 +285,9 @@ impl Publisher {
                     upstream,
                     protocol: cluster.map_or(UpstreamProtocol::Http1, |cluster| cluster.protocol),
                     proxy_header: cluster.and_then(|cluster| cluster.proxy_header),
+                    policy: cluster
+                        .map(|cluster| Arc::clone(&cluster.policy))
+                        .unwrap_or_default(),
                     reach,
                     stats,
                     log_fields,

@@ -60,7 +60,13 @@ impl Outcome {
         uploaded: u64,
         received: u64,
         ended: bool,
+        now: Duration,
     ) {
+        if let Some(entered) = &mut self.entered {
+            let up = uploaded.saturating_sub(self.request_bytes);
+            let down = received.saturating_sub(self.response_bytes);
+            entered.moved(up, up + down, now);
+        }
         self.request_bytes = uploaded;
         self.response_bytes = received;
         match frame {

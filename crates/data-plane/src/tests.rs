@@ -23,10 +23,10 @@ mod upstream_tls;
 
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
-    Action, Balancing, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint,
-    EndpointSets, HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol,
-    PathMatch, ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update,
-    UpstreamProtocol, UpstreamTls, VirtualHost, VirtualHosts,
+    Action, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
+    HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
+    ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
+    UpstreamTls, VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
             protocol: rule.protocol,
             tls: rule.upstream_tls.clone(),
             discovery: Discovery::Static,
-            balancing: Balancing::RoundRobin,
+            policy: Arc::default(),
             proxy_header: rule.proxy_header,
         };
         let route = Route {

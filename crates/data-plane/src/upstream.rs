@@ -1,35 +1,58 @@
 //! A cluster as the data plane runs it: its endpoints, and the state that outlives tables.
 
 use crate::error::ProxyError;
+use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
-use balance::{EndpointSet, EndpointState, NoPick, Picker};
-use routing_table::{ClusterId, Endpoint, InFlightLimit};
+use balance::{Ask, EndpointSet, EndpointState, NoPick, Picker};
+use http::StatusCode;
+use http::header::{self, HeaderMap};
+use routing_table::policy::Balancing;
+use routing_table::{ClusterId, Endpoint, InFlightLimit, Policy};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// The longest that an endpoint is spared because it says so.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// One cluster. It stays the same value for as long as consecutive tables have the cluster.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     id: ClusterId,
     endpoints: ArcSwap<EndpointSet>,
+    /// What the set was made of. Locked to make another, never for a request.
+    declared: Mutex<Declared>,
     picker: Picker,
+    /// Tells replicas apart, for the choice of a subset.
+    replica: u64,
     /// Requests that wait for an endpoint.
     waiting: AtomicU32,
     /// Told when an endpoint may have room again.
     freed: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Declared {
+    endpoints: Vec<Endpoint>,
+    policy: Arc<Policy>,
+}
+
 impl Upstream {
     /// A cluster without endpoints.
-    pub(crate) fn new(id: ClusterId) -> Self {
+    pub(crate) fn new(id: ClusterId, policy: Arc<Policy>, replica: u64) -> Self {
         Self {
             id,
             endpoints: ArcSwap::default(),
+            declared: Mutex::new(Declared {
+                endpoints: Vec::new(),
+                policy,
+            }),
             picker: Picker::default(),
+            replica,
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
         }
@@ -40,35 +63,74 @@ impl Upstream {
         &self.id
     }
 
-    /// Makes these its endpoints; state is kept by address.
-    pub(crate) fn set_endpoints(&self, endpoints: &[Endpoint]) {
-        let next = EndpointSet::new(endpoints, &self.endpoints.load());
+    /// Makes these its endpoints; state is kept by address. `now` is [`crate::worker::Worker::now`], here and below.
+    pub(crate) fn set_endpoints(&self, endpoints: &[Endpoint], now: Duration) {
+        self.change(now, |declared| declared.endpoints = endpoints.to_vec());
+    }
+
+    /// Makes this its policy.
+    pub(crate) fn set_policy(&self, policy: &Arc<Policy>, now: Duration) {
+        if self.policy() != *policy {
+            self.change(now, |declared| declared.policy = Arc::clone(policy));
+        }
+    }
+
+    /// Its policy.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        let declared = self.declared.lock();
+        Arc::clone(&declared.unwrap_or_else(PoisonError::into_inner).policy)
+    }
+
+    /// Looks at the state of its endpoints again: something was learnt of one of them.
+    pub(crate) fn refresh(&self, now: Duration) {
+        self.change(now, |_| ());
+    }
+
+    /// As [`Upstream::refresh`], where somebody's time is up.
+    pub(crate) fn refresh_if_due(&self, now: Duration) {
+        if self
+            .endpoints
+            .load()
+            .changes_at()
+            .is_some_and(|at| at <= now)
+        {
+            self.refresh(now);
+        }
+    }
+
+    fn change(&self, now: Duration, change: impl FnOnce(&mut Declared)) {
+        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut declared);
+        let Declared { endpoints, policy } = &*declared;
+        let before = self.endpoints.load();
+        let next = EndpointSet::new(endpoints, policy, &before, self.replica, now);
         self.endpoints.store(Arc::new(next));
+        drop(declared);
         // There may be new ones with room.
         self.freed.notify_waiters();
     }
 
-    /// The endpoint for one attempt, not one of `tried` if there is another. `now` is [`crate::worker::Worker::now`].
-    pub(crate) fn pick(&self, tried: &[SocketAddr], now: Duration) -> Option<Arc<EndpointState>> {
-        self.picker
-            .pick(&self.endpoints.load(), tried, now)
-            .cloned()
+    /// The endpoint for one attempt that can be made at once.
+    ///
+    /// # Errors
+    /// [`ProxyError::NoEndpoint`], or [`ProxyError::Overloaded`] when all have as many requests as they may.
+    pub(crate) fn pick(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Entered, ProxyError> {
+        self.try_enter(ask)?.ok_or(ProxyError::Overloaded)
     }
 
-    /// As [`Upstream::pick`], but an endpoint with fewer requests than its limit, which is waited for if it must be.
+    /// The endpoint for one attempt, one with fewer requests than its limit, which is waited for if it must be.
     ///
     /// # Errors
     /// [`ProxyError::NoEndpoint`], or [`ProxyError::Overloaded`] when too many wait already or it took too long.
     pub(crate) async fn enter(
         self: &Arc<Self>,
-        tried: &[SocketAddr],
-        now: Duration,
+        ask: &Ask<'_>,
         limit: InFlightLimit,
         queued: impl FnOnce(),
     ) -> Result<Entered, ProxyError> {
         // Whoever came first has its turn first.
         if self.waiting.load(Ordering::Relaxed) == 0
-            && let Some(entered) = self.try_enter(tried, now, limit.requests)?
+            && let Some(entered) = self.try_enter(ask)?
         {
             return Ok(entered);
         }
@@ -79,7 +141,7 @@ impl Upstream {
         let waiting = async {
             loop {
                 let freed = self.freed.notified();
-                if let Some(entered) = self.try_enter(tried, now, limit.requests)? {
+                if let Some(entered) = self.try_enter(ask)? {
                     return Ok(entered);
                 }
                 freed.await;
@@ -91,28 +153,17 @@ impl Upstream {
         }
     }
 
-    fn try_enter(
-        self: &Arc<Self>,
-        tried: &[SocketAddr],
-        now: Duration,
-        limit: u32,
-    ) -> Result<Option<Entered>, ProxyError> {
-        let endpoints = self.endpoints.load();
-        match self.picker.pick_and_enter(&endpoints, tried, now, limit) {
-            Ok(endpoint) => Ok(Some(Entered {
+    fn try_enter(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Option<Entered>, ProxyError> {
+        match self.endpoints.load().pick(&self.picker, ask) {
+            Ok(member) => Ok(Some(Entered {
                 upstream: Arc::clone(self),
-                endpoint: Arc::clone(endpoint),
+                endpoint: Arc::clone(&member.state),
+                cost: ask.cost,
+                cost_of_byte: 0,
+                watches_bytes: false,
             })),
             Err(NoPick::Full) => Ok(None),
             Err(NoPick::Empty) => Err(ProxyError::NoEndpoint),
-        }
-    }
-
-    /// Lets others go before an endpoint until this time.
-    pub(crate) fn pass_over(&self, addr: SocketAddr, until: Duration) {
-        let endpoints = self.endpoints.load();
-        if let Some(endpoint) = endpoints.all().iter().find(|one| one.addr() == addr) {
-            endpoint.pass_over_until(until);
         }
     }
 
@@ -127,21 +178,81 @@ impl Upstream {
 pub(crate) struct Entered {
     upstream: Arc<Upstream>,
     endpoint: Arc<EndpointState>,
+    /// What is left of its cost.
+    cost: u64,
+    cost_of_byte: u64,
+    /// The policy wants to know of bytes.
+    watches_bytes: bool,
 }
 
 impl Entered {
-    pub(crate) fn endpoint(&self) -> &Arc<EndpointState> {
-        &self.endpoint
+    /// Where to connect to.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.endpoint.addr()
+    }
+
+    /// Notes the head of its answer, as far as the policy cares.
+    pub(crate) fn answered(
+        &mut self,
+        policy: &Policy,
+        status: StatusCode,
+        headers: &HeaderMap,
+        waited: Duration,
+        now: Duration,
+    ) {
+        match policy.balancing {
+            Balancing::PeakEwma => self.endpoint.answered(waited, now),
+            Balancing::LeastBandwidth | Balancing::Cost(_) => {
+                self.watches_bytes = true;
+                self.cost_of_byte = cost_of_byte(policy);
+            }
+            _ => {}
+        }
+        if policy.heeds_retry_after
+            && matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            )
+            && let Some(wait) = retry_after(headers)
+        {
+            self.endpoint.ease_until(now + wait);
+            self.upstream.refresh(now);
+        }
+    }
+
+    /// Notes bytes that have passed, of the request's body and in all.
+    pub(crate) fn moved(&mut self, uploaded: u64, in_all: u64, now: Duration) {
+        if self.watches_bytes && in_all > 0 {
+            self.endpoint.moved(in_all, now);
+            let paid = uploaded.saturating_mul(self.cost_of_byte).min(self.cost);
+            self.cost -= paid;
+            self.endpoint.pay(paid);
+        }
+    }
+
+    /// Lets others go before this endpoint until that time.
+    pub(crate) fn pass_over(&self, until: Duration, now: Duration) {
+        if self.endpoint.pass_over_until(until, now) {
+            self.upstream.refresh(now);
+        }
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.endpoint.leave();
+        self.endpoint.leave(self.cost);
         if self.upstream.waiting.load(Ordering::Relaxed) > 0 {
             self.upstream.freed.notify_one();
         }
     }
+}
+
+/// How long an endpoint wants to be spared (RFC 9110 section 10.2.3). A date is taken for a minute: only its sender's clock
+/// could tell.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = value.parse().map_or(MINUTE, Duration::from_secs);
+    Some(wait.min(MOST_RETRY_AFTER)).filter(|wait| !wait.is_zero())
 }
 
 /// A place in the queue of an upstream.

@@ -207,6 +207,9 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
                 _ = ticks.tick() => {
                     worker.date.set(date_now());
                     worker.now.set(worker.started.elapsed());
+                    if worker.index == 0 {
+                        worker.reader.read(|table| table.refresh(worker.now()));
+                    }
                     sweeps = sweeps.wrapping_add(1);
                     if sweeps.is_multiple_of(4) {
                         worker.housekeeping();

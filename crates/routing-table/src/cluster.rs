@@ -1,8 +1,10 @@
 //! Clusters: named groups of endpoints, and the set a table is closed over.
 
 use crate::id::ClusterId;
+use crate::policy::Policy;
 use crate::upstream_tls::UpstreamTls;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A named group of endpoints with one policy. Its endpoints are not part of the table: they change far more often.
@@ -16,8 +18,8 @@ pub struct Cluster {
     pub tls: Option<Arc<UpstreamTls>>,
     /// Who owns its endpoints.
     pub discovery: Discovery,
-    /// How an endpoint is chosen.
-    pub balancing: Balancing,
+    /// How its endpoints are chosen and judged.
+    pub policy: Arc<Policy>,
     /// Tell endpoints whose connection this is, in a header of the PROXY protocol. A connection then carries one client's
     /// requests only.
     pub proxy_header: Option<ProxyVersion>,
@@ -42,20 +44,35 @@ pub enum UpstreamProtocol {
 }
 
 /// Who owns the endpoints of a cluster: exactly one source may send updates for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Discovery {
     /// EndpointSlices of a Service.
     EndpointSlices,
+    /// DNS: see [`DnsSource`].
+    Dns(Arc<DnsSource>),
     /// Written down beside the table, never updated apart from it.
     Static,
 }
 
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balancing {
-    /// Each in turn, exact over all threads.
-    #[default]
-    RoundRobin,
+/// Where in the DNS the endpoints of a cluster are found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DnsSource {
+    /// What is asked for.
+    pub query: DnsQuery,
+    /// Who is asked; empty: whom the system asks.
+    pub resolvers: Vec<SocketAddr>,
+    /// Whether addresses are taken that a stranger's DNS should not be able to name: loopback, link-local, unspecified,
+    /// multicast. Default: no.
+    pub any_address: bool,
+}
+
+/// A question for endpoints. Names are absolute, with or without the dot at their end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DnsQuery {
+    /// SRV records, for example `_http._tcp.api.shop.svc.cluster.local`: they give targets, ports, priorities and weights.
+    Srv(Arc<str>),
+    /// Addresses (A and AAAA) of a name, all with this port.
+    Address(Arc<str>, u16),
 }
 
 /// Position of a cluster in the [`ClusterSet`] that made it.

@@ -22,6 +22,7 @@ pub mod endpoint;
 pub mod id;
 pub mod listener;
 pub mod matcher;
+pub mod policy;
 pub mod relay;
 pub mod route;
 pub mod table;
@@ -34,12 +35,14 @@ pub use authorities::Authorities;
 pub use certificate::{Certificate, SniIndex};
 pub use client_certificate::{CertificateDemand, ClientCertificates};
 pub use cluster::{
-    Balancing, Cluster, ClusterIndex, ClusterSet, Discovery, ProxyVersion, UpstreamProtocol,
+    Cluster, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource, ProxyVersion,
+    UpstreamProtocol,
 };
 pub use endpoint::{Endpoint, Serving};
 pub use id::{ClusterId, ListenerId, RouteId, Transport};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};
 pub use matcher::{HostMatch, PathMatch};
+pub use policy::Policy;
 pub use relay::{Relay, RelayIndex, RelayLimits};
 pub use route::{Action, InFlightLimit, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};

@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::api::networking::v1::IngressServiceBackend;
 use routing_table::{
-    Balancing, Cluster, ClusterId, Discovery, Endpoint, Serving, Transport, UpstreamProtocol,
+    Cluster, ClusterId, Discovery, Endpoint, Serving, Transport, UpstreamProtocol,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Why a backend cannot be forwarded to.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ pub(crate) fn cluster(
         },
         tls: None,
         discovery: Discovery::EndpointSlices,
-        balancing: Balancing::RoundRobin,
+        policy: Arc::default(),
         proxy_header: None,
     })
 }
@@ -156,7 +157,7 @@ pub(crate) fn endpoints(
     }
     merged
         .into_iter()
-        .map(|(addr, serving)| Endpoint { addr, serving })
+        .map(|(addr, serving)| Endpoint::new(addr, serving))
         .collect()
 }
 
@@ -214,10 +215,7 @@ fn slice_endpoints(
         for address in &endpoint.addresses {
             match address.parse::<IpAddr>() {
                 Ok(ip) if ip.is_ipv6() == v6 && is_usable(ip, settings.local_endpoints) => {
-                    out.push(Endpoint {
-                        addr: SocketAddr::new(ip, port),
-                        serving,
-                    });
+                    out.push(Endpoint::new(SocketAddr::new(ip, port), serving));
                 }
                 _ => refused.push(address.as_str()),
             }

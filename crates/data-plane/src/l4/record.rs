@@ -3,6 +3,7 @@
 use super::target::RelayTarget;
 use crate::access_log::RelayLine;
 use crate::client::ClientConnection;
+use crate::upstream::Entered;
 use crate::worker::Worker;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,6 +22,8 @@ pub(super) struct RelayRecord {
     pub(super) started: Instant,
     pub(super) attempts: u32,
     pub(super) upstream: Option<SocketAddr>,
+    /// Its place among what the endpoint has.
+    pub(super) entered: Option<Entered>,
     /// From the client.
     pub(super) received: u64,
     /// To the client.
@@ -46,6 +49,7 @@ impl RelayRecord {
             started: Instant::now(),
             attempts: 0,
             upstream: None,
+            entered: None,
             received: 0,
             sent: 0,
             flag: "stopped",

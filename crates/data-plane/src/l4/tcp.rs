@@ -7,11 +7,13 @@ use super::flow::Flow;
 use super::record::RelayRecord;
 use super::target::RelayTarget;
 use crate::connection::Accepted;
+use crate::forward::PASSED_OVER;
 use crate::h1::deadline::Deadline;
 use crate::listener::OpenListener;
 use crate::proxy_header;
 use crate::proxy_protocol;
 use crate::socket;
+use crate::wishes::Wishes;
 use crate::worker::Worker;
 use socket2::SockRef;
 use std::future::poll_fn;
@@ -105,9 +107,17 @@ pub(super) async fn relay(mut record: RelayRecord, client: TcpStream, begun: Vec
 async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
     let (worker, target) = (Rc::clone(&record.worker), Arc::clone(&record.target));
     let mut tried: Vec<SocketAddr> = Vec::new();
+    let wishes = Wishes::of_client(&target.upstream.policy(), record.client.addr.ip());
     record.flag = "no_endpoint";
     while record.attempts < MAX_ATTEMPTS {
-        let endpoint = target.upstream.pick(&tried, worker.now())?.addr();
+        let ask = wishes.ask(&tried, u32::MAX, worker.now());
+        let endpoint = match target.upstream.pick(&ask) {
+            Ok(entered) => record.entered.insert(entered).addr(),
+            Err(error) => {
+                record.flag = error.flag();
+                return None;
+            }
+        };
         if tried.contains(&endpoint) {
             return None;
         }
@@ -134,6 +144,9 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
                     Ok(_) => "connect_failed",
                     Err(_) => "connect_timeout",
                 };
+                if let Some(entered) = &record.entered {
+                    entered.pass_over(worker.now() + PASSED_OVER, worker.now());
+                }
                 tracing::debug!(%endpoint, flag = record.flag, "relay tries the next endpoint");
                 tried.push(endpoint);
             }

@@ -8,6 +8,8 @@ use super::record::RelayRecord;
 use super::target::{Admitted, RelayTarget};
 use crate::client::ClientConnection;
 use crate::listener::OpenListener;
+use crate::upstream::Entered;
+use crate::wishes::Wishes;
 use crate::worker::Worker;
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
@@ -153,7 +155,7 @@ impl Listener {
             worker.stats.sessions_shed.add(1);
             return None;
         };
-        let (endpoint, upstream) = match connect(&target, worker.now()) {
+        let (entered, upstream) = match connect(&target, client.ip(), worker.now()) {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::debug!(listener = %id, %client, %error, "no session");
@@ -165,7 +167,9 @@ impl Listener {
         let trusted = &worker.settings.trusted_proxies;
         let connection = ClientConnection::new(id.clone(), client, None, port, false, trusted);
         let mut record = RelayRecord::new(worker, &connection, &target, "UDP");
+        let endpoint = entered.addr();
         (record.upstream, record.attempts) = (Some(endpoint), 1);
+        record.entered = Some(entered);
         worker.stats.sessions.add(1);
         worker.stats.sessions_open.add(1);
         let shared = Rc::new(Shared {
@@ -186,9 +190,15 @@ impl Listener {
 }
 
 /// A socket towards the endpoint in turn.
-fn connect(target: &RelayTarget, now: Duration) -> io::Result<(SocketAddr, UdpSocket)> {
-    let endpoint = target.upstream.pick(&[], now);
-    let endpoint = endpoint.ok_or(io::ErrorKind::AddrNotAvailable)?.addr();
+fn connect(
+    target: &RelayTarget,
+    client: IpAddr,
+    now: Duration,
+) -> io::Result<(Entered, UdpSocket)> {
+    let wishes = Wishes::of_client(&target.upstream.policy(), client);
+    let entered = target.upstream.pick(&wishes.ask(&[], u32::MAX, now));
+    let entered = entered.map_err(|_| io::ErrorKind::AddrNotAvailable)?;
+    let endpoint = entered.addr();
     if target.leads_back(endpoint) {
         return Err(io::Error::other("the endpoint is a listener of ours"));
     }
@@ -199,7 +209,7 @@ fn connect(target: &RelayTarget, now: Duration) -> io::Result<(SocketAddr, UdpSo
     let socket = std::net::UdpSocket::bind((any, 0))?;
     socket.connect(endpoint)?;
     socket.set_nonblocking(true)?;
-    Ok((endpoint, UdpSocket::from_std(socket)?))
+    Ok((entered, UdpSocket::from_std(socket)?))
 }
 
 /// Sends back what the endpoint answers.

@@ -8,9 +8,9 @@ use super::Proxy;
 use crate::access_log::AccessLogSink;
 use crate::{DataPlane, Settings};
 use routing_table::{
-    Balancing, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets, Listener,
-    ListenerId, ListenerProtocol, Relay, RelayLimits, RouteId, RoutingTable, Update,
-    UpstreamProtocol, VirtualHosts,
+    Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets, Listener, ListenerId,
+    ListenerProtocol, Relay, RelayLimits, RouteId, RoutingTable, Update, UpstreamProtocol,
+    VirtualHosts,
 };
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub(super) fn relay_to(
         protocol: UpstreamProtocol::Http1,
         tls: None,
         discovery: Discovery::Static,
-        balancing: Balancing::RoundRobin,
+        policy: Arc::default(),
         proxy_header: None,
     });
     Relay {

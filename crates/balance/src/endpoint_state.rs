@@ -1,0 +1,252 @@
+//! What is known of one endpoint, for as long as some table has it.
+//!
+//! Requests count here, and whoever learns something writes it down here: what it is doing, how quick it is, and why it
+//! should get nothing. All of it is atomics, so that no request waits for another.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Half of what was moved this long ago still counts as lately.
+const BANDWIDTH_HALF_LIFE: Duration = Duration::from_secs(2);
+/// How fast an old answer time is forgotten.
+const LATENCY_DECAY: Duration = Duration::from_secs(3);
+/// What an endpoint that was never asked is expected to take: little, so that it is asked.
+const UNKNOWN_LATENCY: f64 = 0.0;
+
+/// A reason for an endpoint to get nothing. Each has one owner, who sets and lifts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bar {
+    /// Active checks fail.
+    Probe = 1,
+    /// Its agent says it is down.
+    Agent = 1 << 1,
+    /// Outlier detection has ejected it.
+    Ejected = 1 << 2,
+    /// Its circuit breaker is open.
+    Breaker = 1 << 3,
+    /// Somebody, its agent or an operator, wants it drained: it gets nothing even if nobody else is left.
+    Drained = 1 << 4,
+}
+
+impl Bar {
+    /// All of them, with the words for logs and metrics.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Probe, "probe"),
+        (Self::Agent, "agent"),
+        (Self::Ejected, "ejected"),
+        (Self::Breaker, "breaker"),
+        (Self::Drained, "drained"),
+    ];
+}
+
+/// One endpoint. Times are since a moment that all callers count from.
+#[derive(Debug)]
+pub struct EndpointState {
+    addr: SocketAddr,
+    in_flight: AtomicU32,
+    bars: AtomicU8,
+    /// Until when it is passed over, in milliseconds, because it could not be connected to.
+    passed_over_until: AtomicU64,
+    /// Until when it wants less, in milliseconds.
+    eased_until: AtomicU64,
+    /// Of its declared weight, as its agent or an operator wants it.
+    weight_percent: AtomicU32,
+    /// Most requests in progress, as its agent or an operator wants it.
+    most: AtomicU32,
+    /// Since when it has got requests, in milliseconds.
+    since: AtomicU64,
+    /// Nanoseconds as a float, and when that was right, in microseconds.
+    latency: AtomicU64,
+    latency_at: AtomicU64,
+    /// Bytes lately as a float, and when that was right, in milliseconds.
+    moved: AtomicU64,
+    moved_at: AtomicU64,
+    cost: AtomicU64,
+}
+
+// Relaxed everywhere: the numbers themselves are all that is shared.
+impl EndpointState {
+    /// An endpoint of which nothing is known but that it gets requests from `now` on.
+    pub fn new(addr: SocketAddr, now: Duration) -> Self {
+        Self {
+            addr,
+            in_flight: AtomicU32::new(0),
+            bars: AtomicU8::new(0),
+            passed_over_until: AtomicU64::new(0),
+            eased_until: AtomicU64::new(0),
+            weight_percent: AtomicU32::new(100),
+            most: AtomicU32::new(u32::MAX),
+            since: AtomicU64::new(millis(now)),
+            latency: AtomicU64::new(UNKNOWN_LATENCY.to_bits()),
+            latency_at: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+            moved_at: AtomicU64::new(0),
+            cost: AtomicU64::new(0),
+        }
+    }
+
+    /// Where to connect to.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Counts one more request in progress, unless there are as many as `limit` already. [`EndpointState::leave`] ends it.
+    pub fn try_enter(&self, limit: u32, cost: u64) -> bool {
+        if limit == u32::MAX {
+            self.in_flight.fetch_add(1, Ordering::Relaxed);
+        } else {
+            let one_more = |count| (count < limit).then_some(count + 1);
+            let order = Ordering::Relaxed;
+            if self.in_flight.fetch_update(order, order, one_more).is_err() {
+                return false;
+            }
+        }
+        if cost > 0 {
+            self.cost.fetch_add(cost, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Ends a request that was counted; `cost` is what is left of its cost.
+    pub fn leave(&self, cost: u64) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.pay(cost);
+    }
+
+    /// Takes off a part of a request's cost that is behind it.
+    pub fn pay(&self, cost: u64) {
+        if cost > 0 {
+            self.cost.fetch_sub(cost, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests in progress.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Cost in progress.
+    pub fn cost(&self) -> u64 {
+        self.cost.load(Ordering::Relaxed)
+    }
+
+    /// Sets a reason for it to get nothing. Whether that is new: then its sets have to be made anew.
+    pub fn bar(&self, bar: Bar) -> bool {
+        self.bars.fetch_or(bar as u8, Ordering::Relaxed) & bar as u8 == 0
+    }
+
+    /// Lifts a reason. Whether it was there; the endpoint rises slowly from `now` on, where its policy says so.
+    pub fn lift(&self, bar: Bar, now: Duration) -> bool {
+        let lifted = self.bars.fetch_and(!(bar as u8), Ordering::Relaxed) & bar as u8 != 0;
+        if lifted {
+            self.since.store(millis(now), Ordering::Relaxed);
+        }
+        lifted
+    }
+
+    /// Whether this reason holds.
+    pub fn has(&self, bar: Bar) -> bool {
+        self.bars.load(Ordering::Relaxed) & bar as u8 != 0
+    }
+
+    /// Whether it should get requests.
+    pub fn is_available(&self, now: Duration) -> bool {
+        self.bars.load(Ordering::Relaxed) == 0 && !self.is_passed_over(now)
+    }
+
+    /// Passes it over until this time, while there are others. Whether that is new.
+    pub fn pass_over_until(&self, time: Duration, now: Duration) -> bool {
+        let before = self.passed_over_until.swap(millis(time), Ordering::Relaxed);
+        before <= millis(now)
+    }
+
+    /// Whether it is passed over.
+    pub fn is_passed_over(&self, now: Duration) -> bool {
+        self.passed_over_until.load(Ordering::Relaxed) > millis(now)
+    }
+
+    /// Gives it a tenth of its share until this time.
+    pub fn ease_until(&self, time: Duration) {
+        self.eased_until.fetch_max(millis(time), Ordering::Relaxed);
+    }
+
+    /// Until when it wants less; zero when it does not.
+    pub fn eased_until(&self) -> Duration {
+        Duration::from_millis(self.eased_until.load(Ordering::Relaxed))
+    }
+
+    /// Until when it is passed over; zero when it is not.
+    pub fn passed_over_until(&self) -> Duration {
+        Duration::from_millis(self.passed_over_until.load(Ordering::Relaxed))
+    }
+
+    /// Sets its share of its declared weight, in percent. Whether that is new.
+    pub fn set_weight_percent(&self, percent: u32) -> bool {
+        self.weight_percent.swap(percent, Ordering::Relaxed) != percent
+    }
+
+    /// Its share of its declared weight, in percent.
+    pub fn weight_percent(&self) -> u32 {
+        self.weight_percent.load(Ordering::Relaxed)
+    }
+
+    /// Sets the most requests it may have in progress.
+    pub fn set_most(&self, most: u32) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// The most requests it may have in progress.
+    pub fn most(&self) -> u32 {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Since when it has got requests.
+    pub fn since(&self) -> Duration {
+        Duration::from_millis(self.since.load(Ordering::Relaxed))
+    }
+
+    /// Notes how long an answer took. A rise counts at once, a fall slowly (a peak-sensitive moving average).
+    pub fn answered(&self, took: Duration, now: Duration) {
+        let (took, at) = (took.as_nanos() as f64, micros(now));
+        let elapsed = at.saturating_sub(self.latency_at.swap(at, Ordering::Relaxed));
+        let known = f64::from_bits(self.latency.load(Ordering::Relaxed));
+        let next = if took >= known {
+            took
+        } else {
+            let kept = (-(elapsed as f64) / LATENCY_DECAY.as_micros() as f64).exp();
+            known * kept + took * (1.0 - kept)
+        };
+        self.latency.store(next.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The average time to an answer, in nanoseconds; what was learnt long ago is worth less, so that it is asked again.
+    pub fn latency(&self, now: Duration) -> f64 {
+        let known = f64::from_bits(self.latency.load(Ordering::Relaxed));
+        let elapsed = micros(now).saturating_sub(self.latency_at.load(Ordering::Relaxed));
+        known * (-(elapsed as f64) / LATENCY_DECAY.as_micros() as f64).exp()
+    }
+
+    /// Notes bytes moved to or from it.
+    pub fn moved(&self, bytes: u64, now: Duration) {
+        let lately = self.moved_lately(now) + bytes as f64;
+        self.moved_at.store(millis(now), Ordering::Relaxed);
+        self.moved.store(lately.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Bytes moved lately, whole ones.
+    pub fn moved_lately(&self, now: Duration) -> f64 {
+        let elapsed = millis(now).saturating_sub(self.moved_at.load(Ordering::Relaxed));
+        let halves = elapsed as f64 / BANDWIDTH_HALF_LIFE.as_millis() as f64;
+        (f64::from_bits(self.moved.load(Ordering::Relaxed)) * (-halves).exp2()).floor()
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,194 @@
+//! What a request wants of the choice of its endpoint, as the cluster's policy reads it: what is hashed, where it should stay,
+//! what it costs.
+
+use crate::record::RequestInfo;
+use crate::request_head::RequestTarget;
+use balance::Ask;
+use balance::order::hashed::{digest, hash};
+use http::header::{self, HeaderMap, HeaderValue};
+use routing_table::Policy;
+use routing_table::policy::{Affinity, AffinityMode, Balancing, Cost, HashOn};
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A request costs so much for each unit of [`Cost::Length`]'s `base`; its `per_mebibyte` is then the cost of a byte.
+const COST_UNIT: u64 = 1024 * 1024;
+
+/// What one request wants.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    hash: Option<u64>,
+    stay_at: Option<u64>,
+    pub(crate) cost: u64,
+    /// The client has no cookie yet, and gets this one.
+    new_id: Option<HeaderValue>,
+}
+
+impl Wishes {
+    /// Reads a request. `length` is that of its body, where it is declared.
+    pub(crate) fn read(
+        policy: &Policy,
+        request: &RequestInfo,
+        target: &RequestTarget<'_>,
+        length: Option<u64>,
+    ) -> Self {
+        let mut wishes = Self::default();
+        let headers = &request.parts.headers;
+        match &policy.balancing {
+            Balancing::RingHash(on) | Balancing::Maglev(on) => {
+                wishes.hash = hashed(on, request, target);
+            }
+            Balancing::SourceIp => wishes.hash = hashed(&HashOn::ClientIp, request, target),
+            Balancing::Cost(cost) => wishes.cost = cost_of(cost, headers, length),
+            _ => {}
+        }
+        if let Some(affinity) = &policy.affinity {
+            let known = cookie(headers, &affinity.cookie);
+            match affinity.mode {
+                AffinityMode::Persistent => {
+                    wishes.stay_at = known.and_then(from_hex);
+                }
+                AffinityMode::Balanced => {
+                    let id = known.map_or_else(
+                        || {
+                            let id = request.worker.ids.next();
+                            wishes.new_id.insert(id).as_bytes()
+                        },
+                        |known| known,
+                    );
+                    wishes.hash = Some(hash(id));
+                }
+            }
+        }
+        wishes
+    }
+
+    /// What a connection wants of which nothing is known but who has made it.
+    pub(crate) fn of_client(policy: &Policy, client: IpAddr) -> Self {
+        let hash = match &policy.balancing {
+            Balancing::SourceIp
+            | Balancing::RingHash(HashOn::ClientIp)
+            | Balancing::Maglev(HashOn::ClientIp) => Some(hash_of(client)),
+            _ => None,
+        };
+        Self {
+            hash,
+            ..Self::default()
+        }
+    }
+
+    /// What the request asks of the endpoints.
+    pub(crate) fn ask<'a>(&self, tried: &'a [SocketAddr], limit: u32, now: Duration) -> Ask<'a> {
+        Ask {
+            tried,
+            limit,
+            hash: self.hash,
+            stay_at: self.stay_at,
+            cost: self.cost,
+            now,
+        }
+    }
+
+    /// The cookie that keeps the client at this endpoint, unless it has it.
+    pub(crate) fn cookie(
+        &self,
+        affinity: &Affinity,
+        addr: SocketAddr,
+        https: bool,
+    ) -> Option<HeaderValue> {
+        let value = match affinity.mode {
+            AffinityMode::Balanced => self.new_id.as_ref()?.to_str().ok()?.to_owned(),
+            AffinityMode::Persistent => {
+                let place = digest(addr);
+                if self.stay_at == Some(place) {
+                    return None;
+                }
+                format!("{place:016x}")
+            }
+        };
+        let mut text = format!(
+            "{}={value}; Path={}; HttpOnly",
+            affinity.cookie, affinity.path
+        );
+        // Writing to a String cannot fail.
+        if let Some(age) = affinity.max_age {
+            let _ = write!(text, "; Max-Age={}", age.as_secs());
+        }
+        if let Some(domain) = &affinity.domain {
+            let _ = write!(text, "; Domain={domain}");
+        }
+        if let Some(same_site) = affinity.same_site {
+            let _ = write!(text, "; SameSite={same_site}");
+        }
+        if affinity.secure.unwrap_or(https) {
+            text.push_str("; Secure");
+        }
+        HeaderValue::from_str(&text).ok()
+    }
+}
+
+/// How much of a request's cost is behind it for each byte of its body that has passed.
+pub(crate) fn cost_of_byte(policy: &Policy) -> u64 {
+    match &policy.balancing {
+        Balancing::Cost(Cost::Length { per_mebibyte, .. }) => u64::from(*per_mebibyte),
+        _ => 0,
+    }
+}
+
+fn cost_of(cost: &Cost, headers: &HeaderMap, length: Option<u64>) -> u64 {
+    match cost {
+        Cost::Length { base, per_mebibyte } => {
+            let of_body = length.unwrap_or(0).saturating_mul(u64::from(*per_mebibyte));
+            // Far below what would overflow in the sum of all that an endpoint has.
+            (u64::from(*base) * COST_UNIT).saturating_add(of_body.min(1 << 48))
+        }
+        Cost::Header(name) => {
+            let value = headers.get(&**name).and_then(|value| value.to_str().ok());
+            let number = value.and_then(|value| value.trim().parse::<u32>().ok());
+            u64::from(number.unwrap_or(1))
+        }
+    }
+}
+
+fn hashed(on: &HashOn, request: &RequestInfo, target: &RequestTarget<'_>) -> Option<u64> {
+    let headers = &request.parts.headers;
+    let bytes = match on {
+        HashOn::ClientIp => return Some(hash_of(request.client.addr.ip())),
+        HashOn::Header(name) => headers.get(&**name)?.as_bytes(),
+        HashOn::Cookie(name) => cookie(headers, name)?,
+        HashOn::Query(name) => {
+            let query = request.parts.uri.query()?;
+            let mut pairs = query
+                .split('&')
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            pairs.find(|(key, _)| *key == &**name)?.1.as_bytes()
+        }
+        HashOn::Path => target.path.as_bytes(),
+    };
+    Some(hash(bytes))
+}
+
+fn hash_of(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => hash(&ip.octets()),
+        IpAddr::V6(ip) => hash(&ip.octets()),
+    }
+}
+
+/// The value of a cookie (RFC 6265 section 5.4); the first of several.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let fields = headers.get_all(header::COOKIE).into_iter();
+    let mut pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.find_map(|pair| {
+        let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
+        rest.strip_prefix(b"=").filter(|value| !value.is_empty())
+    })
+}
+
+fn from_hex(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text)
+        .ok()
+        .filter(|text| text.len() == 16)?;
+    u64::from_str_radix(text, 16).ok()
+}

@@ -1,0 +1,60 @@
+//! How a cluster's endpoints are chosen and judged. Every source (a `BackendPolicy`, annotations, the standalone file) makes
+//! this one value of what it declares.
+//!
+//! - [`balancing`]: which endpoint gets the next request.
+//! - [`health`]: which endpoints get none: what we probe (active checks, agents) and what we see in real traffic (outlier
+//!   detection, the circuit breaker).
+
+pub mod balancing;
+pub mod health;
+
+pub use balancing::{Affinity, AffinityMode, Balancing, Cost, HashOn};
+pub use health::{
+    ActiveCheck, AgentCheck, CheckKind, CircuitBreaker, OutlierDetection, StatusRange,
+};
+
+use std::time::Duration;
+
+/// Policy of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// How an endpoint is chosen.
+    pub balancing: Balancing,
+    /// Whether a client stays at its endpoint by a cookie. Default: no.
+    pub affinity: Option<Affinity>,
+    /// Over how long a new endpoint, or one that has come back, rises from a tenth of its share to all of it. Default: at
+    /// once.
+    pub slow_start: Option<Duration>,
+    /// Use no more endpoints than so many, chosen by this replica's name. Default: all.
+    pub subset: Option<u32>,
+    /// Endpoints are probed. Default: no.
+    pub active_check: Option<ActiveCheck>,
+    /// Endpoints are asked how they are. Default: no.
+    pub agent_check: Option<AgentCheck>,
+    /// Endpoints are judged by the requests they get. Default: no.
+    pub outlier: Option<OutlierDetection>,
+    /// Endpoints get nothing for a while when they are about to fail. Default: no.
+    pub breaker: Option<CircuitBreaker>,
+    /// When less than this share of all endpoints is available, in percent, health is ignored: what is left would not bear
+    /// the load. 0 to 100. Default 0: only when none is left.
+    pub panic_threshold: u8,
+    /// Whether an endpoint that answers 429 or 503 with `Retry-After` gets less until then. Default: yes.
+    pub heeds_retry_after: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            balancing: Balancing::default(),
+            affinity: None,
+            slow_start: None,
+            subset: None,
+            active_check: None,
+            agent_check: None,
+            outlier: None,
+            breaker: None,
+            panic_threshold: 0,
+            heeds_retry_after: true,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Which endpoints get no requests, and why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// We probe each endpoint, from the moment it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveCheck {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Between two probes of one endpoint, give or take a tenth. Default 5 s.
+    pub interval: Duration,
+    /// For one probe, connecting included. Default 2 s.
+    pub timeout: Duration,
+    /// Failures in a row that take an endpoint out. At least 1. Default 3.
+    pub unhealthy_after: u32,
+    /// Successes in a row that bring it back. At least 1. Default 2.
+    pub healthy_after: u32,
+    /// Probe this port instead of the endpoint's own.
+    pub port: Option<u16>,
+    /// Whether a new endpoint gets requests before its first probe has ended. Default: yes.
+    pub starts_healthy: bool,
+}
+
+/// What a probe asks, and what is a good answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckKind {
+    /// HTTP/1.1.
+    Http {
+        /// Default `GET`.
+        method: Arc<str>,
+        /// Begins with `/`. Default `/`.
+        path: Arc<str>,
+        /// `Host`; default: the endpoint's address.
+        host: Option<Arc<str>>,
+        /// Good statuses. Default 200 to 399.
+        expected: Vec<StatusRange>,
+    },
+    /// A connection is accepted.
+    Tcp,
+    /// A TLS handshake ends well, whatever the certificate says.
+    Tls,
+    /// `grpc.health.v1.Health/Check` says `SERVING`.
+    Grpc {
+        /// The service that is asked about; empty is the server as a whole.
+        service: Arc<str>,
+    },
+    /// These bytes are sent, and the answer begins with those.
+    Bytes {
+        /// May be empty.
+        send: Arc<[u8]>,
+        /// May be empty.
+        expect: Arc<[u8]>,
+    },
+}
+
+/// Statuses, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusRange {
+    /// 100 to 599.
+    pub first: u16,
+    /// Not below `first`.
+    pub last: u16,
+}
+
+/// Each endpoint's agent is asked for a line (HAProxy's agent-check protocol): `50%`, `drain`, `up`, `down`, `maint`, ...
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentCheck {
+    /// The agent's port at the endpoint's address.
+    pub port: u16,
+    /// What it is sent; may be empty.
+    pub send: Arc<str>,
+    /// Between two questions. Default 5 s.
+    pub interval: Duration,
+    /// For its answer. Default 2 s.
+    pub timeout: Duration,
+}
+
+/// Endpoints are judged by the requests they get, and ejected for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutlierDetection {
+    /// Errors in a row (5xx, or no answer at all) that eject it; `None`: not judged by it. Default 5.
+    pub consecutive_errors: Option<u32>,
+    /// Gateway errors in a row (502, 503, 504, or no answer) that eject it. Default: not judged by it.
+    pub consecutive_gateway_errors: Option<u32>,
+    /// Least share of requests without error over an interval, in percent; at least [`Self::min_requests`] must have been
+    /// made. Default: not judged by it.
+    pub success_rate: Option<u8>,
+    /// Longest average time to an answer over an interval. Default: not judged by it.
+    pub latency: Option<Duration>,
+    /// Requests in an interval below which rates are not judged. Default 20.
+    pub min_requests: u32,
+    /// How often rates are judged. Default 10 s.
+    pub interval: Duration,
+    /// For how long it is ejected the first time; the n-th time in a row n times as long. Default 30 s.
+    pub ejection: Duration,
+    /// The longest ejection. Default 300 s.
+    pub max_ejection: Duration,
+    /// Most endpoints ejected at once, in percent of all, but always one. Default 50.
+    pub max_ejected: u8,
+}
+
+/// An endpoint gets nothing while its breaker is open; then one request tries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    /// Opens when the average time to an answer in the window is longer. Default: not judged by it.
+    pub latency: Option<Duration>,
+    /// Opens when this share of the answers in the window are errors (5xx or none), in percent. Default: not judged by it.
+    pub error_ratio: Option<u8>,
+    /// Requests in the window below which it stays closed. Default 10.
+    pub min_requests: u32,
+    /// What is looked at: the last so long. Default 10 s.
+    pub window: Duration,
+    /// How long it stays open before one request tries. Default 5 s.
+    pub open: Duration,
+}
+
+impl Default for ActiveCheck {
+    fn default() -> Self {
+        Self {
+            kind: CheckKind::Tcp,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            unhealthy_after: 3,
+            healthy_after: 2,
+            port: None,
+            starts_healthy: true,
+        }
+    }
+}
+
+impl AgentCheck {
+    /// An agent at this port, with the defaults of the rest.
+    pub fn new(port: u16) -> Self {
+        Self {
+            port,
+            send: "".into(),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        Self {
+            consecutive_errors: Some(5),
+            consecutive_gateway_errors: None,
+            success_rate: None,
+            latency: None,
+            min_requests: 20,
+            interval: Duration::from_secs(10),
+            ejection: Duration::from_secs(30),
+            max_ejection: Duration::from_secs(300),
+            max_ejected: 50,
+        }
+    }
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            latency: None,
+            error_ratio: None,
+            min_requests: 10,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(5),
+        }
+    }
+}
