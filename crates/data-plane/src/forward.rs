@@ -179,13 +179,12 @@ pub(crate) async fn forward(
             tried.push(addr);
             attempts_left = attempts_left.saturating_sub(1);
         }
-        if matches!(
+        let unreachable = matches!(
             failure.error,
             ProxyError::Connect | ProxyError::ConnectTimeout
-        ) {
-            if let Some(entered) = &entered {
-                entered.pass_over(worker.now() + PASSED_OVER, worker.now());
-            }
+        );
+        if let Some(entered) = entered.as_ref().filter(|_| unreachable) {
+            entered.pass_over(worker.now() + PASSED_OVER, worker.now());
         }
         // Who has ended its side may be gone: it gets what there is, but nothing is begun anew for it.
         let may_be_gone = request.client.has_ended.get() && !failure.nothing_sent;

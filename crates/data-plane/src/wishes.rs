@@ -50,13 +50,10 @@ impl Wishes {
                     wishes.stay_at = known.and_then(from_hex);
                 }
                 AffinityMode::Balanced => {
-                    let id = known.map_or_else(
-                        || {
-                            let id = request.worker.ids.next();
-                            wishes.new_id.insert(id).as_bytes()
-                        },
-                        |known| known,
-                    );
+                    let id = match known {
+                        Some(known) => known,
+                        None => wishes.new_id.insert(request.worker.ids.next()).as_bytes(),
+                    };
                     wishes.hash = Some(hash(id));
                 }
             }
