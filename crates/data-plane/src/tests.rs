@@ -6,6 +6,7 @@
 )]
 
 mod back_pressure;
+mod balancing;
 mod bodies;
 mod connections;
 mod corpus;
@@ -24,7 +25,7 @@ mod upstream_tls;
 use crate::{DataPlane, Publisher, Settings};
 use routing_table::{
     Action, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
-    HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
+    HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, Policy,
     ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
     UpstreamTls, VirtualHost, VirtualHosts,
 };
@@ -44,7 +45,8 @@ pub(crate) struct Proxy {
 pub(crate) struct Rule {
     host: String,
     cluster: String,
-    endpoints: Vec<SocketAddr>,
+    endpoints: Vec<Endpoint>,
+    policy: Policy,
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
@@ -60,7 +62,8 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
     Rule {
         host: name.to_owned(),
         cluster: name.to_owned(),
-        endpoints: endpoints.to_vec(),
+        endpoints: endpoints.iter().copied().map(Endpoint::ready).collect(),
+        policy: Policy::default(),
         timeouts,
         limits,
         retry,
@@ -75,6 +78,17 @@ impl Rule {
     /// Names the cluster; without it, it is named after the host.
     pub(crate) fn cluster(mut self, name: &str) -> Self {
         self.cluster = name.to_owned();
+        self
+    }
+
+    pub(crate) fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Its endpoints with all that is declared of them.
+    pub(crate) fn endpoints(mut self, endpoints: Vec<Endpoint>) -> Self {
+        self.endpoints = endpoints;
         self
     }
 
@@ -137,20 +151,13 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
     let mut hosts = Vec::new();
     for rule in rules {
         let id = ClusterId::new("test", &rule.cluster, 80);
-        sets.insert(
-            id.clone(),
-            rule.endpoints
-                .iter()
-                .copied()
-                .map(Endpoint::ready)
-                .collect(),
-        );
+        sets.insert(id.clone(), rule.endpoints.clone());
         let cluster = Cluster {
             id,
             protocol: rule.protocol,
             tls: rule.upstream_tls.clone(),
             discovery: Discovery::Static,
-            policy: Arc::default(),
+            policy: Arc::new(rule.policy.clone()),
             proxy_header: rule.proxy_header,
         };
         let route = Route {

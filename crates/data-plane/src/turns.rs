@@ -86,3 +86,7 @@ impl Turns {
         waiting.drain(..count).for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+#[path = "tests/turns.rs"]
+mod tests;

@@ -1,0 +1,283 @@
+//! What of a request decides about its endpoint, and what of an answer is remembered.
+
+use super::raw::{Act, RawBackend};
+use super::{Proxy, host, serve};
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, header};
+use routing_table::policy::{Affinity, AffinityMode, Balancing, Cost, HashOn};
+use routing_table::{Endpoint, Policy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+use test_support::Backend;
+use test_support::client::{Answer, Client, get, request};
+
+async fn backends(count: usize) -> (Vec<Backend>, Vec<SocketAddr>) {
+    let mut backends = Vec::new();
+    for n in 1..=count {
+        backends.push(Backend::start(&format!("b{n}")).await);
+    }
+    let addrs = backends.iter().map(|backend| backend.addr).collect();
+    (backends, addrs)
+}
+
+fn by(balancing: Balancing) -> Policy {
+    Policy {
+        balancing,
+        ..Policy::default()
+    }
+}
+
+async fn ask(proxy: &Proxy, path: &str, field: Option<(HeaderName, &str)>) -> Answer {
+    let mut asked = request(Method::GET, "a.test", path, Bytes::new());
+    if let Some((name, value)) = field {
+        let value = HeaderValue::from_str(value).unwrap();
+        asked.headers_mut().insert(name, value);
+    }
+    let mut client = Client::connect(proxy.addr).await.unwrap();
+    client.send(asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_hashed_decides_and_nothing_else() {
+    let (_backends, addrs) = backends(4).await;
+    let field = HeaderName::from_static("x-user");
+    for on in [
+        HashOn::Header("x-user".into()),
+        HashOn::Cookie("user".into()),
+        HashOn::Query("user".into()),
+        HashOn::Path,
+    ] {
+        let rule = host("a.test", &addrs).policy(by(Balancing::RingHash(on.clone())));
+        let proxy = serve(&[rule]);
+        let mut places = BTreeSet::new();
+        for user in 0..12 {
+            let (path, field) = match &on {
+                HashOn::Header(_) => ("/".to_owned(), Some((field.clone(), format!("u{user}")))),
+                HashOn::Cookie(_) => {
+                    let cookies = format!("a=b; user=u{user}; c=d");
+                    ("/".to_owned(), Some((header::COOKIE, cookies)))
+                }
+                HashOn::Query(_) => (format!("/?a=b&user=u{user}"), None),
+                _ => (format!("/u{user}"), None),
+            };
+            let mut here = BTreeSet::new();
+            for _ in 0..3 {
+                let field = field
+                    .as_ref()
+                    .map(|(name, value)| (name.clone(), value.as_str()));
+                here.insert(ask(&proxy, &path, field).await.text());
+            }
+            assert_eq!(here.len(), 1, "{on:?} u{user}: {here:?}");
+            places.extend(here);
+        }
+        assert!(places.len() > 1, "{on:?}");
+        if on != HashOn::Path {
+            // Without it there is nothing to hash: each in turn.
+            let mut turns = BTreeSet::new();
+            for _ in 0..8 {
+                turns.insert(ask(&proxy, "/", None).await.text());
+            }
+            assert_eq!(turns.len(), 4, "{on:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_has_one_address_and_so_one_endpoint() {
+    let (_backends, addrs) = backends(3).await;
+    let proxy = serve(&[host("a.test", &addrs).policy(by(Balancing::SourceIp))]);
+    let first = ask(&proxy, "/", None).await.text();
+    for _ in 0..50 {
+        assert_eq!(ask(&proxy, "/", None).await.text(), first);
+    }
+}
+
+fn affinity(mode: AffinityMode) -> Policy {
+    Policy {
+        affinity: Some(Affinity {
+            cookie: "stay".into(),
+            mode,
+            max_age: Some(Duration::from_secs(60)),
+            path: "/".into(),
+            domain: None,
+            same_site: Some("Lax"),
+            secure: None,
+        }),
+        ..Policy::default()
+    }
+}
+
+fn cookie(answer: &Answer) -> Option<String> {
+    let text = answer.headers.get(header::SET_COOKIE)?.to_str().unwrap();
+    Some(text.to_owned())
+}
+
+#[tokio::test]
+async fn a_cookie_keeps_a_client_at_its_endpoint() {
+    let (mut backends, addrs) = backends(3).await;
+    for mode in [AffinityMode::Persistent, AffinityMode::Balanced] {
+        let mut proxy = serve(&[host("a.test", &addrs).policy(affinity(mode))]);
+        let mut clients = Vec::new();
+        for _ in 0..9 {
+            let answer = ask(&proxy, "/", None).await;
+            let set = cookie(&answer).expect("a new client gets a cookie");
+            assert!(
+                set.starts_with("stay=")
+                    && set.ends_with("; Path=/; HttpOnly; Max-Age=60; SameSite=Lax"),
+                "{set}"
+            );
+            clients.push((set.split(';').next().unwrap().to_owned(), answer.text()));
+        }
+        let places: BTreeSet<_> = clients.iter().map(|(_, name)| name.clone()).collect();
+        assert!(places.len() > 1, "{mode:?} {places:?}");
+        // A table more, and one endpoint more: who is here stays here (in balanced mode, most).
+        let more = Backend::start("b4").await;
+        let scaled = [addrs.clone(), vec![more.addr]].concat();
+        proxy
+            .publisher
+            .apply(super::table(&[
+                host("a.test", &scaled).policy(affinity(mode))
+            ]))
+            .unwrap();
+        let mut stayed = 0;
+        for (known, name) in &clients {
+            let answer = ask(&proxy, "/", Some((header::COOKIE, known))).await;
+            assert_eq!(cookie(&answer), None, "it has one");
+            stayed += usize::from(answer.text() == *name);
+        }
+        let least = if mode == AffinityMode::Persistent {
+            9
+        } else {
+            4
+        };
+        assert!(stayed >= least, "{mode:?}: {stayed} of 9");
+    }
+    // Gone: another endpoint, and in persistent mode another cookie.
+    let proxy = serve(&[host("a.test", &addrs).policy(affinity(AffinityMode::Persistent))]);
+    let first = ask(&proxy, "/", None).await;
+    let known = cookie(&first)
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned();
+    backends.retain(|backend| {
+        let gone = first.text()
+            == format!(
+                "b{}",
+                addrs.iter().position(|addr| *addr == backend.addr).unwrap() + 1
+            );
+        !gone
+    });
+    let next = ask(&proxy, "/", Some((header::COOKIE, &known))).await;
+    assert_eq!(next.status, 200);
+    assert_ne!(next.text(), first.text());
+    assert!(cookie(&next).is_some_and(|set| !set.starts_with(&known)));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_full_spills_to_the_next_priority() {
+    let slow = Backend::start_at(
+        "slow",
+        ([127, 0, 0, 1], 0).into(),
+        Duration::from_millis(300),
+    )
+    .await;
+    let spare = Backend::start("spare").await;
+    let endpoints = vec![
+        Endpoint {
+            max_requests: Some(2),
+            ..Endpoint::ready(slow.addr)
+        },
+        Endpoint {
+            priority: 1,
+            ..Endpoint::ready(spare.addr)
+        },
+    ];
+    let proxy = serve(&[host("a.test", &[]).endpoints(endpoints)]);
+    let asked: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(get(proxy.addr, "a.test", "/")))
+        .collect();
+    let mut shares = BTreeMap::new();
+    for answer in asked {
+        *shares
+            .entry(answer.await.unwrap().unwrap().text())
+            .or_insert(0) += 1;
+    }
+    assert_eq!(
+        shares,
+        BTreeMap::from([("slow".to_owned(), 2), ("spare".to_owned(), 2)])
+    );
+}
+
+#[tokio::test]
+async fn a_long_connection_counts_and_new_ones_go_elsewhere() {
+    let slow = Backend::start_at("slow", ([127, 0, 0, 1], 0).into(), Duration::from_secs(1)).await;
+    let quick = Backend::start("quick").await;
+    for balancing in [Balancing::LeastRequest, Balancing::LeastConnections] {
+        let proxy = serve(&[host("a.test", &[slow.addr, quick.addr]).policy(by(balancing))]);
+        // Until one of them is at the slow one.
+        let mut at_slow = None;
+        while at_slow.is_none() {
+            let mut asked = tokio::spawn(get(proxy.addr, "a.test", "/"));
+            let soon = tokio::time::timeout(Duration::from_millis(100), &mut asked).await;
+            at_slow = soon.is_err().then_some(asked);
+        }
+        for _ in 0..6 {
+            assert_eq!(
+                get(proxy.addr, "a.test", "/").await.unwrap().text(),
+                "quick"
+            );
+        }
+        let answer = at_slow.unwrap().await.unwrap().unwrap();
+        assert_eq!(answer.text(), "slow");
+    }
+}
+
+#[tokio::test]
+async fn small_requests_stay_away_from_an_upload() {
+    let (backends, addrs) = backends(2).await;
+    let cost = Cost::Length {
+        base: 1,
+        per_mebibyte: 1,
+    };
+    let proxy = serve(&[host("a.test", &addrs).policy(by(Balancing::Cost(cost)))]);
+    // An upload that has begun and goes on.
+    let head = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 104857600\r\n\r\n";
+    let mut upload = tokio::net::TcpStream::connect(proxy.addr).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut upload, head.as_bytes())
+        .await
+        .unwrap();
+    proxy.metric_becomes("tidegate_requests_active", 1.0).await;
+    let mut shares = BTreeMap::new();
+    for _ in 0..100 {
+        let answer = get(proxy.addr, "a.test", "/").await.unwrap();
+        *shares.entry(answer.text()).or_insert(0) += 1;
+    }
+    assert_eq!(
+        shares.values().copied().collect::<Vec<_>>(),
+        [100],
+        "{shares:?}"
+    );
+    drop(backends);
+}
+
+#[tokio::test]
+async fn who_answers_503_with_retry_after_gets_less_and_is_not_down() {
+    let busy = RawBackend::start(&[Act::Reply(
+        "HTTP/1.1 503 Busy\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n",
+    )])
+    .await;
+    let calm = Backend::start("calm").await;
+    let proxy = serve(&[host("a.test", &[busy.addr, calm.addr])]);
+    let mut statuses = BTreeMap::new();
+    for _ in 0..111 {
+        let status = get(proxy.addr, "a.test", "/").await.unwrap().status;
+        *statuses.entry(status.as_u16()).or_insert(0) += 1;
+    }
+    // A tenth of the share of the other.
+    let refused = statuses[&503];
+    assert!((5..=15).contains(&refused), "{statuses:?}");
+}
