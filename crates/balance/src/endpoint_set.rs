@@ -3,15 +3,15 @@
 //! A set is made when something changes (endpoints, health, weights) and is then only read. What a request costs does not
 //! depend on how many endpoints are down: they are not in any tier.
 
-use crate::endpoint_state::{Bar, EndpointState};
+use crate::endpoint_state::{Bar, EndpointState, Seat};
 use crate::order::hashed::digest;
 use crate::order::{Order, mix};
+use crate::picker::Picker;
 use routing_table::policy::Balancing;
 use routing_table::{Endpoint, Policy, Serving};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What an endpoint begins its slow start with, and has while it wants less, in percent of its share.
@@ -61,6 +61,8 @@ pub struct Ask<'a> {
     pub stay_at: Option<u64>,
     /// What it costs while it is in progress.
     pub cost: u64,
+    /// The number of the worker that asks. No two threads may ask with the same one at a time.
+    pub worker: usize,
     /// The time.
     pub now: Duration,
 }
@@ -74,6 +76,7 @@ impl Ask<'_> {
             hash: None,
             stay_at: None,
             cost: 0,
+            worker: 0,
             now,
         }
     }
@@ -88,10 +91,31 @@ pub enum NoPick {
     Full,
 }
 
-/// The position of one cluster's round. It outlives sets and tables, so an update does not start over.
-#[derive(Debug, Default)]
-pub struct Picker {
-    next: AtomicU64,
+/// An endpoint, and the request's place there: [`Picked::leave`] or [`Place::leave`] ends it.
+#[derive(Debug)]
+pub struct Picked<'a> {
+    /// The endpoint.
+    pub member: &'a Member,
+    /// Where the request is counted.
+    pub place: Place,
+}
+
+/// Where a request is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(Seat);
+
+impl Place {
+    /// Ends the request; `cost` is what is left of its cost.
+    pub fn leave(self, state: &EndpointState, cost: u64) {
+        state.leave(cost, self.0);
+    }
+}
+
+impl Picked<'_> {
+    /// Ends the request; `cost` is what is left of its cost.
+    pub fn leave(self, cost: u64) {
+        self.place.leave(&self.member.state, cost);
+    }
 }
 
 impl EndpointSet {
@@ -172,34 +196,49 @@ impl EndpointSet {
         }
     }
 
-    /// The endpoint for one request, which is entered there: [`EndpointState::leave`] ends it.
+    /// The endpoint for one request, which is counted there from now on.
     ///
     /// The first tier with room has it. Those who were tried get it only when there is no other.
     ///
     /// # Errors
     /// See [`NoPick`].
-    pub fn pick(&self, picker: &Picker, ask: &Ask<'_>) -> Result<&Member, NoPick> {
+    pub fn pick(&self, picker: &Picker, ask: &Ask<'_>) -> Result<Picked<'_>, NoPick> {
         if self.tiers.is_empty() {
             return Err(NoPick::Empty);
         }
-        // Relaxed: the number must be unique, nothing else hangs on it.
-        let turn = picker.next.fetch_add(1, Ordering::Relaxed);
+        let order = &self.tiers[0].order;
+        let turn = picker.turn(
+            ask.worker,
+            order.cycle(self.tiers[0].members.len()),
+            ask.now,
+        );
+        // What is compared has to be counted in one place.
+        let seat = match turn.is_busy && !order.compares() {
+            true => Seat::Own(ask.worker),
+            false => Seat::Shared,
+        };
+        let turn = turn.number;
+        let picked = |member| Picked {
+            member,
+            place: Place(seat),
+        };
         let mut taker = Taker {
             ask,
             accepts_tried: false,
+            seat,
         };
         if let Some(place) = ask.stay_at {
             let stays = self
                 .members()
                 .find(|member| digest(member.endpoint.addr) == place);
             if let Some(member) = stays.filter(|member| taker.take(member)) {
-                return Ok(member);
+                return Ok(picked(member));
             }
         }
         loop {
             for tier in &self.tiers {
                 if let Some(index) = tier.order.pick(&tier.members, turn, &taker) {
-                    return Ok(&tier.members[index]);
+                    return Ok(picked(&tier.members[index]));
                 }
             }
             if ask.tried.is_empty() || taker.accepts_tried {
@@ -239,6 +278,7 @@ impl EndpointSet {
 pub(crate) struct Taker<'a> {
     pub(crate) ask: &'a Ask<'a>,
     accepts_tried: bool,
+    seat: Seat,
 }
 
 impl Taker<'_> {
@@ -258,7 +298,10 @@ impl Taker<'_> {
 
     /// Enters it there if it may have it.
     pub(crate) fn take(&self, member: &Member) -> bool {
-        self.is_wanted(member) && member.state.try_enter(self.limit(member), self.ask.cost)
+        self.is_wanted(member)
+            && member
+                .state
+                .try_enter(self.limit(member), self.ask.cost, self.seat)
     }
 }
 

@@ -4,6 +4,7 @@
 //! should get nothing. All of it is atomics, so that no request waits for another.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,23 @@ const BANDWIDTH_HALF_LIFE: Duration = Duration::from_secs(2);
 const LATENCY_DECAY: Duration = Duration::from_secs(3);
 /// What an endpoint that was never asked is expected to take: little, so that it is asked.
 const UNKNOWN_LATENCY: f64 = 0.0;
+
+/// How many stripes the requests of busy workers are spread over.
+const STRIPES: usize = 8;
+
+/// A counter on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Stripe(AtomicU32);
+
+/// Where a request is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seat {
+    /// Together with all others, so that they can be compared with a limit, and endpoints with each other.
+    Shared,
+    /// With those of this worker alone.
+    Own(usize),
+}
 
 /// A reason for an endpoint to get nothing. Each has one owner, who sets and lifts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +64,8 @@ impl Bar {
 pub struct EndpointState {
     addr: SocketAddr,
     in_flight: AtomicU32,
+    /// The same of workers that are so busy here that they would be in each other's way; made by the first of them.
+    stripes: OnceLock<Box<[Stripe]>>,
     bars: AtomicU8,
     /// Until when it is passed over, in milliseconds, because it could not be connected to.
     passed_over_until: AtomicU64,
@@ -73,6 +93,7 @@ impl EndpointState {
         Self {
             addr,
             in_flight: AtomicU32::new(0),
+            stripes: OnceLock::new(),
             bars: AtomicU8::new(0),
             passed_over_until: AtomicU64::new(0),
             eased_until: AtomicU64::new(0),
@@ -92,10 +113,11 @@ impl EndpointState {
         self.addr
     }
 
-    /// Counts one more request in progress, unless there are as many as `limit` already. [`EndpointState::leave`] ends it.
-    pub fn try_enter(&self, limit: u32, cost: u64) -> bool {
+    /// Counts one more request in progress, unless there are as many as `limit` already; of a limit only those are
+    /// counted that have one too. [`EndpointState::leave`] ends it.
+    pub(crate) fn try_enter(&self, limit: u32, cost: u64, seat: Seat) -> bool {
         if limit == u32::MAX {
-            self.in_flight.fetch_add(1, Ordering::Relaxed);
+            self.counter(seat).fetch_add(1, Ordering::Relaxed);
         } else {
             let one_more = |count| (count < limit).then_some(count + 1);
             let order = Ordering::Relaxed;
@@ -110,8 +132,8 @@ impl EndpointState {
     }
 
     /// Ends a request that was counted; `cost` is what is left of its cost.
-    pub fn leave(&self, cost: u64) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn leave(&self, cost: u64, seat: Seat) {
+        self.counter(seat).fetch_sub(1, Ordering::Relaxed);
         self.pay(cost);
     }
 
@@ -122,9 +144,21 @@ impl EndpointState {
         }
     }
 
+    fn counter(&self, seat: Seat) -> &AtomicU32 {
+        match seat {
+            Seat::Shared => &self.in_flight,
+            Seat::Own(worker) => {
+                let make = || (0..STRIPES).map(|_| Stripe::default()).collect();
+                &self.stripes.get_or_init(make)[worker % STRIPES].0
+            }
+        }
+    }
+
     /// Requests in progress.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        let own = self.stripes.get().into_iter().flatten();
+        let own: u32 = own.map(|stripe| stripe.0.load(Ordering::Relaxed)).sum();
+        self.in_flight.load(Ordering::Relaxed) + own
     }
 
     /// Cost in progress.

@@ -2,14 +2,17 @@
 //!
 //! No sockets, no clock, no randomness of its own: whoever calls passes in what is needed.
 //!
-//! - [`endpoint_state`]: what is known of one endpoint. - [`endpoint_set`]: who may get requests, and the pick.
+//! - [`endpoint_state`]: what is known of one endpoint.
+//! - [`endpoint_set`]: who may get requests, and the pick. - [`picker`]: whose turn it is.
 //! - [`order`]: the policies, a file each. - [`retry_budget`]: how many requests may be sent again.
 
 pub mod endpoint_set;
 pub mod endpoint_state;
 pub mod order;
+pub mod picker;
 pub mod retry_budget;
 
-pub use endpoint_set::{Ask, EndpointSet, Member, NoPick, Picker};
+pub use endpoint_set::{Ask, EndpointSet, Member, NoPick, Picked, Place};
 pub use endpoint_state::{Bar, EndpointState};
+pub use picker::Picker;
 pub use retry_budget::RetryBudget;

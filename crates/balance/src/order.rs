@@ -55,6 +55,27 @@ impl Order {
         }
     }
 
+    /// How many turns give everybody their share.
+    pub(crate) fn cycle(&self, members: usize) -> u64 {
+        match self {
+            Self::Even => members as u64,
+            Self::Slots(slots) => slots.len(),
+            _ => 1,
+        }
+    }
+
+    /// Whether endpoints are compared by what they are doing.
+    pub(crate) fn compares(&self) -> bool {
+        matches!(
+            self,
+            Self::LeastRequest
+                | Self::LeastConnections
+                | Self::PeakEwma
+                | Self::LeastBandwidth
+                | Self::LeastCost
+        )
+    }
+
     /// The member that gets the request, which is entered there.
     pub(crate) fn pick(&self, members: &[Member], turn: u64, taker: &Taker<'_>) -> Option<usize> {
         let (now, hash) = (taker.ask.now, taker.ask.hash);

@@ -126,7 +126,7 @@ pub(crate) async fn forward(
             (None, true, Some(same)) => same,
             _ => {
                 drop(entered.take());
-                let ask = wishes.ask(&tried, limit.requests, worker.now());
+                let ask = wishes.ask(&tried, limit.requests, worker);
                 let queued = || {
                     worker.stats.queued.add(1);
                     request.client.is_queued.set(true);

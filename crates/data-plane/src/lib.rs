@@ -169,6 +169,11 @@ impl DataPlane {
         let (listeners, listeners_seen) = watch::channel(sockets.set());
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let started = tokio::time::Instant::now();
+        let replica = publish::Replica {
+            started,
+            number: random_seed(usize::MAX),
+            workers: settings.workers,
+        };
         let mut threads = Vec::with_capacity(settings.workers);
         for index in 0..settings.workers {
             let setup = worker::Setup {
@@ -195,15 +200,7 @@ impl DataPlane {
         }
         Ok((
             Self { phase, threads },
-            Publisher::new(
-                current,
-                sockets,
-                tls,
-                listeners,
-                metrics,
-                started,
-                random_seed(usize::MAX),
-            ),
+            Publisher::new(current, sockets, tls, listeners, metrics, replica),
         ))
     }
 

@@ -161,10 +161,17 @@ pub struct Publisher {
     /// Replaced snapshots that some worker may still be reading.
     retired: Vec<Arc<Snapshot>>,
     generation: u64,
-    /// When the data plane started: what [`crate::worker::Worker::now`] counts from.
-    started: Instant,
+    replica: Replica,
+}
+
+/// What is true of this data plane as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Replica {
+    /// When it started: what [`crate::worker::Worker::now`] counts from.
+    pub(crate) started: Instant,
     /// Tells replicas apart.
-    replica: u64,
+    pub(crate) number: u64,
+    pub(crate) workers: usize,
 }
 
 /// Why an update could not be published as a whole. The rest of it was.
@@ -182,8 +189,7 @@ impl Publisher {
         tls: ServerTls,
         listeners: watch::Sender<ListenerSet>,
         metrics: Arc<Metrics>,
-        started: Instant,
-        replica: u64,
+        replica: Replica,
     ) -> Self {
         Self {
             current,
@@ -195,7 +201,6 @@ impl Publisher {
             metrics,
             retired: Vec::new(),
             generation: 0,
-            started,
             replica,
         }
     }
@@ -220,7 +225,7 @@ impl Publisher {
     }
 
     fn set_endpoints(&self, sets: &EndpointSets) {
-        let now = self.started.elapsed();
+        let now = self.replica.started.elapsed();
         for (id, endpoints) in sets {
             if let Some(upstream) = self.upstreams.get(id) {
                 upstream.set_endpoints(endpoints, now);
@@ -233,7 +238,7 @@ impl Publisher {
         table: Arc<RoutingTable>,
         sets: &EndpointSets,
     ) -> Result<(), PublishError> {
-        let now = self.started.elapsed();
+        let now = self.replica.started.elapsed();
         // An upstream of the table before is kept: its place in the round and what is known of its endpoints live on.
         let upstreams: Vec<Arc<Upstream>> = table
             .clusters()

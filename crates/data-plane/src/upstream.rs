@@ -1,6 +1,7 @@
 //! A cluster as the data plane runs it: its endpoints, and the state that outlives tables.
 
 use crate::error::ProxyError;
+use crate::publish::Replica;
 use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
 use balance::{Ask, EndpointSet, EndpointState, NoPick, Picker};
@@ -43,7 +44,7 @@ struct Declared {
 
 impl Upstream {
     /// A cluster without endpoints.
-    pub(crate) fn new(id: ClusterId, policy: Arc<Policy>, replica: u64) -> Self {
+    pub(crate) fn new(id: ClusterId, policy: Arc<Policy>, replica: Replica) -> Self {
         Self {
             id,
             endpoints: ArcSwap::default(),
@@ -51,8 +52,8 @@ impl Upstream {
                 endpoints: Vec::new(),
                 policy,
             }),
-            picker: Picker::default(),
-            replica,
+            picker: Picker::new(replica.workers),
+            replica: replica.number,
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
         }
@@ -155,9 +156,10 @@ impl Upstream {
 
     fn try_enter(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Option<Entered>, ProxyError> {
         match self.endpoints.load().pick(&self.picker, ask) {
-            Ok(member) => Ok(Some(Entered {
+            Ok(picked) => Ok(Some(Entered {
                 upstream: Arc::clone(self),
-                endpoint: Arc::clone(&member.state),
+                endpoint: Arc::clone(&picked.member.state),
+                place: picked.place,
                 cost: ask.cost,
                 cost_of_byte: 0,
                 watches_bytes: false,
@@ -178,6 +180,7 @@ impl Upstream {
 pub(crate) struct Entered {
     upstream: Arc<Upstream>,
     endpoint: Arc<EndpointState>,
+    place: balance::Place,
     /// What is left of its cost.
     cost: u64,
     cost_of_byte: u64,
@@ -240,7 +243,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.endpoint.leave(self.cost);
+        self.place.leave(&self.endpoint, self.cost);
         if self.upstream.waiting.load(Ordering::Relaxed) > 0 {
             self.upstream.freed.notify_one();
         }

@@ -3,6 +3,7 @@
 
 use crate::record::RequestInfo;
 use crate::request_head::RequestTarget;
+use crate::worker::Worker;
 use balance::Ask;
 use balance::order::hashed::{digest, hash};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -10,7 +11,6 @@ use routing_table::Policy;
 use routing_table::policy::{Affinity, AffinityMode, Balancing, Cost, HashOn};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 /// A request costs so much for each unit of [`Cost::Length`]'s `base`; its `per_mebibyte` is then the cost of a byte.
 const COST_UNIT: u64 = 1024 * 1024;
@@ -76,14 +76,15 @@ impl Wishes {
     }
 
     /// What the request asks of the endpoints.
-    pub(crate) fn ask<'a>(&self, tried: &'a [SocketAddr], limit: u32, now: Duration) -> Ask<'a> {
+    pub(crate) fn ask<'a>(&self, tried: &'a [SocketAddr], limit: u32, worker: &Worker) -> Ask<'a> {
         Ask {
             tried,
             limit,
             hash: self.hash,
             stay_at: self.stay_at,
             cost: self.cost,
-            now,
+            worker: worker.index,
+            now: worker.now(),
         }
     }
 

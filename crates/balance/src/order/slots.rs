@@ -36,6 +36,11 @@ impl Slots {
         Self(slots.into())
     }
 
+    /// Turns of a whole cycle.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
     /// The slots from this turn on, once around at most.
     pub(crate) fn pick(&self, turn: u64) -> impl Iterator<Item = usize> {
         super::in_turn(self.0.len(), turn).map(|slot| self.0[slot] as usize)

@@ -3,9 +3,9 @@
 
 use super::*;
 use crate::order::hashed::hash;
+use arc_swap::ArcSwap;
 use routing_table::policy::{ActiveCheck, Affinity, AffinityMode, Cost, HashOn};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -56,9 +56,10 @@ fn state(set: &EndpointSet, n: u16) -> &Arc<EndpointState> {
 
 /// The endpoint for a request that ends at once.
 fn pick(set: &EndpointSet, picker: &Picker, ask: &Ask<'_>) -> u16 {
-    let member = set.pick(picker, ask).unwrap();
-    member.state.leave(ask.cost);
-    number(member.endpoint.addr)
+    let picked = set.pick(picker, ask).unwrap();
+    let n = number(picked.member.endpoint.addr);
+    picked.leave(ask.cost);
+    n
 }
 
 fn picks(set: &EndpointSet, count: usize) -> Vec<u16> {
@@ -218,26 +219,52 @@ fn weighted_random_is_in_proportion() {
     assert!(chi < 16.27, "{chi} {counts:?}");
 }
 
-#[test]
-fn shares_are_exact_over_16_threads() {
-    let endpoints = [endpoint(1, 30, 0), endpoint(2, 20, 0), endpoint(3, 40, 0)];
-    let (set, picker) = (
-        set(&endpoints, &policy(Balancing::RoundRobin)),
-        Picker::default(),
-    );
-    let all = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| {
-                let mine = counts((0..9000).map(|_| pick(&set, &picker, &Ask::new(NOW))));
-                for (n, count) in mine {
-                    *all.lock().unwrap().entry(n).or_insert(0) += count;
-                }
-            });
+/// Sixteen threads pick so often while a writer makes a new set all the time; what each endpoint got.
+fn picked_by_16_threads(endpoints: &[Endpoint], picks: usize) -> BTreeMap<u16, usize> {
+    let first = Arc::new(set(endpoints, &policy(Balancing::RoundRobin)));
+    let (current, picker) = (ArcSwap::new(first), Picker::new(16));
+    let picked = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|worker| {
+                let (current, picker) = (&current, &picker);
+                let ask = Ask {
+                    worker,
+                    ..Ask::new(NOW)
+                };
+                scope.spawn(move || counts((0..picks).map(|_| pick(&current.load(), picker, &ask))))
+            })
+            .collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            current.store(Arc::new(again(&current.load(), endpoints, NOW)));
         }
+        let mut all = BTreeMap::new();
+        for thread in threads {
+            for (n, count) in thread.join().unwrap() {
+                *all.entry(n).or_insert(0) += count;
+            }
+        }
+        all
     });
+    let states = current.load();
+    assert!(states.all().iter().all(|state| state.in_flight() == 0));
+    picked
+}
+
+#[test]
+fn shares_are_exact_over_16_threads_while_a_writer_publishes() {
+    let endpoints = [endpoint(1, 30, 0), endpoint(2, 20, 0), endpoint(3, 40, 0)];
     let expected = BTreeMap::from([(1, 48_000), (2, 32_000), (3, 64_000)]);
-    assert_eq!(all.into_inner().unwrap(), expected);
+    assert_eq!(picked_by_16_threads(&endpoints, 9000), expected);
+    // One by one, where they are calm: exact whatever each of them does.
+    let expected = BTreeMap::from([(1, 80), (2, 80)]);
+    assert_eq!(picked_by_16_threads(&even(2), 10), expected);
+    // Busy ones are exact each by itself.
+    for n in [3, 11, 12] {
+        let per_thread = 900 * usize::from(n) + 1;
+        let shares = picked_by_16_threads(&even(n), per_thread);
+        let off = |share: &usize| share.abs_diff(16 * per_thread / usize::from(n));
+        assert!(shares.len() == usize::from(n) && shares.values().all(|share| off(share) <= 16));
+    }
 }
 
 #[test]
@@ -354,11 +381,11 @@ fn full_endpoints_spill_to_the_next_priority_and_then_nobody_has_it() {
                     ..Ask::new(NOW)
                 },
             )
-            .map(|member| number(member.endpoint.addr))
+            .map(|picked| number(picked.member.endpoint.addr))
         };
         assert_eq!([enter(), enter(), enter()], [Ok(1), Ok(1), Ok(2)]);
         assert_eq!(enter(), Err(NoPick::Full));
-        state(&set, 1).leave(0);
+        state(&set, 1).leave(0, Seat::Shared);
         assert_eq!(enter(), Ok(1));
     }
 }
@@ -372,11 +399,11 @@ fn the_least_busy_has_it_and_equals_take_turns() {
     ] {
         let (set, picker) = (set(&even(2), &policy(balancing)), Picker::default());
         let busy = set.pick(&picker, &Ask::new(NOW)).unwrap();
-        let other = 3 - number(busy.endpoint.addr);
+        let other = 3 - number(busy.member.endpoint.addr);
         for _ in 0..6 {
             assert_eq!(pick(&set, &picker, &Ask::new(NOW)), other);
         }
-        busy.state.leave(0);
+        busy.leave(0);
     }
     let three = set(&even(3), &policy(Balancing::LeastRequest));
     check_shares(&three, 60, &[(1, 20), (2, 20), (3, 20)], 0);
@@ -391,8 +418,15 @@ fn least_request_goes_by_weight() {
         ),
         Picker::default(),
     );
-    let entered =
-        counts((0..40).map(|_| number(set.pick(&picker, &Ask::new(NOW)).unwrap().endpoint.addr)));
+    let entered = counts((0..40).map(|_| {
+        number(
+            set.pick(&picker, &Ask::new(NOW))
+                .unwrap()
+                .member
+                .endpoint
+                .addr,
+        )
+    }));
     assert_eq!(entered, BTreeMap::from([(1, 30), (2, 10)]));
 }
 
@@ -406,17 +440,17 @@ fn the_quick_one_has_most_and_the_slow_one_is_asked_again() {
     // One at a time, 5 ms against 50 ms; then they change places.
     let mut run = |fast: u16, seconds: u64| {
         let until = now + Duration::from_secs(seconds);
-        let mut picked = Vec::new();
+        let mut got = Vec::new();
         while now < until {
-            let member = set.pick(&picker, &Ask::new(now)).unwrap();
-            let n = number(member.endpoint.addr);
+            let picked = set.pick(&picker, &Ask::new(now)).unwrap();
+            let n = number(picked.member.endpoint.addr);
             let took = Duration::from_millis(if n == fast { 5 } else { 50 });
             now += took;
-            member.state.answered(took, now);
-            member.state.leave(0);
-            picked.push(n);
+            picked.member.state.answered(took, now);
+            picked.leave(0);
+            got.push(n);
         }
-        counts(picked)
+        counts(got)
     };
     let first = run(1, 30);
     assert!(first[&1] * 10 > (first[&1] + first[&2]) * 8, "{first:?}");
@@ -455,13 +489,19 @@ fn small_requests_stay_away_from_the_dear_one() {
         ..Ask::new(NOW)
     };
     let dear = set.pick(&picker, &ask(100 << 20)).unwrap();
-    let other = 3 - number(dear.endpoint.addr);
+    let other = 3 - number(dear.member.endpoint.addr);
     for _ in 0..100 {
         assert_eq!(
-            number(set.pick(&picker, &ask(1 << 20)).unwrap().endpoint.addr),
+            number(
+                set.pick(&picker, &ask(1 << 20))
+                    .unwrap()
+                    .member
+                    .endpoint
+                    .addr
+            ),
             other
         );
-        state(&set, other).leave(1 << 20);
+        state(&set, other).leave(1 << 20, Seat::Shared);
     }
 }
 

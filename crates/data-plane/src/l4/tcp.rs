@@ -110,7 +110,7 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
     let wishes = Wishes::of_client(&target.upstream.policy(), record.client.addr.ip());
     record.flag = "no_endpoint";
     while record.attempts < MAX_ATTEMPTS {
-        let ask = wishes.ask(&tried, u32::MAX, worker.now());
+        let ask = wishes.ask(&tried, u32::MAX, &worker);
         let endpoint = match target.upstream.pick(&ask) {
             Ok(entered) => record.entered.insert(entered).addr(),
             Err(error) => {

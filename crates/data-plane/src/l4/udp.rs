@@ -155,7 +155,7 @@ impl Listener {
             worker.stats.sessions_shed.add(1);
             return None;
         };
-        let (entered, upstream) = match connect(&target, client.ip(), worker.now()) {
+        let (entered, upstream) = match connect(&target, client.ip(), worker) {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::debug!(listener = %id, %client, %error, "no session");
@@ -193,10 +193,10 @@ impl Listener {
 fn connect(
     target: &RelayTarget,
     client: IpAddr,
-    now: Duration,
+    worker: &Worker,
 ) -> io::Result<(Entered, UdpSocket)> {
     let wishes = Wishes::of_client(&target.upstream.policy(), client);
-    let entered = target.upstream.pick(&wishes.ask(&[], u32::MAX, now));
+    let entered = target.upstream.pick(&wishes.ask(&[], u32::MAX, worker));
     let entered = entered.map_err(|_| io::ErrorKind::AddrNotAvailable)?;
     let endpoint = entered.addr();
     if target.leads_back(endpoint) {
