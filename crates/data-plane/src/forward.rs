@@ -157,7 +157,7 @@ pub(crate) async fn forward(
                 }
                 if let Some(affinity) = &policy.affinity
                     && let Some(cookie) =
-                        wishes.cookie(affinity, addr, request.client.scheme == "https")
+                        wishes.cookie(affinity, route, addr, request.client.scheme == "https")
                 {
                     answered.headers.append(header::SET_COOKIE, cookie);
                 }

@@ -7,8 +7,8 @@ use crate::worker::Worker;
 use balance::Ask;
 use balance::order::hashed::{digest, hash};
 use http::header::{self, HeaderMap, HeaderValue};
-use routing_table::Policy;
 use routing_table::policy::{Affinity, AffinityMode, Balancing, Cost, HashOn};
+use routing_table::{Policy, Route};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
@@ -92,6 +92,7 @@ impl Wishes {
     pub(crate) fn cookie(
         &self,
         affinity: &Affinity,
+        route: &Route,
         addr: SocketAddr,
         https: bool,
     ) -> Option<HeaderValue> {
@@ -105,10 +106,13 @@ impl Wishes {
                 format!("{place:016x}")
             }
         };
-        let mut text = format!(
-            "{}={value}; Path={}; HttpOnly",
-            affinity.cookie, affinity.path
-        );
+        let path = match (affinity.path.as_deref(), route.path.key()) {
+            (Some(path), _) => path,
+            // A path may have what ends an attribute of a cookie.
+            (None, key) if key.is_empty() || key.contains(';') => "/",
+            (None, key) => key,
+        };
+        let mut text = format!("{}={value}; Path={path}; HttpOnly", affinity.cookie);
         // Writing to a String cannot fail.
         if let Some(age) = affinity.max_age {
             let _ = write!(text, "; Max-Age={}", age.as_secs());
@@ -163,6 +167,10 @@ fn hashed(on: &HashOn, request: &RequestInfo, target: &RequestTarget<'_>) -> Opt
             pairs.find(|(key, _)| *key == &**name)?.1.as_bytes()
         }
         HashOn::Path => target.path.as_bytes(),
+        HashOn::PathAndQuery => {
+            let query = request.parts.uri.query().unwrap_or_default();
+            return Some(hash(target.path.as_bytes()) ^ hash(query.as_bytes()).rotate_left(1));
+        }
     };
     Some(hash(bytes))
 }

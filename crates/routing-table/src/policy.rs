@@ -13,6 +13,7 @@ pub use health::{
     ActiveCheck, AgentCheck, CheckKind, CircuitBreaker, OutlierDetection, StatusRange,
 };
 
+use std::fmt;
 use std::time::Duration;
 
 /// Policy of one cluster.
@@ -40,6 +41,45 @@ pub struct Policy {
     pub panic_threshold: u8,
     /// Whether an endpoint that answers 429 or 503 with `Retry-After` gets less until then. Default: yes.
     pub heeds_retry_after: bool,
+}
+
+/// What differs from the default, in words that tell any two policies apart.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let usual = Self::default();
+        let mut words = Vec::new();
+        if self.balancing != usual.balancing {
+            words.push(self.balancing.to_string());
+        }
+        if let Some(affinity) = &self.affinity {
+            words.push(affinity.to_string());
+        }
+        if let Some(time) = self.slow_start {
+            words.push(format!("slow start {time:?}"));
+        }
+        if let Some(most) = self.subset {
+            words.push(format!("subset of {most}"));
+        }
+        if let Some(check) = &self.active_check {
+            words.push(format!("{check:?}"));
+        }
+        if let Some(check) = &self.agent_check {
+            words.push(format!("{check:?}"));
+        }
+        if let Some(outlier) = &self.outlier {
+            words.push(format!("{outlier:?}"));
+        }
+        if let Some(breaker) = &self.breaker {
+            words.push(format!("{breaker:?}"));
+        }
+        if self.panic_threshold != usual.panic_threshold {
+            words.push(format!("panic below {} %", self.panic_threshold));
+        }
+        if self.heeds_retry_after != usual.heeds_retry_after {
+            words.push("Retry-After ignored".to_owned());
+        }
+        f.write_str(&words.join(", "))
+    }
 }
 
 impl Default for Policy {

@@ -4,8 +4,10 @@
 //! default stays; a key of ours that does not exist is a warning. Nothing an annotation says is ever copied into text that
 //! is parsed again.
 
+mod affinity;
 mod attempts;
 mod backend_protocol;
+mod balancing;
 mod client_certificates;
 mod in_flight;
 mod request_body;
@@ -16,6 +18,7 @@ mod upstream_proxy_protocol;
 mod upstream_tls;
 mod value;
 
+use affinity::AffinityWish;
 pub(crate) use client_certificates::ClientCertificateWish;
 pub(crate) use upstream_tls::UpstreamTlsWish;
 
@@ -40,6 +43,9 @@ pub(crate) struct Policy {
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
     pub(crate) proxy_header: Option<ProxyVersion>,
+    /// How endpoints are chosen.
+    pub(crate) cluster: routing_table::Policy,
+    pub(crate) affinity: AffinityWish,
     pub(crate) client_certificates: ClientCertificateWish,
     /// What endpoints speak, where the Ingress says so.
     pub(crate) upstream_protocol: Option<UpstreamProtocol>,
@@ -87,8 +93,20 @@ pub enum Closes {
 
 /// Every annotation of ours.
 pub const ANNOTATIONS: &[Annotation] = &[
+    affinity::AFFINITY,
+    affinity::AFFINITY_MODE,
+    affinity::AFFINITY_COOKIE,
+    affinity::AFFINITY_COOKIE_DOMAIN,
+    affinity::AFFINITY_COOKIE_EXPIRES,
+    affinity::AFFINITY_COOKIE_MAX_AGE,
+    affinity::AFFINITY_COOKIE_PATH,
+    affinity::AFFINITY_COOKIE_SAMESITE,
+    affinity::AFFINITY_COOKIE_SECURE,
     attempts::ATTEMPTS,
     backend_protocol::BACKEND_PROTOCOL,
+    balancing::BALANCING,
+    balancing::HASH_BY,
+    balancing::SLOW_START,
     client_certificates::CLIENT_CA_SECRET,
     client_certificates::CLIENT_CERTIFICATE,
     client_certificates::CLIENT_CERTIFICATE_DEPTH,
@@ -125,6 +143,8 @@ pub(crate) fn policy(
         },
         retry: RetryPolicy::default(),
         proxy_header: None,
+        cluster: routing_table::Policy::default(),
+        affinity: AffinityWish::default(),
         client_certificates: ClientCertificateWish::default(),
         upstream_protocol: None,
         upstream_tls: UpstreamTlsWish::default(),
@@ -179,6 +199,7 @@ pub(crate) fn policy(
             findings.warning(object, &field(key), "UnknownAnnotation", message);
         }
     }
+    policy.cluster.affinity = policy.affinity.affinity();
     unsupported::unknown(all, object, findings);
     unsupported::apply(all, &mut policy, object, findings);
     check_passthrough(&mut policy, settings, object, findings);

@@ -427,6 +427,16 @@ impl Table<'_> {
                         };
                         cluster.id.variant = Some(format!("{spoken}, {way}").into());
                     }
+                    let chosen = &owner.policy.cluster;
+                    if *chosen != routing_table::Policy::default() {
+                        // Ingresses that want the same share what is learnt of the endpoints.
+                        let way = match cluster.id.variant.as_deref() {
+                            Some(way) => format!("{chosen}, {way}"),
+                            None => chosen.to_string(),
+                        };
+                        cluster.id.variant = Some(way.into());
+                        cluster.policy = Arc::new(chosen.clone());
+                    }
                     cluster.proxy_header = owner.policy.proxy_header;
                     let index = self.clusters.add(cluster);
                     let used = self.clusters.get(index).and_then(|one| one.proxy_header);

@@ -4,7 +4,7 @@
 use super::*;
 use crate::order::hashed::hash;
 use arc_swap::ArcSwap;
-use routing_table::policy::{ActiveCheck, Affinity, AffinityMode, Cost, HashOn};
+use routing_table::policy::{ActiveCheck, Affinity, Cost, HashOn};
 use std::collections::BTreeMap;
 
 const NOW: Duration = Duration::from_secs(100);
@@ -589,15 +589,7 @@ fn a_client_stays_until_its_endpoint_is_gone() {
     let gone = again(&stays, &[endpoints[0].clone(), endpoints[2].clone()], NOW);
     assert_ne!(pick(&gone, &picker, &ask), 2);
     let balanced = Arc::new(Policy {
-        affinity: Some(Affinity {
-            cookie: "c".into(),
-            mode: AffinityMode::Balanced,
-            max_age: None,
-            path: "/".into(),
-            domain: None,
-            same_site: None,
-            secure: None,
-        }),
+        affinity: Some(Affinity::new("c")),
         ..Policy::default()
     });
     let ring = set(&endpoints, &balanced);

@@ -97,13 +97,10 @@ async fn a_client_has_one_address_and_so_one_endpoint() {
 fn affinity(mode: AffinityMode) -> Policy {
     Policy {
         affinity: Some(Affinity {
-            cookie: "stay".into(),
             mode,
             max_age: Some(Duration::from_secs(60)),
-            path: "/".into(),
-            domain: None,
             same_site: Some("Lax"),
-            secure: None,
+            ..Affinity::new("stay")
         }),
         ..Policy::default()
     }

@@ -1,5 +1,6 @@
 //! Which endpoint gets the next request.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub enum HashOn {
     Query(Arc<str>),
     /// The path in normal form, without the query.
     Path,
+    /// The path in normal form, and the query as it came.
+    PathAndQuery,
 }
 
 /// What a request costs while it is in progress.
@@ -73,8 +76,8 @@ pub struct Affinity {
     pub mode: AffinityMode,
     /// How long the client keeps it (`Max-Age`). Default: until it is closed.
     pub max_age: Option<Duration>,
-    /// Its `Path`. Default `/`.
-    pub path: Arc<str>,
+    /// Its `Path`. Default: the path of the route, so that Services under one host do not take each other's.
+    pub path: Option<Arc<str>>,
     /// Its `Domain`. Default: none.
     pub domain: Option<Arc<str>>,
     /// Its `SameSite`: `Strict`, `Lax` or `None`. Default: none given.
@@ -91,6 +94,75 @@ pub enum AffinityMode {
     Balanced,
     /// The cookie names an endpoint: a client stays until its endpoint is gone.
     Persistent,
+}
+
+impl Affinity {
+    /// A cookie of this name, with the defaults of the rest.
+    pub fn new(cookie: &str) -> Self {
+        Self {
+            cookie: cookie.into(),
+            mode: AffinityMode::default(),
+            max_age: None,
+            path: None,
+            domain: None,
+            same_site: None,
+            secure: None,
+        }
+    }
+}
+
+impl fmt::Display for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            AffinityMode::Balanced => "balanced",
+            AffinityMode::Persistent => "persistent",
+        };
+        write!(f, "cookie {} ({mode})", self.cookie)?;
+        if let Some(path) = &self.path {
+            write!(f, " Path={path}")?;
+        }
+        if let Some(domain) = &self.domain {
+            write!(f, " Domain={domain}")?;
+        }
+        if let Some(age) = self.max_age {
+            write!(f, " Max-Age={}", age.as_secs())?;
+        }
+        if let Some(same_site) = self.same_site {
+            write!(f, " SameSite={same_site}")?;
+        }
+        match self.secure {
+            Some(true) => f.write_str(" Secure"),
+            Some(false) => f.write_str(" not Secure"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for HashOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientIp => f.write_str("client-ip"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Path => f.write_str("path"),
+            Self::PathAndQuery => f.write_str("path-and-query"),
+        }
+    }
+}
+
+impl fmt::Display for Balancing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())?;
+        match self {
+            Self::RingHash(on) | Self::Maglev(on) => write!(f, " on {on}"),
+            Self::Cost(Cost::Length { base, per_mebibyte }) => {
+                write!(f, " {base}+{per_mebibyte}/MiB")
+            }
+            Self::Cost(Cost::Header(name)) => write!(f, " of header:{name}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Balancing {
