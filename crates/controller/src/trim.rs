@@ -37,7 +37,7 @@ pub(crate) fn trim(object: Object) -> Object {
         }
         Object::Service(service) => {
             let mut service = Arc::unwrap_or_clone(service);
-            trim_metadata(&mut service.metadata, &[], &[]);
+            trim_metadata(&mut service.metadata, &[PREFIX], &[]);
             if let Some(status) = &mut service.status {
                 status.conditions = None;
             }

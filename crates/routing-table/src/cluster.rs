@@ -4,6 +4,7 @@ use crate::id::ClusterId;
 use crate::policy::Policy;
 use crate::upstream_tls::UpstreamTls;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -73,6 +74,19 @@ pub enum DnsQuery {
     Srv(Arc<str>),
     /// Addresses (A and AAAA) of a name, all with this port.
     Address(Arc<str>, u16),
+}
+
+impl fmt::Display for DnsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.query {
+            DnsQuery::Srv(name) => write!(f, "by SRV {name}")?,
+            DnsQuery::Address(name, port) => write!(f, "by address {name} port {port}")?,
+        }
+        for resolver in &self.resolvers {
+            write!(f, " @{resolver}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Position of a cluster in the [`ClusterSet`] that made it.

@@ -1,7 +1,7 @@
 //! The one rendering of a table for people: golden files, `tidegate translate` and `/debug/routes`.
 
-use crate::cluster::{ProxyVersion, UpstreamProtocol};
-use crate::endpoint::Serving;
+use crate::cluster::{Discovery, ProxyVersion, UpstreamProtocol};
+use crate::endpoint::{Endpoint, Serving};
 use crate::listener::{Listener, ListenerProtocol};
 use crate::relay::{Relay, RelayLimits};
 use crate::route::{Action, RetryPolicy, Route, Timeouts};
@@ -110,16 +110,13 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
             Some(ProxyVersion::V1) => write!(out, " PROXY v1")?,
             Some(ProxyVersion::V2) => write!(out, " PROXY v2")?,
         }
-        match endpoints.get(&cluster.id).map(Vec::as_slice) {
-            None | Some([]) => write!(out, " no endpoints")?,
-            Some(all) => {
+        match (&cluster.discovery, endpoints.get(&cluster.id)) {
+            (Discovery::Dns(source), None) => write!(out, " {source}")?,
+            (_, None) => write!(out, " no endpoints")?,
+            (_, Some(all)) if all.is_empty() => write!(out, " no endpoints")?,
+            (_, Some(all)) => {
                 for endpoint in all {
-                    let draining = if endpoint.serving == Serving::Draining {
-                        " (draining)"
-                    } else {
-                        ""
-                    };
-                    write!(out, " {}{draining}", endpoint.addr)?;
+                    write_endpoint(out, endpoint)?;
                 }
             }
         }
@@ -127,6 +124,24 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
         if let Some(tls) = &cluster.tls {
             write_tls(out, tls)?;
         }
+    }
+    Ok(())
+}
+
+/// An address, and what differs from the defaults.
+fn write_endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
+    write!(out, " {}", endpoint.addr)?;
+    if endpoint.weight != 1 {
+        write!(out, " weight={}", endpoint.weight)?;
+    }
+    if endpoint.priority != 0 {
+        write!(out, " priority={}", endpoint.priority)?;
+    }
+    if let Some(most) = endpoint.max_requests {
+        write!(out, " max={most}")?;
+    }
+    if endpoint.serving == Serving::Draining {
+        write!(out, " (draining)")?;
     }
     Ok(())
 }

@@ -128,9 +128,12 @@ pub(crate) struct RoutingArgs {
     /// Who may use a host name that an older Ingress of another namespace uses
     #[arg(long, value_enum, default_value_t = Ownership::Namespace)]
     pub(crate) host_ownership: Ownership,
-    /// Accept Services of type ExternalName
+    /// Accept Services of type ExternalName: their names are looked up in the DNS
     #[arg(long)]
     pub(crate) allow_external_name: bool,
+    /// The DNS domain of the cluster, for headless Services that are looked up there
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
     /// Secret with the certificate for clients that no other certificate fits; default: a generated one
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
     pub(crate) default_certificate: Option<ObjectKey>,
@@ -350,6 +353,7 @@ impl RoutingArgs {
                 Ownership::Shared => HostOwnership::Shared,
             },
             external_name: self.allow_external_name,
+            cluster_domain: self.cluster_domain.trim_matches('.').to_owned(),
             local_endpoints: local,
             default_certificate: self.default_certificate.clone(),
             request_body: Some(self.max_request_body).filter(|bytes| *bytes > 0),

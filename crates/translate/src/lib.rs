@@ -13,6 +13,7 @@ pub mod certificate;
 mod class;
 mod conflict;
 pub mod diagnostic;
+mod dns;
 mod ingress;
 pub mod manifest;
 mod relayed_ports;
@@ -28,8 +29,8 @@ pub use snapshot::{Kind, Object, ObjectKey, ObjectRef, Snapshot};
 use conflict::HostOwners;
 use diagnostic::Findings;
 use routing_table::{
-    Action, ClusterId, ClusterSet, Endpoint, EndpointSets, Listener, ListenerId, ListenerProtocol,
-    RelayIndex, RoutingTable, VirtualHosts,
+    Action, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets, Listener, ListenerId,
+    ListenerProtocol, RelayIndex, RoutingTable, VirtualHosts,
 };
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ use std::sync::Arc;
 pub struct Translation {
     /// What requests are routed by.
     pub table: Arc<RoutingTable>,
-    /// The endpoints of every cluster of the table.
+    /// The endpoints of every cluster of the table that has them from EndpointSlices.
     pub endpoints: EndpointSets,
     /// What is wrong, sorted by object.
     pub diagnostics: Vec<Diagnostic>,
@@ -128,7 +129,8 @@ fn all_endpoints(
     findings: &mut Findings,
 ) -> EndpointSets {
     let each = clusters.as_slice().iter();
-    each.map(|cluster| {
+    let ours = each.filter(|cluster| cluster.discovery == Discovery::EndpointSlices);
+    ours.map(|cluster| {
         (
             cluster.id.clone(),
             service::endpoints(snapshot, settings, &cluster.id, findings),
@@ -172,7 +174,7 @@ fn warn_of_empty_clusters(
         let Some(object) = by_key.get(&(&*id.namespace, &*id.name)) else {
             continue;
         };
-        if endpoints.get(&cluster.id).is_none_or(Vec::is_empty) {
+        if endpoints.get(&cluster.id).is_some_and(Vec::is_empty) {
             let message = format!(
                 "Service {} has no endpoint for port {}; {consequence}",
                 service_name(&cluster.id),

@@ -227,7 +227,7 @@ pub(crate) fn warn_of_no_endpoints(
         let Some(cluster) = clusters.get(port.relay.cluster) else {
             continue;
         };
-        if endpoints.get(&cluster.id).is_none_or(Vec::is_empty) {
+        if endpoints.get(&cluster.id).is_some_and(Vec::is_empty) {
             let message = format!(
                 "Service {}/{} has no endpoint for port {}; nothing can be relayed",
                 cluster.id.namespace, cluster.id.service, cluster.id.port

@@ -1,14 +1,13 @@
 //! A Service and its EndpointSlices become a cluster and its endpoints.
 
 use crate::diagnostic::Findings;
+use crate::dns;
 use crate::settings::Settings;
 use crate::snapshot::{Kind, ObjectKey, ObjectRef, Snapshot};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::api::networking::v1::IngressServiceBackend;
-use routing_table::{
-    Cluster, ClusterId, Discovery, Endpoint, Serving, Transport, UpstreamProtocol,
-};
+use routing_table::{Cluster, ClusterId, Endpoint, Serving, Transport, UpstreamProtocol};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -47,15 +46,11 @@ pub(crate) fn cluster(
             format!("Service {key} does not exist"),
         );
     };
-    if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
-        return if settings.external_name {
-            let message =
-                format!("Service {key} is of type ExternalName, which needs DNS discovery");
-            error("ExternalNameUnsupported", "external_name", message)
-        } else {
-            let message = format!("Service {key} is of type ExternalName, which is refused");
-            error("ExternalNameRefused", "external_name", message)
-        };
+    let spec = service.spec.as_ref();
+    let is_external = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
+    if is_external && !settings.external_name {
+        let message = format!("Service {key} is of type ExternalName, which is refused");
+        return error("ExternalNameRefused", "external_name", message);
     }
     let wanted = backend.port.as_ref();
     let by_name = wanted.and_then(|port| port.name.as_deref());
@@ -70,7 +65,15 @@ pub(crate) fn cluster(
         .clone()
         .find(|port| is_of(port.protocol.as_deref(), transport))
         .or_else(|| fitting.next());
-    let Some(port) = found else {
+    // An external Service need not list its ports: what is connected to is the port that is named here.
+    let unlisted = by_number
+        .filter(|_| is_external && ports(service).is_empty())
+        .map(|port| ServicePort {
+            port,
+            protocol: Some(transport.as_str().to_owned()),
+            ..ServicePort::default()
+        });
+    let Some(port) = found.or(unlisted.as_ref()) else {
         let wanted = by_name.map_or_else(
             || by_number.map_or("(none)".to_owned(), |n| n.to_string()),
             |name| format!("{name:?}"),
@@ -86,6 +89,13 @@ pub(crate) fn cluster(
         );
         return error("UnsupportedProtocol", "unsupported_protocol", message);
     }
+    let discovery = match dns::discovery(service, port, transport, settings) {
+        Ok(discovery) => discovery,
+        Err(message) => {
+            let message = format!("Service {key} {message}");
+            return error("UnusableDiscovery", "unusable_discovery", message);
+        }
+    };
     let Ok(number) = u16::try_from(port.port) else {
         return error(
             "PortNotFound",
@@ -104,7 +114,7 @@ pub(crate) fn cluster(
             _ => UpstreamProtocol::Http1,
         },
         tls: None,
-        discovery: Discovery::EndpointSlices,
+        discovery,
         policy: Arc::default(),
         proxy_header: None,
     })

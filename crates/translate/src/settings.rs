@@ -42,6 +42,8 @@ pub struct Settings {
     pub host_ownership: HostOwnership,
     /// Follow Services of type ExternalName. Default false (CVE-2021-32783 and its like).
     pub external_name: bool,
+    /// The DNS domain of the cluster. Default `cluster.local`.
+    pub cluster_domain: String,
     /// Accept endpoints on loopback and link-local addresses. False in a cluster, where such an address would be one of
     /// ours; true for manifests from files.
     pub local_endpoints: bool,
@@ -75,6 +77,7 @@ impl Default for Settings {
             serve_classless: false,
             host_ownership: HostOwnership::default(),
             external_name: false,
+            cluster_domain: "cluster.local".into(),
             local_endpoints: false,
             default_certificate: None,
             timeouts: Timeouts::default(),
