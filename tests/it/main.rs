@@ -14,6 +14,7 @@ mod client_certificates;
 mod cluster;
 mod command_line;
 mod convergence;
+mod dns;
 mod draining;
 mod files;
 mod idle_connections;

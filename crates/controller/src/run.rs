@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::metrics::Metrics;
 use crate::source::Change;
 use crate::store::{Effect, Store};
+use discovery::Discovery;
 use k8s_openapi::api::networking::v1::IngressLoadBalancerIngress;
 use routing_table::{ClusterId, EndpointSets, RoutingTable, Update};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ pub struct Options {
     pub batch: Batch,
     /// Where to count.
     pub metrics: Metrics,
+    /// Who asks the DNS for endpoints.
+    pub discovery: Discovery,
     /// The Service whose address is published in Ingress status, if any.
     pub publish_service: Option<ObjectKey>,
 }
@@ -57,6 +60,7 @@ pub async fn run<E: std::fmt::Display>(
         settings,
         mut batch,
         metrics,
+        mut discovery,
         publish_service,
     } = options;
     let mut store = Store::default();
@@ -91,6 +95,12 @@ pub async fn run<E: std::fmt::Display>(
                 Some(change) => Some(change),
                 None => return,
             },
+            sets = discovery.changed() => {
+                // Tables leave these clusters alone, so they are not part of `last`.
+                metrics.endpoint_updates.inc();
+                publish(Update::Endpoints(sets));
+                continue;
+            }
             () = wait => None,
         };
         let mut services = BTreeSet::new();
@@ -151,10 +161,9 @@ pub async fn run<E: std::fmt::Display>(
                 .is_some_and(|last| last.table == made.table && last.endpoints == made.endpoints);
             if !same {
                 metrics.table_updates.inc();
-                publish(Update::Table(
-                    Arc::clone(&made.table),
-                    made.endpoints.clone(),
-                ));
+                let mut endpoints = made.endpoints.clone();
+                endpoints.extend(discovery.apply(&made.table));
+                publish(Update::Table(Arc::clone(&made.table), endpoints));
             }
             let Translation {
                 table,

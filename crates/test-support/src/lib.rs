@@ -9,6 +9,7 @@ pub mod api_server;
 pub mod backend;
 pub mod certificate;
 pub mod client;
+pub mod dns;
 pub mod h2_raw;
 pub mod h2c;
 pub mod load;

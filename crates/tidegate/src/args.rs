@@ -134,6 +134,9 @@ pub(crate) struct RoutingArgs {
     /// The DNS domain of the cluster, for headless Services that are looked up there
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub(crate) cluster_domain: String,
+    /// Name server to ask for endpoints that are in the DNS; may be given several times. Default: those of the system
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) dns_resolver: Vec<SocketAddr>,
     /// Secret with the certificate for clients that no other certificate fits; default: a generated one
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
     pub(crate) default_certificate: Option<ObjectKey>,
@@ -353,6 +356,7 @@ impl RoutingArgs {
                 Ownership::Shared => HostOwnership::Shared,
             },
             external_name: self.allow_external_name,
+            dns_resolvers: self.dns_resolver.clone(),
             cluster_domain: self.cluster_domain.trim_matches('.').to_owned(),
             local_endpoints: local,
             default_certificate: self.default_certificate.clone(),

@@ -7,6 +7,7 @@ use crate::ticket_keys;
 use anyhow::{Context, anyhow};
 use controller::{Batch, Change, Metrics, Options, Report};
 use data_plane::{DataPlane, Publisher};
+use discovery::{Discovery, Timing};
 use prometheus::Registry;
 use routing_table::{ListenerId, Update};
 use std::net::SocketAddr;
@@ -78,6 +79,8 @@ where
         settings: plan.settings,
         batch: Batch::default(),
         metrics: metrics.clone(),
+        discovery: Discovery::new(Timing::default(), &registry)
+            .context("cannot register metrics")?,
         publish_service: plan.publish_service,
     };
     let (first_table, mut first_served) = oneshot::channel();

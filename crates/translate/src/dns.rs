@@ -90,7 +90,7 @@ pub(crate) fn discovery(
     };
     Ok(Discovery::Dns(Arc::new(DnsSource {
         query,
-        resolvers: Vec::new(),
+        resolvers: settings.dns_resolvers.clone(),
         any_address: settings.local_endpoints,
     })))
 }

@@ -44,6 +44,8 @@ pub struct Settings {
     pub external_name: bool,
     /// The DNS domain of the cluster. Default `cluster.local`.
     pub cluster_domain: String,
+    /// Name servers to ask; empty: those of the system. Default: none.
+    pub dns_resolvers: Vec<SocketAddr>,
     /// Accept endpoints on loopback and link-local addresses. False in a cluster, where such an address would be one of
     /// ours; true for manifests from files.
     pub local_endpoints: bool,
@@ -78,6 +80,7 @@ impl Default for Settings {
             host_ownership: HostOwnership::default(),
             external_name: false,
             cluster_domain: "cluster.local".into(),
+            dns_resolvers: Vec::new(),
             local_endpoints: false,
             default_certificate: None,
             timeouts: Timeouts::default(),

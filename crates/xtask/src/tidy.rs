@@ -39,6 +39,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "serde_yaml",
         ],
     ),
+    (
+        "discovery",
+        &["kube", "k8s-openapi", "translate", "data-plane", "hyper"],
+    ),
     ("tidegate", &[]),
     ("test-support", &["data-plane", "controller", "translate"]),
     ("tests", &[]),

@@ -5,6 +5,7 @@ use controller::lease::{self, LeaseName};
 use controller::source::kubernetes::{self, Scope};
 use controller::status_writer::{self, Settings};
 use controller::{Batch, Change, Metrics, Options, Report, run};
+use discovery::{Discovery, Timing};
 use prometheus::Registry;
 use routing_table::{EndpointSets, RoutingTable, Update, text};
 use serde_json::{Value, json};
@@ -66,6 +67,7 @@ impl Loop {
             settings,
             batch: Batch::default(),
             metrics: metrics.clone(),
+            discovery: Discovery::new(Timing::default(), &Registry::new()).unwrap(),
             publish_service,
         };
         let (changes, received) = mpsc::channel(4096);

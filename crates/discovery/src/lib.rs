@@ -1,0 +1,182 @@
+//! Endpoints from the DNS: SRV and address records, asked for again when their TTL is over.
+//!
+//! [`Discovery`] keeps one task for each name that a table wants. Nothing here is ever waited for by a request: the last set
+//! of endpoints stays in use, whatever the DNS does, for as long as `schedule` says.
+//!
+//! `records` makes endpoints of records (pure), `schedule` says what an answer means and when to ask again (pure),
+//! `resolver` asks.
+
+mod metrics;
+mod records;
+mod resolver;
+mod schedule;
+
+pub use schedule::Timing;
+
+use metrics::Metrics;
+use resolver::Resolver;
+use routing_table::{
+    ClusterId, Discovery as Owner, DnsSource, Endpoint, EndpointSets, RoutingTable,
+};
+use schedule::{Effect, Schedule};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Updates that may wait for whoever publishes them.
+const QUEUE: usize = 64;
+
+/// What is new of one source.
+type News = (Arc<DnsSource>, Vec<Endpoint>);
+
+/// The names that the current table wants, and what is known of them.
+#[derive(Debug)]
+pub struct Discovery {
+    timing: Timing,
+    metrics: Metrics,
+    sources: BTreeMap<Arc<DnsSource>, Source>,
+    news: mpsc::Receiver<News>,
+    sender: mpsc::Sender<News>,
+}
+
+/// A name that is asked for. Dropped, nobody asks any more.
+#[derive(Debug)]
+struct Source {
+    task: JoinHandle<()>,
+    clusters: BTreeSet<ClusterId>,
+    /// `None` before there was an answer.
+    endpoints: Option<Vec<Endpoint>>,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Discovery {
+    /// Nothing is asked for before a table wants it.
+    ///
+    /// # Errors
+    /// When the registry has its metrics already.
+    pub fn new(timing: Timing, registry: &prometheus::Registry) -> prometheus::Result<Self> {
+        let (sender, news) = mpsc::channel(QUEUE);
+        Ok(Self {
+            timing,
+            metrics: Metrics::new(registry)?,
+            sources: BTreeMap::new(),
+            news,
+            sender,
+        })
+    }
+
+    /// Asks for what this table wants and no more for anything else. Gives the endpoints that are known already; clusters
+    /// without an answer yet are absent.
+    ///
+    /// Must be called inside a tokio runtime.
+    pub fn apply(&mut self, table: &RoutingTable) -> EndpointSets {
+        let mut wanted: BTreeMap<Arc<DnsSource>, BTreeSet<ClusterId>> = BTreeMap::new();
+        for cluster in table.clusters().as_slice() {
+            if let Owner::Dns(source) = &cluster.discovery {
+                let clusters = wanted.entry(Arc::clone(source)).or_default();
+                clusters.insert(cluster.id.clone());
+            }
+        }
+        self.sources.retain(|source, _| {
+            let stays = wanted.contains_key(source);
+            if !stays {
+                self.metrics.forget(source);
+            }
+            stays
+        });
+        let mut known = EndpointSets::new();
+        for (source, clusters) in wanted {
+            let (timing, metrics, sender) = (self.timing, &self.metrics, &self.sender);
+            let entry = self.sources.entry(source);
+            let source = entry.or_insert_with_key(|source| Source {
+                task: tokio::spawn(ask(
+                    Arc::clone(source),
+                    timing,
+                    metrics.clone(),
+                    sender.clone(),
+                )),
+                clusters: BTreeSet::new(),
+                endpoints: None,
+            });
+            source.clusters = clusters;
+            if let Some(endpoints) = &source.endpoints {
+                known.extend(
+                    source
+                        .clusters
+                        .iter()
+                        .map(|id| (id.clone(), endpoints.clone())),
+                );
+            }
+        }
+        self.metrics.sources.set(self.sources.len() as i64);
+        known
+    }
+
+    /// Waits until endpoints have changed; gives those of the clusters of the last table. Safe to drop before it is ready.
+    pub async fn changed(&mut self) -> EndpointSets {
+        loop {
+            // Never `None`: a sender is kept here.
+            let Some((source, endpoints)) = self.news.recv().await else {
+                std::future::pending::<()>().await;
+                continue;
+            };
+            // What comes of a name that nobody wants any more is late.
+            if let Some(known) = self.sources.get_mut(&source) {
+                known.endpoints = Some(endpoints.clone());
+                let each = known.clusters.iter();
+                return each.map(|id| (id.clone(), endpoints.clone())).collect();
+            }
+        }
+    }
+}
+
+/// Asks for one name for ever.
+async fn ask(source: Arc<DnsSource>, timing: Timing, metrics: Metrics, news: mpsc::Sender<News>) {
+    let started = Instant::now();
+    let mut resolver = Resolver::new(Arc::clone(&source), timing.timeout);
+    let mut schedule = Schedule::new(timing);
+    let mut told: Option<Vec<Endpoint>> = None;
+    // Spreads the questions of many names and replicas; nothing secret hangs on it.
+    let dice = RandomState::new();
+    let mut throws = 0u64;
+    let age = metrics.age(&source);
+    loop {
+        let answer = resolver.ask().await;
+        metrics.lookups.with_label_values(&[answer.word()]).inc();
+        metrics.cut.inc_by(answer.left_out() as u64);
+        if let Some(error) = answer.error() {
+            tracing::warn!(%source, error, "DNS lookup failed, the last answer stays in use");
+        }
+        throws += 1;
+        let (effect, wait) =
+            schedule.answered(answer.kind(), started.elapsed(), dice.hash_one(throws));
+        let next = match effect {
+            Effect::Take => Some(answer.into_endpoints()),
+            Effect::Empty => Some(Vec::new()),
+            Effect::Keep => None,
+        };
+        if let Some(endpoints) = next
+            && told.as_ref() != Some(&endpoints)
+        {
+            tracing::info!(%source, endpoints = endpoints.len(), "endpoints changed");
+            told = Some(endpoints.clone());
+            if news.send((Arc::clone(&source), endpoints)).await.is_err() {
+                return;
+            }
+        }
+        age.set(schedule.age(started.elapsed()).as_secs() as i64);
+        tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
