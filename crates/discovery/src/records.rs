@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub(crate) const MOST: usize = 1000;
 
 /// One SRV record (RFC 2782). The target is lower case, without a dot at its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Srv {
     pub(crate) priority: u16,
     pub(crate) weight: u16,
@@ -62,7 +62,8 @@ fn chosen(endpoints: impl Iterator<Item = Endpoint>, any_address: bool) -> Found
             endpoint.addr.port() != 0 && (any_address || !is_reserved(ip)) && !is_nowhere(ip)
         })
         .collect();
-    usable.sort();
+    // What is left out is of the last priority.
+    usable.sort_by(|a, b| (a.priority, a).cmp(&(b.priority, b)));
     usable.retain(|endpoint| seen.insert(endpoint.addr));
     usable.truncate(MOST);
     found.left_out = all - usable.len();
@@ -131,8 +132,8 @@ mod tests {
             shown(&found),
             [
                 "10.0.0.1:80 p0 w30",
+                "[2001:db8::1]:80 p0 w30",
                 "10.0.0.2:81 p10 w0",
-                "[2001:db8::1]:80 p0 w30"
             ]
         );
         assert_eq!(found.left_out, 1, "port 0");

@@ -87,18 +87,21 @@ impl Answer {
 
 impl From<NetError> for Answer {
     fn from(error: NetError) -> Self {
-        match &error {
-            NetError::Dns(DnsError::NoRecordsFound(none))
-                if matches!(
-                    none.response_code,
-                    ResponseCode::NXDomain | ResponseCode::NoError
-                ) =>
-            {
-                let ttl = none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into()));
-                Self::Empty(ttl.unwrap_or(EMPTY_TTL))
-            }
-            _ => Self::Failure(error.to_string()),
+        let NetError::Dns(DnsError::NoRecordsFound(none)) = &error else {
+            return Self::Failure(error.to_string());
+        };
+        // Who knows that there is no such record says so with an SOA (RFC 2308 section 2.2). Without it, it is a server that
+        // does not know, or a chain of aliases without end.
+        let is_known = match none.response_code {
+            ResponseCode::NXDomain => true,
+            ResponseCode::NoError => none.soa.is_some(),
+            _ => false,
+        };
+        if !is_known {
+            return Self::Failure(error.to_string());
         }
+        let ttl = none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into()));
+        Self::Empty(ttl.unwrap_or(EMPTY_TTL))
     }
 }
 
@@ -191,7 +194,7 @@ async fn services(
 ) -> Result<Answer, NetError> {
     let answer = resolver.lookup(name.clone(), RecordType::SRV).await?;
     let mut ttl = least_ttl(&answer);
-    let records: Vec<Srv> = answer
+    let mut records: Vec<Srv> = answer
         .answers()
         .iter()
         .filter_map(|record| match &record.data {
@@ -203,8 +206,11 @@ async fn services(
             }),
             _ => None,
         })
-        .take(records::MOST)
         .collect();
+    // The same ones of an answer that comes in another order.
+    records.sort();
+    let left_out = records.len().saturating_sub(records::MOST);
+    records.truncate(records::MOST);
     let mut known: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     for record in answer.additionals() {
         if let Some(ip) = ip(&record.data) {
@@ -237,10 +243,9 @@ async fn services(
             }
         }
     }
-    Ok(Answer::Records(
-        records::of_srv(&records, &known, any_address),
-        ttl,
-    ))
+    let mut found = records::of_srv(&records, &known, any_address);
+    found.left_out += left_out;
+    Ok(Answer::Records(found, ttl))
 }
 
 /// Both families. Of a name that has only one, the other's emptiness is no news.
@@ -266,10 +271,9 @@ async fn addresses(
                         .filter_map(|record| ip(&record.data)),
                 );
             }
-            Err(error) => match Answer::from(error.clone()) {
-                Answer::Empty(_) => empty = Some(error),
-                _ => return Err(error),
-            },
+            // Some servers have no more to say of a family that is not there.
+            Err(error) if error.is_no_records_found() => empty = Some(error),
+            Err(error) => return Err(error),
         }
     }
     match (ips.is_empty(), empty) {

@@ -125,7 +125,10 @@ impl Schedule {
                     (Some(keep), Some(good)) if now.saturating_sub(good) > keep => Effect::Empty,
                     _ => Effect::Keep,
                 };
-                (effect, jittered(wait, dice))
+                (
+                    effect,
+                    jittered(wait, dice).max(FIRST_WAIT.min(timing.longest_wait)),
+                )
             }
         }
     }
@@ -174,7 +177,7 @@ mod tests {
         while now < secs(1800) {
             let (effect, wait) = schedule.answered(Kind::Failure, now, questions * 397);
             assert_eq!(effect, Effect::Keep);
-            assert!(wait >= secs(1) * 3 / 4 && wait <= secs(30), "{wait:?}");
+            assert!(wait >= secs(1) && wait <= secs(30), "{wait:?}");
             now += wait;
             questions += 1;
         }

@@ -1,7 +1,7 @@
 //! A name server that answers as it is told, well or badly, by UDP and TCP on one port.
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SRV};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SOA, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -193,7 +193,15 @@ fn encode(question: &Message, query: Query, reply: Reply, tcp: bool) -> Option<V
             answer.add_answers(records);
             answer.add_additionals(additionals);
         }
-        Reply::Code(code) => answer.metadata.response_code = code,
+        Reply::Code(code) => {
+            answer.metadata.response_code = code;
+            if matches!(code, ResponseCode::NXDomain | ResponseCode::NoError) {
+                // RFC 2308: who knows says so with the SOA.
+                let (owner, root) = (name("test"), name("."));
+                let soa = SOA::new(root.clone(), root, 1, 60, 60, 60, 1);
+                answer.add_authorities([Record::from_rdata(owner, 1, RData::SOA(soa))]);
+            }
+        }
         Reply::Silence | Reply::Late(..) => return None,
         Reply::CutWithoutTcp if tcp => return None,
         Reply::Cut(whole) if tcp => return encode(question, query, *whole, tcp),
