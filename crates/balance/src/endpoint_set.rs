@@ -9,7 +9,8 @@ use crate::order::{Order, mix};
 use crate::picker::Picker;
 use routing_table::policy::Balancing;
 use routing_table::{Endpoint, Policy, Serving};
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,30 +92,19 @@ pub enum NoPick {
     Full,
 }
 
-/// An endpoint, and the request's place there: [`Picked::leave`] or [`Place::leave`] ends it.
+/// An endpoint, and where the request is counted there.
 #[derive(Debug)]
 pub struct Picked<'a> {
     /// The endpoint.
     pub member: &'a Member,
-    /// Where the request is counted.
-    pub place: Place,
-}
-
-/// Where a request is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(Seat);
-
-impl Place {
-    /// Ends the request; `cost` is what is left of its cost.
-    pub fn leave(self, state: &EndpointState, cost: u64) {
-        state.leave(cost, self.0);
-    }
+    /// For [`EndpointState::leave`], which ends the request.
+    pub seat: Seat,
 }
 
 impl Picked<'_> {
     /// Ends the request; `cost` is what is left of its cost.
     pub fn leave(self, cost: u64) {
-        self.place.leave(&self.member.state, cost);
+        self.member.state.leave(cost, self.seat);
     }
 }
 
@@ -128,52 +118,21 @@ impl EndpointSet {
         replica: u64,
         now: Duration,
     ) -> Self {
-        let known: HashMap<SocketAddr, &Arc<EndpointState>> = previous
-            .all
-            .iter()
-            .map(|state| (state.addr(), state))
-            .collect();
-        let mut sorted: Vec<&Endpoint> = endpoints.iter().collect();
-        sorted.sort_by_key(|endpoint| {
-            let Endpoint {
-                serving, priority, ..
-            } = endpoint;
-            (*serving, *priority, &endpoint.name, endpoint.addr)
-        });
-        let mut seen = std::collections::HashSet::new();
-        sorted.retain(|endpoint| seen.insert(endpoint.addr));
-        let states: Vec<(&Endpoint, Arc<EndpointState>)> = sorted
-            .into_iter()
-            .map(|endpoint| match known.get(&endpoint.addr) {
-                Some(state) => (endpoint, Arc::clone(state)),
-                None => {
-                    let state = EndpointState::new(endpoint.addr, now);
-                    let check = policy.active_check.as_ref();
-                    if check.is_some_and(|check| !check.starts_healthy) {
-                        state.bar(Bar::Probe);
-                    }
-                    (endpoint, Arc::new(state))
-                }
-            })
-            .collect();
-        let all = states.iter().map(|(_, state)| Arc::clone(state)).collect();
+        let states = states(endpoints, policy, previous, now);
+        let all: Vec<_> = states.iter().map(|(_, state)| Arc::clone(state)).collect();
         let mut changes_at = None;
         let mut changes = |at: Duration| {
             changes_at = Some(changes_at.map_or(at, |known: Duration| known.min(at)));
         };
+        all.iter()
+            .flat_map(|state| [state.passed_over_until(), state.eased_until()])
+            .filter(|until| *until > now)
+            .for_each(&mut changes);
         let (mut usable, in_panic) = usable(states, policy, now);
         if let Some(most) = policy.subset {
             usable.sort_by_key(|(endpoint, _)| mix(digest(endpoint.addr) ^ replica));
             usable.truncate(most.max(1) as usize);
-            usable.sort_by_key(|(endpoint, _)| (endpoint.priority, &endpoint.name, endpoint.addr));
-        }
-        for state in &all {
-            let state: &Arc<EndpointState> = state;
-            for until in [state.passed_over_until(), state.eased_until()] {
-                if until > now {
-                    changes(until);
-                }
-            }
+            usable.sort_by_cached_key(|(endpoint, _)| rank(endpoint));
         }
         let members: Vec<Member> = usable
             .into_iter()
@@ -217,28 +176,27 @@ impl EndpointSet {
             true => Seat::Own(ask.worker),
             false => Seat::Shared,
         };
-        let turn = turn.number;
-        let picked = |member| Picked {
-            member,
-            place: Place(seat),
-        };
         let mut taker = Taker {
             ask,
             accepts_tried: false,
-            seat,
+            seat: Cell::new(seat),
+        };
+        let picked = |member, taker: &Taker<'_>| Picked {
+            member,
+            seat: taker.seat.get(),
         };
         if let Some(place) = ask.stay_at {
             let stays = self
                 .members()
                 .find(|member| digest(member.endpoint.addr) == place);
             if let Some(member) = stays.filter(|member| taker.take(member)) {
-                return Ok(picked(member));
+                return Ok(picked(member, &taker));
             }
         }
         loop {
             for tier in &self.tiers {
-                if let Some(index) = tier.order.pick(&tier.members, turn, &taker) {
-                    return Ok(picked(&tier.members[index]));
+                if let Some(index) = tier.order.pick(&tier.members, turn.number, &taker) {
+                    return Ok(picked(&tier.members[index], &taker));
                 }
             }
             if ask.tried.is_empty() || taker.accepts_tried {
@@ -278,7 +236,8 @@ impl EndpointSet {
 pub(crate) struct Taker<'a> {
     pub(crate) ask: &'a Ask<'a>,
     accepts_tried: bool,
-    seat: Seat,
+    /// Where it is counted without a limit; once it is entered, where it is counted.
+    seat: Cell<Seat>,
 }
 
 impl Taker<'_> {
@@ -293,19 +252,61 @@ impl Taker<'_> {
 
     /// Whether it may have it, at this moment.
     pub(crate) fn may(&self, member: &Member) -> bool {
-        self.is_wanted(member) && member.state.in_flight() < self.limit(member)
+        self.is_wanted(member) && member.state.has_room(self.limit(member))
     }
 
     /// Enters it there if it may have it.
     pub(crate) fn take(&self, member: &Member) -> bool {
-        self.is_wanted(member)
-            && member
-                .state
-                .try_enter(self.limit(member), self.ask.cost, self.seat)
+        if !self.is_wanted(member) {
+            return false;
+        }
+        let limit = self.limit(member);
+        let entered = member
+            .state
+            .try_enter(limit, self.ask.cost, self.seat.get());
+        entered.inspect(|seat| self.seat.set(*seat)).is_some()
     }
 }
 
 type Known<'a> = (&'a Endpoint, Arc<EndpointState>);
+
+/// The order of endpoints of one kind: what comes first among equals does not depend on the order they came in.
+fn rank(endpoint: &Endpoint) -> (u16, Option<Arc<str>>, SocketAddr) {
+    (endpoint.priority, endpoint.name.clone(), endpoint.addr)
+}
+
+/// Each endpoint once, ready ones first, with what is known of it.
+fn states<'a>(
+    endpoints: &'a [Endpoint],
+    policy: &Policy,
+    previous: &EndpointSet,
+    now: Duration,
+) -> Vec<Known<'a>> {
+    let known: HashMap<SocketAddr, &Arc<EndpointState>> = previous
+        .all
+        .iter()
+        .map(|state| (state.addr(), state))
+        .collect();
+    let mut sorted: Vec<&Endpoint> = endpoints.iter().collect();
+    sorted.sort_by_cached_key(|endpoint| (endpoint.serving, rank(endpoint)));
+    let mut seen = HashSet::new();
+    sorted.retain(|endpoint| seen.insert(endpoint.addr));
+    let check = policy.active_check.as_ref();
+    let is_barred = check.is_some_and(|check| !check.starts_healthy);
+    sorted
+        .into_iter()
+        .map(|endpoint| match known.get(&endpoint.addr) {
+            Some(state) => (endpoint, Arc::clone(state)),
+            None => {
+                let state = EndpointState::new(endpoint.addr, now);
+                if is_barred {
+                    state.bar(Bar::Probe);
+                }
+                (endpoint, Arc::new(state))
+            }
+        })
+        .collect()
+}
 
 /// Those that may get requests, and whether that is in spite of their health: of the ready ones those that are available, or
 /// all when too few are; of the draining ones when there is no other.

@@ -25,8 +25,10 @@ struct Stripe(AtomicU32);
 
 /// Where a request is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seat {
-    /// Together with all others, so that they can be compared with a limit, and endpoints with each other.
+pub enum Seat {
+    /// With those that have a limit too, which they are counted for.
+    Limited,
+    /// With all others, so that endpoints can be compared.
     Shared,
     /// With those of this worker alone.
     Own(usize),
@@ -63,8 +65,10 @@ impl Bar {
 #[derive(Debug)]
 pub struct EndpointState {
     addr: SocketAddr,
-    in_flight: AtomicU32,
-    /// The same of workers that are so busy here that they would be in each other's way; made by the first of them.
+    /// Requests in progress that have a limit, and those that have none.
+    limited: AtomicU32,
+    shared: AtomicU32,
+    /// The latter of workers that are so busy here that they would be in each other's way; made by the first of them.
     stripes: OnceLock<Box<[Stripe]>>,
     bars: AtomicU8,
     /// Until when it is passed over, in milliseconds, because it could not be connected to.
@@ -92,7 +96,8 @@ impl EndpointState {
     pub fn new(addr: SocketAddr, now: Duration) -> Self {
         Self {
             addr,
-            in_flight: AtomicU32::new(0),
+            limited: AtomicU32::new(0),
+            shared: AtomicU32::new(0),
             stripes: OnceLock::new(),
             bars: AtomicU8::new(0),
             passed_over_until: AtomicU64::new(0),
@@ -113,26 +118,31 @@ impl EndpointState {
         self.addr
     }
 
-    /// Counts one more request in progress, unless there are as many as `limit` already; of a limit only those are
-    /// counted that have one too. [`EndpointState::leave`] ends it.
-    pub(crate) fn try_enter(&self, limit: u32, cost: u64, seat: Seat) -> bool {
-        if limit == u32::MAX {
-            self.counter(seat).fetch_add(1, Ordering::Relaxed);
+    /// Counts one more request in progress, for which [`EndpointState::leave`] needs the seat. With a limit only if fewer than
+    /// that many are in progress that have one too.
+    pub(crate) fn try_enter(&self, limit: u32, cost: u64, without_limit: Seat) -> Option<Seat> {
+        let seat = if limit == u32::MAX {
+            self.counter(without_limit).fetch_add(1, Ordering::Relaxed);
+            without_limit
         } else {
             let one_more = |count| (count < limit).then_some(count + 1);
             let order = Ordering::Relaxed;
-            if self.in_flight.fetch_update(order, order, one_more).is_err() {
-                return false;
-            }
-        }
+            self.limited.fetch_update(order, order, one_more).ok()?;
+            Seat::Limited
+        };
         if cost > 0 {
             self.cost.fetch_add(cost, Ordering::Relaxed);
         }
-        true
+        Some(seat)
+    }
+
+    /// Whether a request with this limit could enter at this moment.
+    pub(crate) fn has_room(&self, limit: u32) -> bool {
+        limit == u32::MAX || self.limited.load(Ordering::Relaxed) < limit
     }
 
     /// Ends a request that was counted; `cost` is what is left of its cost.
-    pub(crate) fn leave(&self, cost: u64, seat: Seat) {
+    pub fn leave(&self, cost: u64, seat: Seat) {
         self.counter(seat).fetch_sub(1, Ordering::Relaxed);
         self.pay(cost);
     }
@@ -146,7 +156,8 @@ impl EndpointState {
 
     fn counter(&self, seat: Seat) -> &AtomicU32 {
         match seat {
-            Seat::Shared => &self.in_flight,
+            Seat::Limited => &self.limited,
+            Seat::Shared => &self.shared,
             Seat::Own(worker) => {
                 let make = || (0..STRIPES).map(|_| Stripe::default()).collect();
                 &self.stripes.get_or_init(make)[worker % STRIPES].0
@@ -158,7 +169,7 @@ impl EndpointState {
     pub fn in_flight(&self) -> u32 {
         let own = self.stripes.get().into_iter().flatten();
         let own: u32 = own.map(|stripe| stripe.0.load(Ordering::Relaxed)).sum();
-        self.in_flight.load(Ordering::Relaxed) + own
+        self.limited.load(Ordering::Relaxed) + self.shared.load(Ordering::Relaxed) + own
     }
 
     /// Cost in progress.
@@ -201,9 +212,10 @@ impl EndpointState {
         self.passed_over_until.load(Ordering::Relaxed) > millis(now)
     }
 
-    /// Gives it a tenth of its share until this time.
-    pub fn ease_until(&self, time: Duration) {
-        self.eased_until.fetch_max(millis(time), Ordering::Relaxed);
+    /// Gives it a tenth of its share until this time. Whether that is new.
+    pub fn ease_until(&self, time: Duration, now: Duration) -> bool {
+        let before = self.eased_until.fetch_max(millis(time), Ordering::Relaxed);
+        before <= millis(now)
     }
 
     /// Until when it wants less; zero when it does not.

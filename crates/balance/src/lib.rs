@@ -12,7 +12,7 @@ pub mod order;
 pub mod picker;
 pub mod retry_budget;
 
-pub use endpoint_set::{Ask, EndpointSet, Member, NoPick, Picked, Place};
-pub use endpoint_state::{Bar, EndpointState};
+pub use endpoint_set::{Ask, EndpointSet, Member, NoPick, Picked};
+pub use endpoint_state::{Bar, EndpointState, Seat};
 pub use picker::Picker;
 pub use retry_budget::RetryBudget;

@@ -4,14 +4,14 @@ use crate::error::ProxyError;
 use crate::publish::Replica;
 use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
-use balance::{Ask, EndpointSet, EndpointState, NoPick, Picker};
+use balance::{Ask, EndpointSet, EndpointState, NoPick, Picker, Seat};
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use routing_table::policy::Balancing;
 use routing_table::{ClusterId, Endpoint, InFlightLimit, Policy};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -25,8 +25,8 @@ const MOST_RETRY_AFTER: Duration = Duration::from_secs(300);
 pub(crate) struct Upstream {
     id: ClusterId,
     endpoints: ArcSwap<EndpointSet>,
-    /// What the set was made of. Locked to make another, never for a request.
-    declared: Mutex<Declared>,
+    /// What the set was made of. Locked to make another, never to pick.
+    declared: Mutex<Vec<Endpoint>>,
     picker: Picker,
     /// Tells replicas apart, for the choice of a subset.
     replica: u64,
@@ -36,22 +36,20 @@ pub(crate) struct Upstream {
     freed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Declared {
-    endpoints: Vec<Endpoint>,
-    policy: Arc<Policy>,
-}
-
 impl Upstream {
     /// A cluster without endpoints.
     pub(crate) fn new(id: ClusterId, policy: Arc<Policy>, replica: Replica) -> Self {
+        let none = EndpointSet::new(
+            &[],
+            &policy,
+            &EndpointSet::default(),
+            replica.number,
+            Duration::ZERO,
+        );
         Self {
             id,
-            endpoints: ArcSwap::default(),
-            declared: Mutex::new(Declared {
-                endpoints: Vec::new(),
-                policy,
-            }),
+            endpoints: ArcSwap::from_pointee(none),
+            declared: Mutex::default(),
             picker: Picker::new(replica.workers),
             replica: replica.number,
             waiting: AtomicU32::new(0),
@@ -66,25 +64,33 @@ impl Upstream {
 
     /// Makes these its endpoints; state is kept by address. `now` is [`crate::worker::Worker::now`], here and below.
     pub(crate) fn set_endpoints(&self, endpoints: &[Endpoint], now: Duration) {
-        self.change(now, |declared| declared.endpoints = endpoints.to_vec());
+        let mut declared = self.declared();
+        if *declared != endpoints {
+            *declared = endpoints.to_vec();
+            self.make_set(&declared, &self.policy(), now);
+        }
     }
 
     /// Makes this its policy.
     pub(crate) fn set_policy(&self, policy: &Arc<Policy>, now: Duration) {
+        let declared = self.declared();
         if self.policy() != *policy {
-            self.change(now, |declared| declared.policy = Arc::clone(policy));
+            self.make_set(&declared, policy, now);
         }
-    }
-
-    /// Its policy.
-    pub(crate) fn policy(&self) -> Arc<Policy> {
-        let declared = self.declared.lock();
-        Arc::clone(&declared.unwrap_or_else(PoisonError::into_inner).policy)
     }
 
     /// Looks at the state of its endpoints again: something was learnt of one of them.
     pub(crate) fn refresh(&self, now: Duration) {
-        self.change(now, |_| ());
+        self.make_set(&self.declared(), &self.policy(), now);
+    }
+
+    /// Its policy.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(self.endpoints.load().policy())
+    }
+
+    fn declared(&self) -> MutexGuard<'_, Vec<Endpoint>> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As [`Upstream::refresh`], where somebody's time is up.
@@ -99,14 +105,11 @@ impl Upstream {
         }
     }
 
-    fn change(&self, now: Duration, change: impl FnOnce(&mut Declared)) {
-        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut declared);
-        let Declared { endpoints, policy } = &*declared;
+    /// Puts another set in. Whoever calls holds the lock, so one is made after the other.
+    fn make_set(&self, declared: &[Endpoint], policy: &Arc<Policy>, now: Duration) {
         let before = self.endpoints.load();
-        let next = EndpointSet::new(endpoints, policy, &before, self.replica, now);
+        let next = EndpointSet::new(declared, policy, &before, self.replica, now);
         self.endpoints.store(Arc::new(next));
-        drop(declared);
         // There may be new ones with room.
         self.freed.notify_waiters();
     }
@@ -159,7 +162,7 @@ impl Upstream {
             Ok(picked) => Ok(Some(Entered {
                 upstream: Arc::clone(self),
                 endpoint: Arc::clone(&picked.member.state),
-                place: picked.place,
+                seat: picked.seat,
                 cost: ask.cost,
                 cost_of_byte: 0,
                 watches_bytes: false,
@@ -180,7 +183,7 @@ impl Upstream {
 pub(crate) struct Entered {
     upstream: Arc<Upstream>,
     endpoint: Arc<EndpointState>,
-    place: balance::Place,
+    seat: Seat,
     /// What is left of its cost.
     cost: u64,
     cost_of_byte: u64,
@@ -217,8 +220,8 @@ impl Entered {
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
             )
             && let Some(wait) = retry_after(headers)
+            && self.endpoint.ease_until(now + wait, now)
         {
-            self.endpoint.ease_until(now + wait);
             self.upstream.refresh(now);
         }
     }
@@ -243,7 +246,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.place.leave(&self.endpoint, self.cost);
+        self.endpoint.leave(self.cost, self.seat);
         if self.upstream.waiting.load(Ordering::Relaxed) > 0 {
             self.upstream.freed.notify_one();
         }

@@ -385,9 +385,33 @@ fn full_endpoints_spill_to_the_next_priority_and_then_nobody_has_it() {
         };
         assert_eq!([enter(), enter(), enter()], [Ok(1), Ok(1), Ok(2)]);
         assert_eq!(enter(), Err(NoPick::Full));
-        state(&set, 1).leave(0, Seat::Shared);
+        state(&set, 1).leave(0, Seat::Limited);
         assert_eq!(enter(), Ok(1));
     }
+}
+
+/// As the annotation `max-in-flight` promises: who has no limit is not counted for the limit of others.
+#[test]
+fn a_limit_counts_only_those_that_have_one() {
+    let (set, picker) = (
+        set(&even(1), &policy(Balancing::RoundRobin)),
+        Picker::default(),
+    );
+    let limited = Ask {
+        limit: 1,
+        ..Ask::new(NOW)
+    };
+    let free: Vec<_> = (0..3)
+        .map(|_| set.pick(&picker, &Ask::new(NOW)).unwrap())
+        .collect();
+    let one = set.pick(&picker, &limited).unwrap();
+    assert_eq!(set.pick(&picker, &limited).err(), Some(NoPick::Full));
+    assert_eq!(state(&set, 1).in_flight(), 4);
+    free.into_iter().for_each(|picked| picked.leave(0));
+    assert_eq!(set.pick(&picker, &limited).err(), Some(NoPick::Full));
+    one.leave(0);
+    set.pick(&picker, &limited).unwrap().leave(0);
+    assert_eq!(state(&set, 1).in_flight(), 0);
 }
 
 #[test]
@@ -633,7 +657,8 @@ fn a_new_endpoint_rises_slowly() {
 #[test]
 fn who_asks_to_be_spared_has_a_tenth_until_then() {
     let before = set(&even(2), &policy(Balancing::RoundRobin));
-    state(&before, 1).ease_until(NOW + Duration::from_secs(3));
+    assert!(state(&before, 1).ease_until(NOW + Duration::from_secs(3), NOW));
+    assert!(!state(&before, 1).ease_until(NOW + Duration::from_secs(2), NOW));
     let spared = again(&before, &even(2), NOW);
     check_shares(&spared, 110, &[(1, 10), (2, 100)], 0);
     let after = again(&spared, &even(2), NOW + Duration::from_secs(3));
