@@ -144,7 +144,7 @@ impl Wire {
             }
             ready!(self.turns.poll_begin(&mut self.place, cx));
         }
-        self.poll_fill(cx, READ_HEAD)
+        self.poll_read(cx, READ_HEAD)
     }
 
     /// Begins the body of a request whose head was taken.
@@ -335,6 +335,11 @@ impl Wire {
         if self.buffer.capacity() == 0 {
             ready!(self.io.poll_readable(cx))?;
         }
+        self.poll_read(cx, want)
+    }
+
+    /// As [`Wire::poll_fill`], with a buffer even if there may be nothing to read.
+    fn poll_read(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<usize>> {
         if self.buffer.capacity() - self.buffer.len() < want / 4 {
             self.buffer.reserve(want);
         }
