@@ -8,10 +8,12 @@ pub mod slots;
 pub mod weighted;
 
 use crate::endpoint_set::{Member, Taker};
+use crate::endpoint_state::EndpointState;
 use hashed::{Maglev, Ring};
 use routing_table::Policy;
 use routing_table::policy::{AffinityMode, Balancing};
 use slots::Slots;
+use std::time::Duration;
 use weighted::Weighted;
 
 /// Members by position in their tier, which must have some.
@@ -76,10 +78,22 @@ impl Order {
         )
     }
 
+    /// What they are compared by.
+    fn load(&self, state: &EndpointState, now: Duration) -> f64 {
+        match self {
+            // A microsecond at least, so that those of which nothing is known share by requests in progress.
+            Self::PeakEwma => state.latency(now).max(1_000.0) * f64::from(state.in_flight() + 1),
+            Self::LeastBandwidth => state.moved_lately(now),
+            Self::LeastCost => state.cost() as f64,
+            _ => f64::from(state.in_flight()),
+        }
+    }
+
     /// The member that gets the request, which is entered there.
     pub(crate) fn pick(&self, members: &[Member], turn: u64, taker: &Taker<'_>) -> Option<usize> {
-        let (now, hash) = (taker.ask.now, taker.ask.hash);
+        let hash = taker.ask.hash;
         let of_all = || in_turn(members.len(), turn);
+        let load = |state: &EndpointState| self.load(state, taker.ask.now);
         let take = |index: &usize| taker.take(&members[*index]);
         let chosen = match self {
             Self::Even => None,
@@ -87,23 +101,10 @@ impl Order {
             Self::Weighted(weighted) => Some(weighted.draw(mix(turn))).filter(take),
             Self::LeastRequest => {
                 let few = least::few(members.len(), turn);
-                least::least(few, members, taker, |state| f64::from(state.in_flight())).filter(take)
+                least::least(few, members, taker, load).filter(take)
             }
-            Self::LeastConnections => least::least(of_all(), members, taker, |state| {
-                f64::from(state.in_flight())
-            })
-            .filter(take),
-            Self::PeakEwma => least::least(of_all(), members, taker, |state| {
-                // A microsecond at least, so that those of which nothing is known share by requests in progress.
-                let expected = state.latency(now).max(1_000.0);
-                expected * f64::from(state.in_flight() + 1)
-            })
-            .filter(take),
-            Self::LeastBandwidth => {
-                least::least(of_all(), members, taker, |state| state.moved_lately(now)).filter(take)
-            }
-            Self::LeastCost => {
-                least::least(of_all(), members, taker, |state| state.cost() as f64).filter(take)
+            Self::LeastConnections | Self::PeakEwma | Self::LeastBandwidth | Self::LeastCost => {
+                least::least(of_all(), members, taker, load).filter(take)
             }
             Self::Ring(ring) => hash.and_then(|hash| ring.pick(hash).find(take)),
             Self::Maglev(maglev) => hash.map(|hash| maglev.pick(hash)).filter(take),

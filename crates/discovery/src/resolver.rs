@@ -8,9 +8,7 @@ use crate::records::{self, Found, Srv};
 use crate::schedule::Kind;
 use futures_util::future::join_all;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -146,8 +144,7 @@ impl Resolver {
             let servers = self.source.resolvers.iter().map(|addr| {
                 let mut server = NameServerConfig::udp_and_tcp(addr.ip());
                 for connection in &mut server.connections {
-                    let ConnectionConfig { port, .. } = connection;
-                    *port = addr.port();
+                    connection.port = addr.port();
                 }
                 server
             });

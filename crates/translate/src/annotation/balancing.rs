@@ -5,23 +5,19 @@ use super::{Annotation, Closes};
 use routing_table::policy::{Balancing, Cost, HashOn};
 use std::sync::Arc;
 
-/// What needs no more than its name, by name; `ewma` is ingress-nginx's.
-const BY_NAME: &[(&str, Balancing)] = &[
-    ("round_robin", Balancing::RoundRobin),
-    ("least_request", Balancing::LeastRequest),
-    ("least_connections", Balancing::LeastConnections),
-    ("peak_ewma", Balancing::PeakEwma),
-    ("ewma", Balancing::PeakEwma),
-    ("random", Balancing::Random),
-    ("source_ip", Balancing::SourceIp),
-    ("least_bandwidth", Balancing::LeastBandwidth),
-    (
-        "cost",
-        Balancing::Cost(Cost::Length {
-            base: 1,
-            per_mebibyte: 1,
-        }),
-    ),
+/// What needs no more than its name.
+const NAMED: [Balancing; 8] = [
+    Balancing::RoundRobin,
+    Balancing::LeastRequest,
+    Balancing::LeastConnections,
+    Balancing::PeakEwma,
+    Balancing::Random,
+    Balancing::SourceIp,
+    Balancing::LeastBandwidth,
+    Balancing::Cost(Cost::Length {
+        base: 1,
+        per_mebibyte: 1,
+    }),
 ];
 
 pub(super) const BALANCING: Annotation = Annotation {
@@ -33,11 +29,13 @@ pub(super) const BALANCING: Annotation = Annotation {
     example: "peak_ewma",
     closes: Closes::Nothing,
     apply: |policy, value| {
-        let named = BY_NAME.iter().find(|(name, _)| *name == value);
-        let (_, balancing) = named.ok_or("there is none of that name")?;
+        // The name that ingress-nginx gives it.
+        let name = if value == "ewma" { "peak_ewma" } else { value };
+        let mut named = NAMED.into_iter().filter(|one| one.as_str() == name);
+        let balancing = named.next().ok_or("there is none of that name")?;
         // What is hashed says more, whichever of them was read first.
         if !matches!(policy.cluster.balancing, Balancing::RingHash(_)) {
-            policy.cluster.balancing = balancing.clone();
+            policy.cluster.balancing = balancing;
         }
         Ok(())
     },
