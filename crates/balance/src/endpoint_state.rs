@@ -51,13 +51,13 @@ pub enum Bar {
 }
 
 impl Bar {
-    /// All of them, with the words for logs and metrics.
+    /// All of them, with the words for who found out, in logs and metrics.
     pub const ALL: [(Self, &'static str); 5] = [
-        (Self::Probe, "probe"),
+        (Self::Probe, "active"),
         (Self::Agent, "agent"),
-        (Self::Ejected, "ejected"),
+        (Self::Ejected, "passive"),
         (Self::Breaker, "breaker"),
-        (Self::Drained, "drained"),
+        (Self::Drained, "operator"),
     ];
 }
 

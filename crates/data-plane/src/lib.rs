@@ -24,6 +24,7 @@ mod grpc;
 mod h1;
 mod h2;
 mod handshake;
+mod health;
 mod l4;
 mod listener;
 mod metrics;

@@ -3,8 +3,9 @@
 //! Every worker has slots of its own and is their only writer, so counting is a plain load and store. They are added up when
 //! somebody asks. Labels come from objects, never from a request, and series go when their route goes.
 
-mod exposition;
+pub(crate) mod exposition;
 
+use crate::health::Transitions;
 use balance::RetryBudget;
 use exposition::{family, label, number};
 use prometheus::core::{Collector, Desc};
@@ -332,6 +333,8 @@ pub(crate) struct Metrics {
     workers: Vec<Arc<WorkerStats>>,
     routes: Mutex<HashMap<RouteKey, Arc<RouteStats>>>,
     unrouted: Arc<RouteStats>,
+    /// Of endpoints.
+    pub(crate) transitions: Arc<Transitions>,
     generation: AtomicU64,
 }
 
@@ -350,6 +353,7 @@ impl Metrics {
                 key,
                 workers: (0..workers).map(|_| OnceLock::new()).collect(),
             }),
+            transitions: Arc::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -526,6 +530,7 @@ impl Collector for Collected {
         )];
         all.extend(worker_families(&self.metrics.workers));
         all.push(handshake_failures(&self.metrics.workers));
+        all.push(self.metrics.transitions.family());
         all.extend(self.metrics.route_families());
         all
     }

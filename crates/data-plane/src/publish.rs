@@ -251,7 +251,8 @@ impl Publisher {
                 }
                 None => {
                     let (id, policy) = (cluster.id.clone(), Arc::clone(&cluster.policy));
-                    Arc::new(Upstream::new(id, policy, self.replica))
+                    let transitions = Arc::clone(&self.metrics.transitions);
+                    Arc::new(Upstream::new(id, policy, self.replica, transitions))
                 }
             })
             .collect();

@@ -1,6 +1,7 @@
 //! A cluster as the data plane runs it: its endpoints, and the state that outlives tables.
 
 use crate::error::ProxyError;
+use crate::health::Transitions;
 use crate::publish::Replica;
 use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
@@ -30,6 +31,7 @@ pub(crate) struct Upstream {
     picker: Picker,
     /// Tells replicas apart, for the choice of a subset.
     replica: u64,
+    transitions: Arc<Transitions>,
     /// Requests that wait for an endpoint.
     waiting: AtomicU32,
     /// Told when an endpoint may have room again.
@@ -38,7 +40,12 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     /// A cluster without endpoints.
-    pub(crate) fn new(id: ClusterId, policy: Arc<Policy>, replica: Replica) -> Self {
+    pub(crate) fn new(
+        id: ClusterId,
+        policy: Arc<Policy>,
+        replica: Replica,
+        transitions: Arc<Transitions>,
+    ) -> Self {
         let none = EndpointSet::new(
             &[],
             &policy,
@@ -52,6 +59,7 @@ impl Upstream {
             declared: Mutex::default(),
             picker: Picker::new(replica.workers),
             replica: replica.number,
+            transitions,
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
         }
@@ -82,6 +90,11 @@ impl Upstream {
     /// Looks at the state of its endpoints again: something was learnt of one of them.
     pub(crate) fn refresh(&self, now: Duration) {
         self.make_set(&self.declared(), &self.policy(), now);
+    }
+
+    /// Where its transitions are counted.
+    pub(crate) fn transitions(&self) -> &Transitions {
+        &self.transitions
     }
 
     /// Its policy.

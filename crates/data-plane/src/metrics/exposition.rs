@@ -2,14 +2,14 @@
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-pub(super) fn label(name: &str, value: &str) -> LabelPair {
+pub(crate) fn label(name: &str, value: &str) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.to_owned());
     pair.set_value(value.to_owned());
     pair
 }
 
-pub(super) fn number(kind: MetricType, labels: Vec<LabelPair>, value: u64) -> Metric {
+pub(crate) fn number(kind: MetricType, labels: Vec<LabelPair>, value: u64) -> Metric {
     let mut metric = Metric::default();
     metric.set_label(labels);
     if kind == MetricType::GAUGE {
@@ -24,7 +24,7 @@ pub(super) fn number(kind: MetricType, labels: Vec<LabelPair>, value: u64) -> Me
     metric
 }
 
-pub(super) fn family(
+pub(crate) fn family(
     name: &str,
     help: &str,
     kind: MetricType,

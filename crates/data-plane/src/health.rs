@@ -1,0 +1,90 @@
+//! Endpoints that are taken out and brought back: written down, counted and made to take effect in one way, whoever found out.
+//!
+//! Who finds out is not here. Each [`Bar`] has one owner: see [`Bar`].
+
+use crate::metrics::exposition::{family, label, number};
+use crate::upstream::Upstream;
+use balance::{Bar, EndpointState};
+use prometheus::proto::{MetricFamily, MetricType};
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often endpoints were taken out and brought back, by reason, in the order of [`Bar::ALL`].
+#[derive(Debug, Default)]
+pub(crate) struct Transitions {
+    out: [AtomicU64; Bar::ALL.len()],
+    back: [AtomicU64; Bar::ALL.len()],
+}
+
+impl Transitions {
+    /// `tidegate_endpoint_transitions_total`.
+    pub(crate) fn family(&self) -> MetricFamily {
+        let counted = [("out", &self.out), ("back", &self.back)];
+        let series = counted.iter().flat_map(|(to, counts)| {
+            Bar::ALL
+                .iter()
+                .zip(counts.iter())
+                .map(|((_, check), count)| {
+                    let labels = vec![label("check", check), label("to", to)];
+                    number(MetricType::COUNTER, labels, count.load(Ordering::Relaxed))
+                })
+        });
+        family(
+            "tidegate_endpoint_transitions_total",
+            "How often an endpoint was taken out, or brought back, by what found out.",
+            MetricType::COUNTER,
+            series.collect(),
+        )
+    }
+}
+
+fn count(counts: &[AtomicU64; Bar::ALL.len()], bar: Bar) -> &'static str {
+    let of_bar = Bar::ALL
+        .iter()
+        .zip(counts)
+        .find(|((known, _), _)| *known == bar);
+    of_bar.map_or("", |((_, check), count)| {
+        count.fetch_add(1, Ordering::Relaxed);
+        check
+    })
+}
+
+impl Upstream {
+    /// Takes an endpoint out; nothing happens when this reason holds already. `why` is for the log. `now` is
+    /// [`crate::worker::Worker::now`]. Whether it was new.
+    pub(crate) fn take_out(
+        &self,
+        endpoint: &EndpointState,
+        bar: Bar,
+        why: impl Display,
+        now: Duration,
+    ) -> bool {
+        if !endpoint.bar(bar) {
+            return false;
+        }
+        let check = count(&self.transitions().out, bar);
+        let (cluster, addr) = (self.id(), endpoint.addr());
+        tracing::warn!(%cluster, endpoint = %addr, check, %why, "endpoint taken out");
+        self.refresh(now);
+        true
+    }
+
+    /// Lifts a reason for an endpoint to be out; nothing happens when it did not hold. Whether it did.
+    pub(crate) fn bring_back(
+        &self,
+        endpoint: &EndpointState,
+        bar: Bar,
+        why: impl Display,
+        now: Duration,
+    ) -> bool {
+        if !endpoint.lift(bar, now) {
+            return false;
+        }
+        let check = count(&self.transitions().back, bar);
+        let (cluster, addr) = (self.id(), endpoint.addr());
+        tracing::info!(%cluster, endpoint = %addr, check, %why, "endpoint brought back");
+        self.refresh(now);
+        true
+    }
+}
