@@ -46,7 +46,7 @@ pub enum Voice {
 }
 
 /// Who checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Check {
     /// We probe it.
     Active,

@@ -10,16 +10,22 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How often endpoints were taken out and brought back, by reason, in the order of [`Bar::ALL`].
+/// How often endpoints were taken out and brought back, by reason, in the order of [`Bar::ALL`]; and what led to it.
 #[derive(Debug, Default)]
 pub(crate) struct Transitions {
     out: [AtomicU64; Bar::ALL.len()],
     back: [AtomicU64; Bar::ALL.len()],
+    pub(crate) probes: Probes,
 }
 
 impl Transitions {
+    /// What the metrics tell of the health of endpoints.
+    pub(crate) fn families(&self) -> [MetricFamily; 2] {
+        [self.family(), self.probes.family()]
+    }
+
     /// `tidegate_endpoint_transitions_total`.
-    pub(crate) fn family(&self) -> MetricFamily {
+    fn family(&self) -> MetricFamily {
         let counted = [("out", &self.out), ("back", &self.back)];
         // One series for each word: an agent has two bars.
         let series = counted.iter().flat_map(|(to, counts)| {
@@ -60,7 +66,7 @@ impl Probes {
     }
 
     /// `tidegate_health_probes_total`.
-    pub(crate) fn family(&self) -> MetricFamily {
+    fn family(&self) -> MetricFamily {
         let mut series = Vec::new();
         for (check, counts) in ["active", "agent"].iter().zip(&self.counts) {
             for (result, count) in ["fail", "pass"].iter().zip(counts) {

@@ -5,7 +5,7 @@
 
 pub(crate) mod exposition;
 
-use crate::health::{Probes, Transitions};
+use crate::health::Transitions;
 use balance::RetryBudget;
 use exposition::{family, label, number};
 use prometheus::core::{Collector, Desc};
@@ -335,7 +335,6 @@ pub(crate) struct Metrics {
     unrouted: Arc<RouteStats>,
     /// Of endpoints.
     pub(crate) transitions: Arc<Transitions>,
-    pub(crate) probes: Arc<Probes>,
     generation: AtomicU64,
 }
 
@@ -355,7 +354,6 @@ impl Metrics {
                 workers: (0..workers).map(|_| OnceLock::new()).collect(),
             }),
             transitions: Arc::default(),
-            probes: Arc::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -532,8 +530,7 @@ impl Collector for Collected {
         )];
         all.extend(worker_families(&self.metrics.workers));
         all.push(handshake_failures(&self.metrics.workers));
-        all.push(self.metrics.transitions.family());
-        all.push(self.metrics.probes.family());
+        all.extend(self.metrics.transitions.families());
         all.extend(self.metrics.route_families());
         all
     }
