@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// The least time between the beginnings of two probes of one endpoint, whatever is declared.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+/// The most.
+const MOST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a probe changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,7 @@ impl Verdict {
 pub fn next_after(interval: Duration, random: u64) -> Duration {
     // From -1 to 1 in steps of a thousandth.
     let share = (random % 2001) as f64 / 1000.0 - 1.0;
-    let interval = interval.max(LEAST_INTERVAL);
+    let interval = interval.clamp(LEAST_INTERVAL, MOST_INTERVAL);
     interval.mul_f64(1.0 + share / 10.0).max(LEAST_INTERVAL)
 }
 
@@ -133,6 +135,7 @@ mod tests {
         assert_eq!(all.iter().min(), Some(&Duration::from_secs(9)));
         assert_eq!(all.iter().max(), Some(&Duration::from_secs(11)));
         assert!(next_after(Duration::ZERO, 0) >= LEAST_INTERVAL);
+        assert!(next_after(Duration::MAX, u64::MAX) <= 2 * MOST_INTERVAL);
     }
 
     #[test]

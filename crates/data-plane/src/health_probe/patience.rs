@@ -10,6 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// How often it looks at the clock.
 const SLICES: u32 = 8;
+/// The longest it waits, whatever is declared.
+const MOST: Duration = Duration::from_secs(60 * 60);
 
 /// What came of it, `None` where the time was over, and how late we were.
 pub(super) async fn within<T>(
@@ -19,7 +21,7 @@ pub(super) async fn within<T>(
     let mut answer = pin!(answer);
     let mut late = Duration::ZERO;
     for _ in 0..SLICES {
-        let due = Instant::now() + timeout / SLICES;
+        let due = Instant::now() + timeout.min(MOST) / SLICES;
         let answered = timeout_at(due, answer.as_mut()).await;
         late += due.elapsed();
         if let Ok(answered) = answered {

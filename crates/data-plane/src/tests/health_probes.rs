@@ -264,9 +264,9 @@ async fn the_first_probe_is_at_once_and_a_table_more_begins_none_again() {
     let first = Instant::now();
     let mut proxy = serve(&[rule(&[one.addr], checked(slow.clone()))]);
     until("the first probe", || one.asked() == 1).await;
-    // A tenth of that on a machine that is not loaded.
+    // A few milliseconds on a machine that is not loaded.
     assert!(
-        first.elapsed() < Duration::from_secs(1),
+        first.elapsed() < Duration::from_secs(5),
         "{:?}",
         first.elapsed()
     );
@@ -374,11 +374,12 @@ async fn who_starts_out_comes_in_with_its_first_good_answer() {
         starts_healthy: false,
         healthy_after: 5,
         interval: LONG,
+        timeout: LONG,
         ..check(http())
     };
     let mut proxy = serve(&[rule(&[other.addr], checked(careful.clone()))]);
     becomes(&proxy, other.addr, State::Available).await;
-    *slow.delay.lock().unwrap() = Duration::from_millis(700);
+    *slow.delay.lock().unwrap() = Duration::from_secs(2);
     proxy
         .publisher
         .apply(table(&[rule(&[slow.addr, other.addr], checked(careful))]))
@@ -759,12 +760,7 @@ async fn an_agent_sets_the_share_of_its_endpoint() {
 #[tokio::test]
 async fn an_agent_drains_its_endpoint_and_what_runs_ends_in_peace() {
     let agent = Says::start("up ready\n").await;
-    let told = Backend::start_at(
-        "told",
-        ([127, 0, 0, 1], 0).into(),
-        Duration::from_millis(500),
-    )
-    .await;
+    let told = Backend::start_at("told", ([127, 0, 0, 1], 0).into(), Duration::from_secs(2)).await;
     let other = backend_at([127, 0, 0, 2], "other").await;
     let proxy = serve(&[rule(
         &[told.addr, other.addr],
