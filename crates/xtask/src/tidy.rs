@@ -43,6 +43,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "discovery",
         &["kube", "k8s-openapi", "translate", "data-plane", "hyper"],
     ),
+    (
+        "policy",
+        &["tokio", "hyper", "kube", "k8s-openapi", "translate"],
+    ),
     ("tidegate", &[]),
     ("test-support", &["data-plane", "controller", "translate"]),
     ("tests", &[]),
