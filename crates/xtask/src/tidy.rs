@@ -47,6 +47,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "policy",
         &["tokio", "hyper", "kube", "k8s-openapi", "translate"],
     ),
+    (
+        "api",
+        &["tokio", "hyper", "kube", "translate", "controller"],
+    ),
     ("tidegate", &[]),
     ("test-support", &["data-plane", "controller", "translate"]),
     ("tests", &[]),
