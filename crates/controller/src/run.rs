@@ -20,6 +20,9 @@ const BURST: usize = 1024;
 /// Least time between two reports. Each status that is written comes back as a change, and a report costs all of them.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
+/// The first table waits so long at most for the first answers of the DNS.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+
 /// What the loop is started with.
 pub struct Options {
     /// Settings of the translation.
@@ -166,6 +169,13 @@ pub async fn run<E: std::fmt::Display>(
                 metrics.table_updates.inc();
                 let mut endpoints = made.endpoints.clone();
                 endpoints.extend(discovery.apply(&made.table));
+                if last.is_none() {
+                    // Nobody is served yet, so nobody waits: better late than with 503s.
+                    tokio::select! {
+                        sets = discovery.settled(FIRST_ANSWERS) => endpoints.extend(sets),
+                        () = shutdown.cancelled() => return,
+                    }
+                }
                 publish(Update::Table(Arc::clone(&made.table), endpoints));
             }
             let Translation {
