@@ -469,6 +469,7 @@ impl Table<'_> {
         Route {
             id,
             path,
+            conditions: Default::default(),
             timeouts,
             limits,
             retry,
