@@ -47,6 +47,17 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "policy",
         &["tokio", "hyper", "kube", "k8s-openapi", "translate"],
     ),
+    (
+        "standalone",
+        &[
+            "kube",
+            "k8s-openapi",
+            "translate",
+            "controller",
+            "data-plane",
+            "hyper",
+        ],
+    ),
     ("tidegate", &[]),
     ("test-support", &["data-plane", "controller", "translate"]),
     ("tests", &[]),
