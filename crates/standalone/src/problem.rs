@@ -146,7 +146,11 @@ pub(crate) fn printable(text: &str) -> String {
 pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_ascii_lowercase().replace('-', "_");
     let distance = |one: &str| strsim::damerau_levenshtein(&lower, one);
-    let most = word.len().div_ceil(3).min(3).min(word.len().saturating_sub(1));
+    let most = word
+        .len()
+        .div_ceil(3)
+        .min(3)
+        .min(word.len().saturating_sub(1));
     let near = known.into_iter().filter(|one| distance(one) <= most);
     near.min_by_key(|one| distance(one))
 }

@@ -23,7 +23,7 @@ struct Generated {
     render: fn() -> anyhow::Result<String>,
 }
 
-const GENERATED: [Generated; 2] = [
+const GENERATED: [Generated; 3] = [
     Generated {
         path: chart::MANIFESTS,
         render: chart::manifests,
@@ -31,6 +31,10 @@ const GENERATED: [Generated; 2] = [
     Generated {
         path: "docs/annotations.md",
         render: annotations,
+    },
+    Generated {
+        path: "docs/config.schema.json",
+        render: config_schema,
     },
 ];
 
@@ -88,6 +92,11 @@ fn rendered_anew(file: &Generated) -> anyhow::Result<Option<String>> {
 /// The reference of the annotations, from the registry that reads them.
 fn annotations() -> anyhow::Result<String> {
     process::output(&mut tidegate(&["annotations"]))
+}
+
+/// The JSON Schema of the configuration, from the types that read it.
+fn config_schema() -> anyhow::Result<String> {
+    process::output(&mut tidegate(&["schema"]))
 }
 
 /// A command that runs the `tidegate` of this checkout, built first where needed.

@@ -162,7 +162,7 @@ fn route(
         kind: "Route",
         namespace: NAMESPACE.into(),
         name: config.name.as_deref().unwrap_or(&place).into(),
-        rule: rule.into(),
+        rule: format!("{place}{rule}").into(),
     };
     let conditions = conditions(config, &at)?;
     let timeouts = timeouts(config);
@@ -210,9 +210,15 @@ fn route(
         }
         let named = backends.by_name.iter();
         let mut out: Vec<Route> = named
-            .map(|(name, backend)| to(name, PathMatch::prefix(&format!("/{name}")), *backend))
+            .map(|(name, backend)| {
+                to(
+                    &format!(".{name}"),
+                    PathMatch::prefix(&format!("/{name}")),
+                    *backend,
+                )
+            })
             .collect();
-        out.extend(backend.map(|backend| to("default", PathMatch::prefix("/"), backend)));
+        out.extend(backend.map(|backend| to("", PathMatch::prefix("/"), backend)));
         return Ok(out);
     }
     let path = match &config.path {

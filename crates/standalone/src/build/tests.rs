@@ -34,18 +34,18 @@ fn routes_and_backends() {
         ),
         "listener http-80 127.0.0.1:80 http
   host a.test
-    prefix /api POST header x-a=\"b\" -> standalone/cart:0  [Route/standalone/routes[1] ]
-    prefix /api -> standalone/user:0 connect=1s attempts=1  [Route/standalone/api ]
+    prefix /api POST header x-a=\"b\" -> standalone/cart:0  [Route/standalone/routes[1] routes[1]]
+    prefix /api -> standalone/user:0 connect=1s attempts=1  [Route/standalone/api routes[0]]
   host *.b.test
-    prefix /api -> standalone/user:0 connect=1s attempts=1  [Route/standalone/api ]
+    prefix /api -> standalone/user:0 connect=1s attempts=1  [Route/standalone/api routes[0]]
 listener inner [::]:81 http
   host a.test
-    prefix /api POST header x-a=\"b\" -> standalone/cart:0  [Route/standalone/routes[1] ]
-    prefix /api -> standalone/user:0 connect=1s attempts=1  [Route/standalone/api ]
+    prefix /api POST header x-a=\"b\" -> standalone/cart:0  [Route/standalone/routes[1] routes[1]]
+    prefix /api -> standalone/user:0 connect=1s attempts=1  [Route/standalone/api routes[0]]
   host *.b.test
-    prefix /api -> standalone/user:0 connect=1s attempts=1  [Route/standalone/api ]
+    prefix /api -> standalone/user:0 connect=1s attempts=1  [Route/standalone/api routes[0]]
   host *
-    prefix / query q -> 403 configured  [Route/standalone/routes[2] ]
+    prefix / query q -> 403 configured  [Route/standalone/routes[2] routes[2]]
 cluster standalone/cart:0: 10.0.0.3:80
 cluster standalone/user:0: 10.0.0.1:80 weight=3 10.0.0.2:80 priority=1 max=5
 ",
@@ -60,9 +60,9 @@ fn the_first_path_segment_names_the_backend() {
         ),
         "listener http-80 127.0.0.1:80 http
   host *
-    prefix /cart -> standalone/cart:0  [Route/standalone/routes[0] cart]
-    prefix /user -> standalone/user:0  [Route/standalone/routes[0] user]
-    prefix / -> standalone/cart:0  [Route/standalone/routes[0] default]
+    prefix /cart -> standalone/cart:0  [Route/standalone/routes[0] routes[0].cart]
+    prefix /user -> standalone/user:0  [Route/standalone/routes[0] routes[0].user]
+    prefix / -> standalone/cart:0  [Route/standalone/routes[0] routes[0]]
 cluster standalone/cart:0: 10.0.0.3:80
 cluster standalone/user:0: 10.0.0.1:80 weight=3 10.0.0.2:80 priority=1 max=5
 ",
