@@ -8,7 +8,7 @@ pub struct Metrics {
     /// `tidegate_config_reloads_total{result}`: times the configuration was read again because it had changed, or because
     /// of SIGHUP: `success` or `failure`.
     pub reloads: IntCounterVec,
-    /// `tidegate_config_stale`: 1 while the file cannot be used and an older state of it is served.
+    /// `tidegate_config_stale`: 1 while not all of the file is served: it cannot be used, or a port of it is taken.
     pub stale: IntGauge,
     /// `tidegate_publish_errors_total`: tables that could not be published as a whole.
     pub publish_errors: prometheus::IntCounter,
@@ -28,7 +28,7 @@ impl Metrics {
             reloads: IntCounterVec::new(reloads, &["result"])?,
             stale: IntGauge::new(
                 "tidegate_config_stale",
-                "1 while the configuration cannot be used and an older one is served.",
+                "1 while not all of the configuration is served.",
             )?,
             publish_errors: prometheus::IntCounter::new(
                 "tidegate_publish_errors_total",

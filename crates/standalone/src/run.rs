@@ -63,10 +63,13 @@ pub async fn run<E: std::fmt::Display>(
     } = options;
     let mut hangup = signal(SignalKind::hangup())?;
     let count = metrics.publish_errors.clone();
-    let mut publish = |update: Update| {
-        if let Err(error) = publish(update) {
+    // Whether it was published as a whole.
+    let mut publish = |update: Update| match publish(update) {
+        Ok(()) => true,
+        Err(error) => {
             tracing::error!(%error, "table was not published as a whole");
             count.inc();
+            false
         }
     };
     let (notify, mut notified) = mpsc::channel::<()>(1);
@@ -116,8 +119,12 @@ pub async fn run<E: std::fmt::Display>(
                     watch.follow(&state.current);
                 }
                 let updated = table(&mut discovery, &state.current, &shutdown).await;
-                publish(updated);
-                metrics.stale.set(0);
+                let whole = publish(updated);
+                metrics.stale.set(i64::from(!whole));
+                if !whole {
+                    metrics.reloads.with_label_values(&["failure"]).inc();
+                    continue;
+                }
                 metrics.reloads.with_label_values(&["success"]).inc();
                 let table = &state.current.table;
                 tracing::info!(

@@ -4,6 +4,7 @@
 use super::*;
 use crate::build::Defaults;
 use crate::source::translate;
+use proptest::prelude::*;
 use std::time::Instant;
 
 fn lookup(name: &str) -> Option<String> {
@@ -285,4 +286,26 @@ fn variables_are_values() {
             },
         }])
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    /// Whatever a file holds, there is an answer.
+    #[test]
+    fn no_text_is_too_strange(
+        text in prop_oneof![
+            any::<String>(),
+            "[\\[\\]{}:,\"'\\\\ \n\t&*!|>%@#?$a0.-]{0,60}",
+            prop::collection::vec(prop::sample::select(vec![
+                "listeners", "routes", "backends", "port", ":", " ", "\n", "\n  ", "- ", "[", "]", "{", "}", ",", "80", "\"", "${X}", "=", "static",
+            ]), 0..30).prop_map(|words| words.concat()),
+        ],
+        name in prop::sample::select(vec!["c.yaml", "c.json", "c.toml"]),
+    ) {
+        if let Err(error) = translate(Path::new(name), &text, &Defaults::default(), false) {
+            let shown = error.to_string();
+            prop_assert!(shown.starts_with(name) && shown.lines().count() == 1, "{shown:?}");
+        }
+    }
 }
