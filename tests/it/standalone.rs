@@ -283,6 +283,33 @@ async fn a_file_that_is_written_in_pieces_is_read_when_it_is_whole() {
 }
 
 #[tokio::test]
+async fn a_port_that_is_taken_fails_a_reload_and_nothing_else() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let port = free_port();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tidegate.yaml");
+    std::fs::write(&file, one_backend(port, &one)).unwrap();
+    let tidegate = serve("standalone-taken", &file).await;
+    let both =
+        one_backend(port, &two).replace("}]\nroutes", &format!("}}, {{port: {taken}}}]\nroutes"));
+    replace(&file, &both);
+    reaches(&tidegate, FAILURES, 1.0).await;
+    let logged = tidegate.logged();
+    assert!(
+        logged.contains(&format!("cannot listen on 127.0.0.1:{taken}")),
+        "{logged}"
+    );
+    assert_eq!(tidegate.metric("tidegate_config_stale").await, 1.0);
+    assert_eq!(get(local(port), "a.test", "/").await.unwrap().text(), "two");
+    replace(&file, &one_backend(port, &one));
+    wait_for(local(port), "a.test", "/", |answer| answer.text() == "one").await;
+    reaches(&tidegate, SUCCESSES, 1.0).await;
+    assert_eq!(tidegate.metric("tidegate_config_stale").await, 0.0);
+}
+
+#[tokio::test]
 async fn a_certificate_is_read_again_when_it_changes() {
     let web = Backend::start("web").await;
     let port = free_port();

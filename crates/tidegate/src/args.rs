@@ -54,8 +54,6 @@ pub(crate) struct TestArgs {
     /// The configuration they are tried on
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    #[command(flatten)]
-    pub(crate) routing: RoutingArgs,
 }
 
 /// One of the first three must be given, or BACKEND_1, BACKEND_2 and so on in the environment.

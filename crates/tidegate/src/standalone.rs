@@ -75,7 +75,7 @@ pub(crate) fn test(args: &TestArgs) -> ExitCode {
         eprintln!("tidegate: {text}");
         ExitCode::from(2)
     };
-    let made = match source::load_without_files(&args.config, &args.routing.defaults()) {
+    let made = match source::load_without_files(&args.config, &Defaults::default()) {
         Ok(made) => made,
         Err(error) => return malformed(error.to_string()),
     };
