@@ -2,7 +2,7 @@
 //! file changes.
 //!
 //! `document` reads YAML, JSON and TOML into one tree that knows places, [`config`] says which keys there are, [`build`] what
-//! they come to, [`source`] where they come from, [`run`] keeps a table published, [`cases`] tests rules without serving.
+//! they come to, [`source`] and [`named_backends`] where they come from, [`run`] keeps a table published, [`cases`] tests rules without serving.
 //! Nothing here knows of Kubernetes or of how requests are served.
 
 pub mod build;
@@ -13,6 +13,7 @@ mod document;
 mod endpoint_line;
 mod file;
 mod metrics;
+pub mod named_backends;
 pub mod problem;
 pub mod run;
 pub mod source;

@@ -5,7 +5,8 @@ use crate::{UsageError, proxy, telemetry};
 use anyhow::Context;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use standalone::source::{self, BackendsError};
+use standalone::named_backends::{BackendsError, backends_of, from_backends};
+use standalone::source;
 use standalone::{Defaults, LoadError, Metrics, Translation};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,7 +53,7 @@ fn of_backends(args: &ServeArgs, defaults: &Defaults) -> anyhow::Result<Translat
         let named = named.filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        urls = source::backends_of(named).map_err(wrong)?;
+        urls = backends_of(named).map_err(wrong)?;
     }
     if urls.is_empty() {
         let message = "nothing to serve: give --manifests PATH, --config FILE, --backend URL, or set BACKEND_1";
@@ -66,7 +67,7 @@ fn of_backends(args: &ServeArgs, defaults: &Defaults) -> anyhow::Result<Translat
     let Some(listen) = args.proxy.http_addr.0 else {
         return Err(UsageError("--backend needs --http-addr".to_owned()).into());
     };
-    Ok(source::from_backends(listen, &urls, defaults).map_err(wrong)?)
+    Ok(from_backends(listen, &urls, defaults).map_err(wrong)?)
 }
 
 /// Tries cases. Exit status 1 if one fails, 2 if a file is malformed.

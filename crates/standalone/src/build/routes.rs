@@ -13,7 +13,7 @@ use routing_table::{
     Action, Conditions, HostMatch, Limits, PathMatch, RetryPolicy, Route, RouteId, Timeouts,
     VirtualHost, VirtualHosts,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,15 +93,16 @@ impl HostSets {
         if let Some(made) = self.made.get(&chosen) {
             return Ok(Arc::clone(made));
         }
-        let mut hosts: BTreeMap<HostMatch, Vec<(usize, Route)>> = BTreeMap::new();
+        let mut hosts: BTreeMap<HostMatch, Vec<Route>> = BTreeMap::new();
+        // By host and path, the routes of the file with their conditions.
+        let mut known: HashMap<(HostMatch, PathMatch), Vec<(usize, Conditions)>> = HashMap::new();
         for index in &chosen {
             let (names, routes) = &self.routes[*index];
             for host in names {
-                let known = hosts.entry(host.clone()).or_default();
                 for route in routes {
-                    let same = known.iter().find(|(_, one)| {
-                        one.path == route.path && one.conditions == route.conditions
-                    });
+                    let key = (host.clone(), route.path.clone());
+                    let known = known.entry(key).or_default();
+                    let same = known.iter().find(|(_, one)| *one == route.conditions);
                     if let Some((first, _)) = same {
                         let message = format!(
                             "can never match: routes[{first}] has host {host}, {}{} already",
@@ -109,13 +110,14 @@ impl HostSets {
                         );
                         return Err(Wrong::at(&steps!["routes", *index], message));
                     }
-                    known.push((*index, route.clone()));
+                    known.push((*index, route.conditions.clone()));
+                    hosts.entry(host.clone()).or_default().push(route.clone());
                 }
             }
         }
         let hosts = hosts.into_iter().map(|(host, routes)| VirtualHost {
             host,
-            routes: routes.into_iter().map(|(_, route)| route).collect(),
+            routes,
             client_certificates: None,
         });
         let made = Arc::new(VirtualHosts::new(hosts.collect(), None));
