@@ -8,6 +8,7 @@
     reason = "test code: a failed unwrap is a failed test"
 )]
 
+mod backend_policy;
 mod bad_objects;
 mod bodies_under_load;
 mod client_certificates;

@@ -19,6 +19,8 @@ pub struct Field {
     pub doc: String,
     /// A value that works.
     pub example: String,
+    /// Its place in a policy: `activeCheck.interval`.
+    pub key: String,
     path: Vec<String>,
     kind: Kind,
 }
@@ -57,6 +59,11 @@ pub fn schema() -> Value {
 }
 
 impl Field {
+    /// Whether it is a group of fields, which as an annotation is switched on by itself.
+    pub fn is_group(&self) -> bool {
+        self.kind == Kind::Group
+    }
+
     /// The policy that has this field and nothing else. Switches may be `on` and `off` too.
     ///
     /// # Errors
@@ -78,7 +85,15 @@ impl Field {
         let nested = self.path.iter().rev().fold(leaf, |inner, name| {
             Value::Object(Map::from_iter([(name.clone(), inner)]))
         });
-        serde_json::from_value(nested).map_err(|error| error.to_string())
+        serde_json::from_value(nested).map_err(|error| {
+            let error = error.to_string();
+            // The name, the value and what it may be are told by whoever reads it.
+            match error.split_once("cannot be used: ") {
+                Some((_, reason)) => reason.to_owned(),
+                None if error.starts_with("unknown variant") => "there is none of that name".into(),
+                None => error,
+            }
+        })
     }
 }
 
@@ -90,8 +105,8 @@ fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// What a value that may be absent is when it is there.
-fn present(schema: &Value) -> Map<String, Value> {
+/// The schema of a value that may be absent, for when it is there.
+pub fn present(schema: &Value) -> Map<String, Value> {
     let mut all = schema.as_object().cloned().unwrap_or_default();
     for branches in ["anyOf", "oneOf"] {
         if let Some(Value::Array(branches)) = all.remove(branches) {
@@ -155,6 +170,7 @@ fn collect(group: &Value, path: &[String], out: &mut Vec<Field>) {
                 (_, Some(other)) => other.to_string(),
                 (_, None) => String::new(),
             },
+            key: path.join("."),
             path: path.clone(),
             kind,
         });
@@ -181,12 +197,8 @@ fn value_text(schema: &Map<String, Value>, kind: Kind) -> String {
                     .collect();
                 return names.join(", ");
             }
-            match schema.get("pattern").and_then(Value::as_str) {
-                Some(pattern) if pattern.contains("ms|s|m|h") => {
-                    "a duration (`500ms`, `2s`, `1m`, `1h`, or seconds)".to_owned()
-                }
-                _ => "a text".to_owned(),
-            }
+            let title = schema.get("title").and_then(Value::as_str);
+            title.unwrap_or("a text").to_owned()
         }
     }
 }

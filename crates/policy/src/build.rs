@@ -198,7 +198,7 @@ fn affinity(spec: &AffinitySpec) -> Affinity {
             None | Some(AffinityModeName::Balanced) => AffinityMode::Balanced,
             Some(AffinityModeName::Persistent) => AffinityMode::Persistent,
         },
-        max_age: optional(&spec.max_age),
+        max_age: spec.max_age.as_ref().map(|age| *age.get()),
         path: spec.path.as_ref().map(|path| Arc::clone(path.get())),
         domain: spec.domain.as_ref().map(|domain| Arc::clone(domain.get())),
         same_site: spec.same_site.map(|same_site| match same_site {

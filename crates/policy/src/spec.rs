@@ -1,7 +1,7 @@
 //! The fields of a policy, as they are written. What a field means, its range and its default stand here once.
 
 use crate::value::{
-    Attribute, Bytes, FieldName, HashBy, HostField, HttpPath, Span, Statuses, Token,
+    Attribute, Bytes, CookieAge, FieldName, HashBy, HostField, HttpPath, Span, Statuses, Token,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -163,15 +163,15 @@ spec! {
 spec! {
     /// A client stays at its endpoint by a cookie.
     AffinitySpec {
-        /// Name of the cookie. Default `tidegate`; `INGRESSCOOKIE` for annotations, as ingress-nginx.
+        /// Name of the cookie. Default `tidegate`.
         #[schemars(example = &"route")]
         cookie: Token,
         /// Whether new endpoints take over some of the clients (`balanced`) or none (`persistent`). Default `balanced`.
         #[schemars(example = &"persistent")]
         mode: AffinityModeName,
         /// How long the client keeps it. Default: until it is closed.
-        #[schemars(example = &"1h")]
-        max_age: Span,
+        #[schemars(example = &"7d")]
+        max_age: CookieAge,
         /// `Path` of the cookie. Default: the path of the route.
         #[schemars(example = &"/")]
         path: Attribute,

@@ -131,6 +131,14 @@ fn values_are_read_or_refused_with_a_reason() {
         "unknown field `intervall`",
     );
     refuses(json!({"affinity": {"path": "/;a"}}), "cannot have");
+    refuses(
+        json!({"affinity": {"maxAge": "401d"}}),
+        "from one second to 400 days",
+    );
+    refuses(
+        json!({"affinity": {"maxAge": "0"}}),
+        "from one second to 400 days",
+    );
     let long = "9".repeat(25);
     refuses(json!({"slowStart": long}), "it has 25 bytes");
 }

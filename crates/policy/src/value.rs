@@ -11,9 +11,12 @@ use std::time::Duration;
 /// No wait is longer: more than a day is a slip of the pen.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
+/// Browsers forget a cookie after 400 days at the latest.
+const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
+
 /// Declares a type that is read from a string.
 macro_rules! text_type {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $read:path, $pattern:expr, $most:literal) => {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $read:path, $pattern:expr, $most:literal, $words:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
         #[serde(transparent)]
@@ -69,7 +72,9 @@ macro_rules! text_type {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "maxLength": $most, "pattern": $pattern })
+                json_schema!({
+                    "type": "string", "title": $words, "maxLength": $most, "pattern": $pattern,
+                })
             }
         }
     };
@@ -77,47 +82,52 @@ macro_rules! text_type {
 
 text_type! {
     /// A duration above 0 and up to 24 hours: `500ms`, `2s`, `1m`, `1h`; a bare number is seconds.
-    Span(Duration), duration, "^[0-9]+(ms|s|m|h)?$", 24
+    Span(Duration), duration, "^[0-9]+(ms|s|m|h)?$", 24, "a duration (`500ms`, `2s`, `1m`, `1h`, or seconds)"
+}
+
+text_type! {
+    /// How long a client keeps a cookie: like a duration, also in days (`7d`), up to 400 days, after which browsers forget it.
+    CookieAge(Duration), cookie_age, "^[0-9]+(s|m|h|d)?$", 24, "a duration (`30m`, `1h`, `7d`, or seconds)"
 }
 
 text_type! {
     /// What of a request is hashed: `client-ip`, `path`, `path-and-query`, `header:NAME`, `cookie:NAME` or `query:NAME`.
-    HashBy(HashOn), hash_on, "^(client-ip|path|path-and-query|(header|cookie|query):.+)$", 256
+    HashBy(HashOn), hash_on, "^(client-ip|path|path-and-query|(header|cookie|query):.+)$", 256, "`client-ip`, `path`, `path-and-query`, `header:NAME`, `cookie:NAME` or `query:NAME`"
 }
 
 text_type! {
     /// A status, `200`, or a range of them, `200-399`.
-    Statuses(StatusRange), statuses, "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$", 8
+    Statuses(StatusRange), statuses, "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$", 8, "a status or a range of them"
 }
 
 text_type! {
     /// A name as HTTP writes them (a token, RFC 9110 section 5.6.2).
-    Token(Arc<str>), token, "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", 256
+    Token(Arc<str>), token, "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", 256, "a name"
 }
 
 text_type! {
     /// A name of a field, in lower case from then on.
-    FieldName(Arc<str>), field_name, "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", 256
+    FieldName(Arc<str>), field_name, "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", 256, "a name of a field"
 }
 
 text_type! {
     /// A value of a cookie's attribute: nothing that could end it.
-    Attribute(Arc<str>), attribute, "^[!#-+\\--:<-\\[\\]-~]+$", 1024
+    Attribute(Arc<str>), attribute, "^[!#-+\\--:<-\\[\\]-~]+$", 1024, "a value of a cookie's attribute"
 }
 
 text_type! {
     /// A path that begins with `/`, with a query or without one; no blanks.
-    HttpPath(Arc<str>), http_path, "^/[!-~]*$", 1024
+    HttpPath(Arc<str>), http_path, "^/[!-~]*$", 1024, "a path"
 }
 
 text_type! {
     /// A value of `Host`: a name or an address, with a port or without one.
-    HostField(Arc<str>), host_field, "^[0-9A-Za-z._:\\[\\]-]+$", 260
+    HostField(Arc<str>), host_field, "^[0-9A-Za-z._:\\[\\]-]+$", 260, "a name or an address"
 }
 
 text_type! {
     /// Bytes: a text in which `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` stand for others.
-    Bytes(Arc<[u8]>), bytes, "^[ -~]*$", 1024
+    Bytes(Arc<[u8]>), bytes, "^[ -~]*$", 1024, "a text, with `\\n` and the like"
 }
 
 /// Reads a duration above 0 and up to 24 hours; a bare number is seconds.
@@ -141,6 +151,25 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         Some(duration) if duration <= LONGEST => Ok(duration),
         _ => Err("it must be at most 24h".into()),
     }
+}
+
+fn cookie_age(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let number: u64 = number.parse().map_err(|_| {
+        "it is no whole number of seconds, or one with s, m, h or d behind it".to_owned()
+    })?;
+    let seconds = match unit {
+        "d" => 24 * 3600,
+        "h" => 3600,
+        "m" => 60,
+        _ => 1,
+    };
+    let age = number.checked_mul(seconds).map(Duration::from_secs);
+    age.filter(|age| !age.is_zero() && *age <= LONGEST_COOKIE)
+        .ok_or_else(|| "it is not from one second to 400 days".to_owned())
 }
 
 fn hash_on(text: &str) -> Result<HashOn, String> {

@@ -58,6 +58,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
             "hyper",
         ],
     ),
+    (
+        "api",
+        &["tokio", "hyper", "kube", "translate", "controller"],
+    ),
     ("tidegate", &[]),
     ("test-support", &["data-plane", "controller", "translate"]),
     ("tests", &[]),
