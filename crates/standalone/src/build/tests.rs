@@ -80,7 +80,7 @@ listener tls-passthrough-443 127.0.0.1:443 https
   certificate default: generated
   passthrough *.c.test -> standalone/db:0  [Listener/standalone/tls-passthrough-443 passthrough[0]]
 cluster standalone/db:0: by address db.test. port 5432 @127.0.0.1:53
-cluster standalone/x:0: HTTP/2 by SRV _http._tcp.x.test.
+cluster standalone/x:0 by random: HTTP/2 by SRV _http._tcp.x.test.
 ",
     );
 }
