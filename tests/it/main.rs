@@ -26,5 +26,6 @@ mod outage;
 mod relays;
 mod rolling;
 mod slow_clients;
+mod standalone;
 mod tls;
 mod vectors;

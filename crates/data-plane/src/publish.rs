@@ -17,8 +17,8 @@ use crate::upstream::Upstream;
 use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy, ProxyVersion, Route,
-    RoutingTable, Update, UpstreamProtocol,
+    Action, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy, ProxyVersion,
+    RequestFields, Route, RoutingTable, Update, UpstreamProtocol,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -77,11 +77,12 @@ impl Snapshot {
         client: &ClientConnection,
         host: &str,
         path: &str,
+        fields: &RequestFields<'_>,
     ) -> (Option<Arc<RouteTarget>>, Result<(), ProxyError>) {
         let Some(listener) = self.listener(&client.listener) else {
             return (None, Ok(()));
         };
-        let found = self.table.find(listener, host, path);
+        let found = self.table.find(listener, host, path, fields);
         let found = found.and_then(|index| self.routes.get(index.get()));
         let connection = Connection {
             virtual_hosts: &self.table.listeners()[listener].virtual_hosts,

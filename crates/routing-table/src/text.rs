@@ -90,7 +90,8 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
         for (host, routes) in listener.virtual_hosts.iter() {
             writeln!(out, "  host {host}")?;
             for route in routes {
-                write_route(out, table, route, &route.path.to_string())?;
+                let what = format!("{}{}", route.path, route.conditions);
+                write_route(out, table, route, &what)?;
             }
         }
         if let Some(route) = listener.virtual_hosts.default_route() {

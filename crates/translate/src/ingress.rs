@@ -477,6 +477,7 @@ impl Table<'_> {
         Route {
             id,
             path,
+            conditions: Default::default(),
             timeouts,
             limits: Limits {
                 in_flight,

@@ -24,7 +24,7 @@ struct Generated {
     render: fn() -> anyhow::Result<String>,
 }
 
-const GENERATED: [Generated; 5] = [
+const GENERATED: [Generated; 6] = [
     Generated {
         path: "docs/backend-policy.md",
         render: policy_reference,
@@ -45,6 +45,10 @@ const GENERATED: [Generated; 5] = [
     Generated {
         path: "docs/annotations.md",
         render: annotations,
+    },
+    Generated {
+        path: "docs/config.schema.json",
+        render: config_schema,
     },
 ];
 
@@ -166,6 +170,11 @@ What the fields do: [balancing](balancing.md), [health](health.md), [outlier det
 /// The reference of the annotations, from the registry that reads them.
 fn annotations() -> anyhow::Result<String> {
     process::output(&mut tidegate(&["annotations"]))
+}
+
+/// The JSON Schema of the configuration, from the types that read it.
+fn config_schema() -> anyhow::Result<String> {
+    process::output(&mut tidegate(&["schema"]))
 }
 
 /// A command that runs the `tidegate` of this checkout, built first where needed.

@@ -48,6 +48,17 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &["tokio", "hyper", "kube", "k8s-openapi", "translate"],
     ),
     (
+        "standalone",
+        &[
+            "kube",
+            "k8s-openapi",
+            "translate",
+            "controller",
+            "data-plane",
+            "hyper",
+        ],
+    ),
+    (
         "api",
         &["tokio", "hyper", "kube", "translate", "controller"],
     ),
