@@ -8,6 +8,7 @@
     reason = "test code: a failed unwrap is a failed test"
 )]
 
+mod backend_policy;
 mod backends;
 mod bad_objects;
 mod bodies_under_load;
@@ -26,5 +27,6 @@ mod outage;
 mod relays;
 mod rolling;
 mod slow_clients;
+mod standalone;
 mod tls;
 mod vectors;

@@ -15,6 +15,7 @@ pub mod batch;
 pub mod event_writer;
 pub mod lease;
 pub mod metrics;
+pub mod policy_status;
 pub mod run;
 pub mod source;
 pub mod status_writer;

@@ -6,18 +6,22 @@ use crate::source::Change;
 use crate::store::{Effect, Store};
 use discovery::Discovery;
 use k8s_openapi::api::networking::v1::IngressLoadBalancerIngress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use routing_table::{ClusterId, EndpointSets, RoutingTable, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use translate::{Diagnostic, Kind, Object, ObjectKey, Settings, Severity, Translation};
+use translate::{Acceptance, Diagnostic, Kind, Object, ObjectKey, Settings, Severity, Translation};
 
 /// Most changes taken from the channel before anything else is done.
 const BURST: usize = 1024;
 /// Least time between two reports. Each status that is written comes back as a change, and a report costs all of them.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// The first table waits so long at most for the first answers of the DNS.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What the loop is started with.
 pub struct Options {
@@ -42,6 +46,8 @@ pub struct Report {
     pub claimed: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
     /// The Ingresses that are not ours but have addresses in their status, with them.
     pub unclaimed: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
+    /// What became of each BackendPolicy, with the conditions it has.
+    pub policies: BTreeMap<ObjectKey, (Acceptance, Vec<Condition>)>,
     /// What the published Service has as its address.
     pub service_addresses: Vec<IngressLoadBalancerIngress>,
 }
@@ -163,6 +169,13 @@ pub async fn run<E: std::fmt::Display>(
                 metrics.table_updates.inc();
                 let mut endpoints = made.endpoints.clone();
                 endpoints.extend(discovery.apply(&made.table));
+                if last.is_none() {
+                    // Nobody is served yet, so nobody waits: better late than with 503s.
+                    tokio::select! {
+                        sets = discovery.settled(FIRST_ANSWERS) => endpoints.extend(sets),
+                        () = shutdown.cancelled() => return,
+                    }
+                }
                 publish(Update::Table(Arc::clone(&made.table), endpoints));
             }
             let Translation {
@@ -170,12 +183,14 @@ pub async fn run<E: std::fmt::Display>(
                 endpoints,
                 diagnostics,
                 claimed,
+                policies,
             } = made;
             last = Some(Last {
                 table,
                 endpoints,
                 diagnostics: Arc::new(diagnostics),
                 claimed,
+                policies,
             });
             stale = true;
         }
@@ -202,6 +217,7 @@ struct Last {
     endpoints: EndpointSets,
     diagnostics: Arc<Vec<Diagnostic>>,
     claimed: Vec<ObjectKey>,
+    policies: BTreeMap<ObjectKey, Acceptance>,
 }
 
 /// The runtime's clock, which tests can stop.
@@ -242,7 +258,12 @@ fn make_report(store: &Store, last: &Last, publish_service: Option<&ObjectKey>) 
         .statuses()
         .iter()
         .filter(|(key, _)| !claimed.contains_key(*key));
+    let policies = last.policies.iter().map(|(key, acceptance)| {
+        let conditions = store.conditions(key).to_vec();
+        (key.clone(), (acceptance.clone(), conditions))
+    });
     Report {
+        policies: policies.collect(),
         diagnostics: Arc::clone(&last.diagnostics),
         unclaimed: others
             .map(|(key, addresses)| (key.clone(), addresses.clone()))

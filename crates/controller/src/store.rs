@@ -3,6 +3,7 @@
 use crate::source::Change;
 use crate::trim::trim;
 use k8s_openapi::api::networking::v1::IngressLoadBalancerIngress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use translate::snapshot::service_of;
@@ -28,6 +29,8 @@ pub struct Store {
     slices: BTreeMap<ObjectKey, ObjectKey>,
     /// Addresses in the status of Ingresses, where there are any: for the status writer, not part of the snapshot.
     status: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
+    /// Conditions of BackendPolicies: for whoever writes them, not part of the snapshot.
+    conditions: BTreeMap<ObjectKey, Vec<Condition>>,
     /// What each Service publishes as its address, for Ingress status.
     service_addresses: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
 }
@@ -44,7 +47,7 @@ impl Store {
     }
 
     /// How many objects of each kind there are.
-    pub fn counts(&self) -> [(Kind, usize); 6] {
+    pub fn counts(&self) -> [(Kind, usize); 7] {
         let s = &self.snapshot;
         [
             (Kind::Ingress, s.ingresses.len()),
@@ -53,6 +56,7 @@ impl Store {
             (Kind::EndpointSlice, self.slices.len()),
             (Kind::Secret, s.secrets.len()),
             (Kind::ConfigMap, s.config_maps.len()),
+            (Kind::BackendPolicy, s.backend_policies.len()),
         ]
     }
 
@@ -67,6 +71,14 @@ impl Store {
     /// The Ingresses that have addresses in their status, with them.
     pub fn statuses(&self) -> &BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>> {
         &self.status
+    }
+
+    /// The conditions of a BackendPolicy.
+    pub fn conditions(&self, policy: &ObjectKey) -> &[Condition] {
+        self.conditions
+            .get(policy)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 
     /// What a Service publishes as its address.
@@ -112,6 +124,7 @@ impl Store {
             Kind::Service => s.services.keys().cloned().collect(),
             Kind::Secret => s.secrets.keys().cloned().collect(),
             Kind::ConfigMap => s.config_maps.keys().cloned().collect(),
+            Kind::BackendPolicy => s.backend_policies.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
         }
     }
@@ -182,6 +195,18 @@ impl Store {
                     .is_some_and(|known| **known == config_map);
                 self.put(same, Object::ConfigMap(Arc::new(config_map)))
             }
+            Object::BackendPolicy(policy) => {
+                let mut policy = Arc::unwrap_or_clone(policy);
+                policy.metadata.resource_version = None;
+                let conditions = policy.status.take().unwrap_or_default().conditions;
+                self.conditions.insert(key.clone(), conditions);
+                let same = self
+                    .snapshot
+                    .backend_policies
+                    .get(&key)
+                    .is_some_and(|known| **known == policy);
+                self.put(same, Object::BackendPolicy(Arc::new(policy)))
+            }
             Object::EndpointSlice(slice) => {
                 let mut slice = Arc::unwrap_or_clone(slice);
                 slice.metadata.resource_version = None;
@@ -240,6 +265,10 @@ impl Store {
             }
             Kind::Secret => s.secrets.remove(key).is_some(),
             Kind::ConfigMap => s.config_maps.remove(key).is_some(),
+            Kind::BackendPolicy => {
+                self.conditions.remove(key);
+                s.backend_policies.remove(key).is_some()
+            }
             Kind::EndpointSlice => {
                 return self
                     .take_slice(key)

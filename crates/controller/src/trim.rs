@@ -57,6 +57,13 @@ pub(crate) fn trim(object: Object) -> Object {
             config_map.binary_data = None;
             Object::ConfigMap(Arc::new(config_map))
         }
+        Object::BackendPolicy(policy) => {
+            let mut policy = Arc::unwrap_or_clone(policy);
+            let generation = policy.metadata.generation;
+            trim_metadata(&mut policy.metadata, &[], &[]);
+            policy.metadata.generation = generation;
+            Object::BackendPolicy(Arc::new(policy))
+        }
         Object::EndpointSlice(slice) => {
             let mut slice = Arc::unwrap_or_clone(slice);
             trim_metadata(&mut slice.metadata, &[], &[SERVICE_NAME_LABEL]);
@@ -107,6 +114,7 @@ mod tests {
             Object::EndpointSlice(object) => serde_json::to_value(&*object),
             Object::Secret(object) => serde_json::to_value(&*object),
             Object::ConfigMap(object) => serde_json::to_value(&*object),
+            Object::BackendPolicy(object) => serde_json::to_value(&*object),
         };
         let mut shown = shown.unwrap();
         shown

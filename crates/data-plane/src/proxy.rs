@@ -63,10 +63,11 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         return Ok(Answer::own(StatusCode::OK));
     }
     let target = RequestTarget::read(&request.client, &request.parts, !body.is_empty())?;
+    let fields = target.fields(&request.parts);
     let (found, admitted) = request
         .worker
         .reader
-        .read(|table| table.find(&request.client, &target.host, &target.path));
+        .read(|table| table.find(&request.client, &target.host, &target.path, &fields));
     let found = found.ok_or(admitted.err().unwrap_or(ProxyError::NoRoute))?;
     let found = outcome.target.insert(found);
     admitted?;

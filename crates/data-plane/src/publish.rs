@@ -18,7 +18,7 @@ use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
     Action, Cluster, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy, ProxyVersion,
-    Route, RoutingTable, Update, UpstreamProtocol,
+    RequestFields, Route, RoutingTable, Update, UpstreamProtocol,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -79,11 +79,12 @@ impl Snapshot {
         client: &ClientConnection,
         host: &str,
         path: &str,
+        fields: &RequestFields<'_>,
     ) -> (Option<Arc<RouteTarget>>, Result<(), ProxyError>) {
         let Some(listener) = self.listener(&client.listener) else {
             return (None, Ok(()));
         };
-        let found = self.table.find(listener, host, path);
+        let found = self.table.find(listener, host, path, fields);
         let found = found.and_then(|index| self.routes.get(index.get()));
         let connection = Connection {
             virtual_hosts: &self.table.listeners()[listener].virtual_hosts,

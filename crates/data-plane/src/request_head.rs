@@ -9,9 +9,9 @@ use crate::record::RequestInfo;
 use crate::upgrade::Upgrade;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version, request};
-use routing_table::Route;
 use routing_table::matcher::host::normal_host;
 use routing_table::matcher::path::normal_path;
+use routing_table::{RequestFields, Route};
 use std::borrow::Cow;
 
 /// Where a request wants to go, checked.
@@ -64,6 +64,18 @@ impl<'a> RequestTarget<'a> {
             query: parts.uri.query().map(checked_query).transpose()?,
             upgrade,
         })
+    }
+
+    /// What it is routed by besides host and path, as the upstream sees it.
+    pub(crate) fn fields<'p>(&'p self, parts: &'p request::Parts) -> RequestFields<'p> {
+        RequestFields {
+            method: match self.upgrade {
+                Some(_) => &Method::GET,
+                None => &parts.method,
+            },
+            headers: &parts.headers,
+            query: self.query,
+        }
     }
 
     /// The method of the request as the upstream sees it.

@@ -169,6 +169,7 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
                 rule: "rules[0]".into(),
             },
             path: PathMatch::prefix("/"),
+            conditions: Default::default(),
             timeouts: rule.timeouts,
             limits: rule.limits,
             retry: rule.retry,

@@ -30,8 +30,8 @@ use tokio::time::Instant;
 /// Updates that may wait for whoever publishes them.
 const QUEUE: usize = 64;
 
-/// What is new of one source.
-type News = (Arc<DnsSource>, Vec<Endpoint>);
+/// What is new of one source; `None`: nothing could be learnt, the first time that it was asked for.
+type News = (Arc<DnsSource>, Option<Vec<Endpoint>>);
 
 /// The names that the current table wants, and what is known of them.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ struct Source {
     clusters: BTreeSet<ClusterId>,
     /// `None` before there was an answer.
     endpoints: Option<Vec<Endpoint>>,
+    /// It was asked for once, whatever came of it.
+    was_asked: bool,
 }
 
 impl Drop for Source {
@@ -106,6 +108,7 @@ impl Discovery {
                 )),
                 clusters: BTreeSet::new(),
                 endpoints: None,
+                was_asked: false,
             });
             source.clusters = clusters;
             if let Some(endpoints) = &source.endpoints {
@@ -131,11 +134,36 @@ impl Discovery {
             };
             // What comes of a name that nobody wants any more is late.
             if let Some(known) = self.sources.get_mut(&source) {
+                known.was_asked = true;
+                let Some(endpoints) = endpoints else { continue };
                 known.endpoints = Some(endpoints.clone());
                 let each = known.clusters.iter();
                 return each.map(|id| (id.clone(), endpoints.clone())).collect();
             }
         }
+    }
+
+    /// Waits until every name of the last table was asked for once, whatever came of it, or `limit` is over. Gives what is
+    /// known by then: who serves a first table with it does not answer 503 while the first answers are on their way.
+    pub async fn settled(&mut self, limit: Duration) -> EndpointSets {
+        let mut known = EndpointSets::new();
+        let settle = async {
+            while self.sources.values().any(|source| !source.was_asked) {
+                let Some((source, endpoints)) = self.news.recv().await else {
+                    return;
+                };
+                if let Some(of) = self.sources.get_mut(&source) {
+                    of.was_asked = true;
+                    if let Some(endpoints) = endpoints {
+                        let each = of.clusters.iter();
+                        known.extend(each.map(|id| (id.clone(), endpoints.clone())));
+                        of.endpoints = Some(endpoints);
+                    }
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limit, settle).await;
+        known
     }
 }
 
@@ -148,7 +176,9 @@ async fn ask(source: Arc<DnsSource>, timing: Timing, metrics: Metrics, news: mps
     // Spreads the questions of many names and replicas; nothing secret hangs on it.
     let dice = RandomState::new();
     let mut throws = 0u64;
-    let age = metrics.age(&source);
+    metrics.confirmed(&source, started);
+    let endpoints_in_use = metrics.endpoints.with_label_values(&[&source.to_string()]);
+    let mut is_first = true;
     loop {
         let answer = resolver.ask().await;
         metrics.lookups.with_label_values(&[answer.word()]).inc();
@@ -168,12 +198,17 @@ async fn ask(source: Arc<DnsSource>, timing: Timing, metrics: Metrics, news: mps
             && told.as_ref() != Some(&endpoints)
         {
             tracing::info!(%source, endpoints = endpoints.len(), "endpoints changed");
+            endpoints_in_use.set(endpoints.len() as i64);
             told = Some(endpoints.clone());
-            if news.send((Arc::clone(&source), endpoints)).await.is_err() {
+            let news = news.send((Arc::clone(&source), Some(endpoints)));
+            if news.await.is_err() {
                 return;
             }
+        } else if is_first && news.send((Arc::clone(&source), None)).await.is_err() {
+            return;
         }
-        age.set(schedule.age(started.elapsed()).as_secs() as i64);
+        is_first = false;
+        metrics.confirmed(&source, started + schedule.confirmed());
         tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
     }
 }

@@ -1,7 +1,12 @@
 //! All metrics of DNS discovery.
 
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use routing_table::DnsSource;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -12,8 +17,10 @@ pub(crate) struct Metrics {
     pub(crate) cut: IntCounter,
     /// `tidegate_dns_sources`: names that are asked for.
     pub(crate) sources: IntGauge,
+    /// `tidegate_dns_endpoints{source}`: endpoints that are in use.
+    pub(crate) endpoints: IntGaugeVec,
     /// `tidegate_dns_answer_age_seconds{source}`: since the answer in use was last confirmed.
-    ages: IntGaugeVec,
+    ages: Ages,
 }
 
 impl Metrics {
@@ -28,28 +35,72 @@ impl Metrics {
                 "DNS records that are not used: too many, or of addresses that cannot be endpoints",
             )?,
             sources: IntGauge::new("tidegate_dns_sources", "Names that the DNS is asked for")?,
-            ages: IntGaugeVec::new(
+            endpoints: IntGaugeVec::new(
+                Opts::new("tidegate_dns_endpoints", "Endpoints that a name gives"),
+                &["source"],
+            )?,
+            ages: Ages::new()?,
+        };
+        registry.register(Box::new(metrics.lookups.clone()))?;
+        registry.register(Box::new(metrics.cut.clone()))?;
+        registry.register(Box::new(metrics.sources.clone()))?;
+        registry.register(Box::new(metrics.endpoints.clone()))?;
+        registry.register(Box::new(metrics.ages.clone()))?;
+        Ok(metrics)
+    }
+
+    /// The answer of a source was confirmed at this time; until then, it is as old as the first question.
+    pub(crate) fn confirmed(&self, source: &DnsSource, at: Instant) {
+        self.ages.known().insert(source.to_string(), at);
+    }
+
+    /// Forgets a source.
+    pub(crate) fn forget(&self, source: &DnsSource) {
+        let name = source.to_string();
+        let _ = self.endpoints.remove_label_values(&[&name]);
+        self.ages.known().remove(&name);
+    }
+}
+
+/// Ages as of the moment somebody asks: they grow while nothing is heard.
+#[derive(Debug, Clone)]
+struct Ages {
+    gauge: IntGaugeVec,
+    confirmed: Arc<Mutex<BTreeMap<String, Instant>>>,
+}
+
+impl Ages {
+    fn new() -> prometheus::Result<Self> {
+        Ok(Self {
+            gauge: IntGaugeVec::new(
                 Opts::new(
                     "tidegate_dns_answer_age_seconds",
                     "Seconds since the answer that is in use was last confirmed",
                 ),
                 &["source"],
             )?,
-        };
-        registry.register(Box::new(metrics.lookups.clone()))?;
-        registry.register(Box::new(metrics.cut.clone()))?;
-        registry.register(Box::new(metrics.sources.clone()))?;
-        registry.register(Box::new(metrics.ages.clone()))?;
-        Ok(metrics)
+            confirmed: Arc::default(),
+        })
     }
 
-    /// The age of a source's answer, in seconds.
-    pub(crate) fn age(&self, source: &DnsSource) -> IntGauge {
-        self.ages.with_label_values(&[&source.to_string()])
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Ages {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
     }
 
-    /// Forgets a source.
-    pub(crate) fn forget(&self, source: &DnsSource) {
-        let _ = self.ages.remove_label_values(&[&source.to_string()]);
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauge.reset();
+        for (source, at) in self.known().iter() {
+            let age = self.gauge.with_label_values(&[source]);
+            age.set(at.elapsed().as_secs() as i64);
+        }
+        self.gauge.collect()
     }
 }

@@ -1,8 +1,9 @@
 //! Asks the DNS: a thin shell around hickory.
 //!
 //! Its cache is off (`schedule` decides how long an answer holds), names are absolute, `/etc/hosts` has no say, and the
-//! system's `resolv.conf` is read again after a failure. Questions go by UDP with EDNS, and by TCP when the answer was cut;
-//! identity, port and question of an answer are hickory's to check.
+//! system's `resolv.conf` is read again when it changes. Questions go by UDP with EDNS, and by TCP when the answer was cut;
+//! identity, port and question of an answer are hickory's to check. Of several name servers the first that has an answer
+//! counts: one that fails does not speak for the others.
 
 use crate::records::{self, Found, Srv};
 use crate::schedule::Kind;
@@ -14,11 +15,12 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use routing_table::{DnsQuery, DnsSource, Endpoint};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long an empty answer holds that does not say it.
 const EMPTY_TTL: Duration = Duration::from_secs(5);
@@ -31,9 +33,19 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Resolver {
     source: Arc<DnsSource>,
     timeout: Duration,
-    /// `None` before the first question, and after a failure of the system's.
-    inner: Option<TokioResolver>,
+    /// One for each name server, in order; none before the first question.
+    servers: Vec<TokioResolver>,
+    /// When the system's file, which they are from, was last written.
+    written: Option<SystemTime>,
+    /// What the targets of the last answer had as addresses.
+    remembered: Addresses,
 }
+
+/// Addresses by name.
+type Addresses = BTreeMap<String, Vec<IpAddr>>;
+
+/// The system's name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What came of a question.
 pub(crate) enum Answer {
@@ -108,52 +120,73 @@ impl Resolver {
         Self {
             source,
             timeout,
-            inner: None,
+            servers: Vec::new(),
+            written: None,
+            remembered: Addresses::new(),
         }
     }
 
-    /// Asks once.
+    /// Asks once: each name server until one has an answer.
     pub(crate) async fn ask(&mut self) -> Answer {
-        let answer = match self.resolver() {
-            Ok(resolver) => {
-                let asked = lookup(&resolver, &self.source);
-                // Several questions hang together, and each of them may be tried twice.
-                match tokio::time::timeout(self.timeout * 2, asked).await {
-                    Ok(Ok(answer)) => answer,
-                    Ok(Err(error)) => error.into(),
-                    Err(_) => Answer::Failure("no answer in time".to_owned()),
-                }
-            }
-            Err(error) => Answer::Failure(error.to_string()),
-        };
-        if matches!(answer, Answer::Failure(_)) {
-            // Perhaps the system's name servers are others now.
-            self.inner = None;
+        if let Err(error) = self.find_servers() {
+            return Answer::Failure(error.to_string());
         }
-        answer
+        let mut failure = Answer::Failure("no name server is known".to_owned());
+        for server in &self.servers {
+            let asked = lookup(server, &self.source, &self.remembered);
+            // Several questions hang together, and each of them may be tried twice.
+            let answer = match tokio::time::timeout(self.timeout * 2, asked).await {
+                Ok(Ok((answer, addresses))) => {
+                    self.remembered = addresses;
+                    answer
+                }
+                Ok(Err(error)) => error.into(),
+                Err(_) => Answer::Failure("no answer in time".to_owned()),
+            };
+            match answer {
+                Answer::Failure(_) => failure = answer,
+                answer => return answer,
+            }
+        }
+        failure
     }
 
-    fn resolver(&mut self) -> Result<TokioResolver, NetError> {
-        if let Some(resolver) = &self.inner {
-            return Ok(resolver.clone());
-        }
-        let provider = TokioRuntimeProvider::default();
-        let mut builder = if self.source.resolvers.is_empty() {
-            TokioResolver::builder(provider)?
+    fn find_servers(&mut self) -> Result<(), NetError> {
+        let ours = &self.source.resolvers;
+        let servers = if ours.is_empty() {
+            let written = std::fs::metadata(RESOLV_CONF).and_then(|file| file.modified());
+            let written = written.ok();
+            if !self.servers.is_empty() && written == self.written {
+                return Ok(());
+            }
+            let (config, _) = read_system_conf()?;
+            self.written = written;
+            config.name_servers().to_vec()
+        } else if self.servers.is_empty() {
+            ours.iter().map(name_server).collect()
         } else {
-            let servers = self.source.resolvers.iter().map(|addr| {
-                let mut server = NameServerConfig::udp_and_tcp(addr.ip());
-                for connection in &mut server.connections {
-                    connection.port = addr.port();
-                }
-                server
-            });
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-            TokioResolver::builder_with_config(config, provider)
+            return Ok(());
         };
-        options(builder.options_mut(), self.timeout);
-        Ok(self.inner.insert(builder.build()?).clone())
+        self.servers = servers
+            .into_iter()
+            .map(|server| {
+                let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+                let provider = TokioRuntimeProvider::default();
+                let mut builder = TokioResolver::builder_with_config(config, provider);
+                options(builder.options_mut(), self.timeout);
+                builder.build()
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(())
     }
+}
+
+fn name_server(addr: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(addr.ip());
+    for connection in &mut server.connections {
+        connection.port = addr.port();
+    }
+    server
 }
 
 fn options(options: &mut ResolverOpts, timeout: Duration) {
@@ -166,14 +199,21 @@ fn options(options: &mut ResolverOpts, timeout: Duration) {
     options.try_tcp_on_error = true;
 }
 
-async fn lookup(resolver: &TokioResolver, source: &DnsSource) -> Result<Answer, NetError> {
+/// The answer, and the addresses to remember.
+async fn lookup(
+    resolver: &TokioResolver,
+    source: &DnsSource,
+    remembered: &Addresses,
+) -> Result<(Answer, Addresses), NetError> {
     match &source.query {
         DnsQuery::Address(name, port) => {
             let (ips, ttl) = addresses(resolver, &absolute(name)?).await?;
             let found = records::of_addresses(&ips, *port, source.any_address);
-            Ok(Answer::Records(found, ttl))
+            Ok((Answer::Records(found, ttl), Addresses::new()))
         }
-        DnsQuery::Srv(name) => services(resolver, &absolute(name)?, source.any_address).await,
+        DnsQuery::Srv(name) => {
+            services(resolver, &absolute(name)?, source.any_address, remembered).await
+        }
     }
 }
 
@@ -188,7 +228,8 @@ async fn services(
     resolver: &TokioResolver,
     name: &Name,
     any_address: bool,
-) -> Result<Answer, NetError> {
+    remembered: &Addresses,
+) -> Result<(Answer, Addresses), NetError> {
     let answer = resolver.lookup(name.clone(), RecordType::SRV).await?;
     let mut ttl = least_ttl(&answer);
     let mut records: Vec<Srv> = answer
@@ -208,7 +249,7 @@ async fn services(
     records.sort();
     let left_out = records.len().saturating_sub(records::MOST);
     records.truncate(records::MOST);
-    let mut known: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    let mut known = Addresses::new();
     for record in answer.additionals() {
         if let Some(ip) = ip(&record.data) {
             ttl = ttl.min(Duration::from_secs(record.ttl.into()));
@@ -221,6 +262,7 @@ async fn services(
         .map(|record| record.target.clone())
         .collect();
     let missing: Vec<String> = missing.into_iter().collect();
+    let mut lost = None;
     for some in missing.chunks(AT_ONCE) {
         let asked = join_all(some.iter().map(|target| async move {
             let name = absolute(target)?;
@@ -232,20 +274,31 @@ async fn services(
                     ttl = ttl.min(holds);
                     known.insert(target.clone(), ips);
                 }
-                // A target that is gone costs itself. One of which nothing was learnt would look gone, so nothing was learnt.
                 Err(error) => match Answer::from(error) {
+                    // A target that is gone costs itself.
                     Answer::Empty(_) => {}
-                    failure => return Ok(failure),
+                    // Of one of which nothing was learnt, what was known holds; it is asked for again soon.
+                    failure => {
+                        ttl = ttl.min(EMPTY_TTL);
+                        match remembered.get(target) {
+                            Some(ips) => drop(known.insert(target.clone(), ips.clone())),
+                            None => lost = Some(failure),
+                        }
+                    }
                 },
             }
         }
     }
     let mut found = records::of_srv(&records, &known, any_address);
+    // Nothing at all was learnt.
+    if let Some(failure) = lost.take_if(|_| found.endpoints.is_empty()) {
+        return Ok((failure, remembered.clone()));
+    }
     found.left_out += left_out;
-    Ok(Answer::Records(found, ttl))
+    Ok((Answer::Records(found, ttl), known))
 }
 
-/// Both families. Of a name that has only one, the other's emptiness is no news.
+/// Both families. One is enough: of a name that has only that one, or whose other nobody can tell.
 async fn addresses(
     resolver: &TokioResolver,
     name: &Name,
@@ -256,7 +309,7 @@ async fn addresses(
     );
     let mut ips = Vec::new();
     let mut ttl = Duration::MAX;
-    let mut empty = None;
+    let mut nothing = None;
     for answer in [v4, v6] {
         match answer {
             Ok(answer) => {
@@ -268,13 +321,16 @@ async fn addresses(
                         .filter_map(|record| ip(&record.data)),
                 );
             }
-            // Some servers have no more to say of a family that is not there.
-            Err(error) if error.is_no_records_found() => empty = Some(error),
-            Err(error) => return Err(error),
+            // A failure says more than emptiness: of a name without addresses it leaves open whether it has some.
+            Err(error) if error.is_no_records_found() => nothing = nothing.or(Some(error)),
+            Err(error) => {
+                ttl = ttl.min(EMPTY_TTL);
+                nothing = Some(error);
+            }
         }
     }
-    match (ips.is_empty(), empty) {
-        (true, Some(empty)) => Err(empty),
+    match (ips.is_empty(), nothing) {
+        (true, Some(nothing)) => Err(nothing),
         _ => Ok((ips, ttl)),
     }
 }

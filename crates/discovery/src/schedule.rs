@@ -86,9 +86,9 @@ impl Schedule {
         }
     }
 
-    /// How old what is in use is.
-    pub(crate) fn age(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.good.unwrap_or_default())
+    /// When what is in use was last confirmed; zero, which is when asking began, before there was an answer.
+    pub(crate) fn confirmed(&self) -> Duration {
+        self.good.unwrap_or_default()
     }
 
     /// Takes note of an answer. `dice`: any bits that differ from time to time and place to place.
@@ -182,7 +182,7 @@ mod tests {
             questions += 1;
         }
         assert!((60..=90).contains(&questions), "{questions}");
-        assert_eq!(schedule.age(now), now);
+        assert_eq!(schedule.confirmed(), secs(0));
         let gone = now;
         while now < gone + secs(30) {
             let (effect, wait) = schedule.answered(Kind::Empty(secs(5)), now, 0);
@@ -194,7 +194,7 @@ mod tests {
             Effect::Empty
         );
         assert_eq!(schedule.answered(records(5), now, 0).0, Effect::Take);
-        assert_eq!(schedule.age(now), secs(0));
+        assert_eq!(schedule.confirmed(), now);
     }
 
     /// N1: SERVFAIL between two empty answers does not make it less empty, and records make it full again.

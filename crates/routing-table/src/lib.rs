@@ -41,7 +41,7 @@ pub use cluster::{
 pub use endpoint::{Endpoint, Serving};
 pub use id::{ClusterId, ListenerId, RouteId, Transport};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};
-pub use matcher::{HostMatch, PathMatch};
+pub use matcher::{Conditions, HostMatch, PathMatch, RequestFields};
 pub use policy::Policy;
 pub use relay::{Relay, RelayIndex, RelayLimits};
 pub use route::{Action, InFlightLimit, Limits, RetryPolicy, Route, Timeouts};

@@ -1,7 +1,9 @@
 //! What a request is matched on, each kind in a file of its own.
 
+pub mod conditions;
 pub mod host;
 pub mod path;
 
+pub use conditions::{Conditions, HeaderMatch, QueryMatch, RequestFields, ValueMatch};
 pub use host::HostMatch;
 pub use path::PathMatch;

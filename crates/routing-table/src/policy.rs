@@ -61,16 +61,16 @@ impl fmt::Display for Policy {
             words.push(format!("subset of {most}"));
         }
         if let Some(check) = &self.active_check {
-            words.push(format!("{check:?}"));
+            words.push(check.to_string());
         }
         if let Some(check) = &self.agent_check {
-            words.push(format!("{check:?}"));
+            words.push(check.to_string());
         }
         if let Some(outlier) = &self.outlier {
-            words.push(format!("{outlier:?}"));
+            words.push(outlier.to_string());
         }
         if let Some(breaker) = &self.breaker {
-            words.push(format!("{breaker:?}"));
+            words.push(breaker.to_string());
         }
         if self.panic_threshold != usual.panic_threshold {
             words.push(format!("panic below {} %", self.panic_threshold));

@@ -3,7 +3,7 @@
 use crate::client_certificate::ClientCertificates;
 use crate::cluster::ClusterIndex;
 use crate::id::RouteId;
-use crate::matcher::PathMatch;
+use crate::matcher::{Conditions, PathMatch};
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,8 @@ pub struct Route {
     pub id: RouteId,
     /// The path it matches.
     pub path: PathMatch,
+    /// What else a request must be like. Default: nothing.
+    pub conditions: Conditions,
     /// When to give up waiting.
     pub timeouts: Timeouts,
     /// How large things may get.
@@ -29,12 +31,14 @@ pub struct Route {
 
 impl Route {
     /// Order of routes in one virtual host, the first match wins: exact paths, then longer before shorter paths, then
-    /// element-wise before character prefixes. `sort` is stable, so the caller's order (oldest object first) breaks ties.
+    /// element-wise before character prefixes, then by [`Conditions::precedence`]. `sort` is stable, so the caller's order (oldest object first) breaks ties.
     ///
     /// Ingress v1, "Multiple matches": "precedence will be given first to the longest matching path. If two paths are
     /// still equally matched, precedence will be given to paths with an exact path type over prefix path type."
     pub fn precedence(&self, other: &Self) -> Ordering {
-        self.path.precedence(&other.path)
+        self.path
+            .precedence(&other.path)
+            .then_with(|| self.conditions.precedence(&other.conditions))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, ClusterIndex, ClusterSet};
 use crate::id::ListenerId;
 use crate::listener::{Listener, ListenerProtocol};
+use crate::matcher::RequestFields;
 use crate::route::{Action, Route};
 use crate::virtual_host::VirtualHosts;
 use std::net::SocketAddr;
@@ -114,12 +115,18 @@ impl RoutingTable {
 
     /// The route for a request, or none. `listener` is a position in [`RoutingTable::listeners`]; host and path are in
     /// normal form ([`crate::matcher::host::normal_host`], [`crate::matcher::path::normal_path`]).
-    pub fn find(&self, listener: usize, host: &str, path: &str) -> Option<RouteIndex> {
+    pub fn find(
+        &self,
+        listener: usize,
+        host: &str,
+        path: &str,
+        fields: &RequestFields<'_>,
+    ) -> Option<RouteIndex> {
         let position = self
             .listeners
             .get(listener)?
             .virtual_hosts
-            .find(host, path)?;
+            .find(host, path, fields)?;
         Some(RouteIndex((self.first_route[listener] + position) as u32))
     }
 

@@ -90,7 +90,8 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
         for (host, routes) in listener.virtual_hosts.iter() {
             writeln!(out, "  host {host}")?;
             for route in routes {
-                write_route(out, table, route, &route.path.to_string())?;
+                let what = format!("{}{}", route.path, route.conditions);
+                write_route(out, table, route, &what)?;
             }
         }
         if let Some(route) = listener.virtual_hosts.default_route() {
@@ -101,7 +102,13 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
     let mut clusters: Vec<_> = table.clusters().as_slice().iter().collect();
     clusters.sort_by(|a, b| a.id.cmp(&b.id));
     for cluster in clusters {
-        write!(out, "cluster {}:", cluster.id)?;
+        write!(out, "cluster {}", cluster.id)?;
+        // Where it is of an Ingress, it is part of the name.
+        let policy = cluster.policy.to_string();
+        if !policy.is_empty() && cluster.id.variant.is_none() {
+            write!(out, " by {policy}")?;
+        }
+        out.push(':');
         if cluster.protocol == UpstreamProtocol::Http2 {
             write!(out, " HTTP/2")?;
         }

@@ -4,13 +4,14 @@
 //! - hosts and paths are in normal form, on both sides;
 //! - an exact host hides a wildcard, a wildcard hides "any"; a request never falls from one virtual host to another
 //!   (as in ingress-nginx, where the server block is chosen first), only to the default route;
-//! - inside a virtual host the first match in [`Route::precedence`] order wins.
+//! - inside a virtual host the first match in [`Route::precedence`] order wins, conditions included.
 //!
-//! Look-ups cost one hash per distinct path length, however many hosts and paths there are.
+//! Look-ups cost one hash per distinct path length, however many hosts and paths there are. Conditions are looked at only in
+//! hosts that have some.
 
 use crate::client_certificate::ClientCertificates;
 use crate::matcher::host::parent;
-use crate::matcher::{HostMatch, PathMatch};
+use crate::matcher::{HostMatch, PathMatch, RequestFields};
 use crate::route::Route;
 use foldhash::HashMap;
 use std::sync::Arc;
@@ -99,11 +100,11 @@ impl VirtualHosts {
         &self.routes
     }
 
-    /// The position of the route for a host and path, both in normal form.
-    pub fn find(&self, host: &str, path: &str) -> Option<usize> {
+    /// The position of the route for a host and path, both in normal form, whose conditions are met.
+    pub fn find(&self, host: &str, path: &str, fields: &RequestFields<'_>) -> Option<usize> {
         self.host(host)
             .or(self.any)
-            .and_then(|p| self.hosts[p].paths.find(&self.routes, path))
+            .and_then(|p| self.hosts[p].paths.find(&self.routes, path, fields))
             .or(self.default_route)
     }
 
@@ -163,20 +164,29 @@ struct PathIndex {
     range: std::ops::Range<usize>,
     /// Exact paths to the position of their first route.
     exact: HashMap<Box<str>, usize>,
+    /// Exact paths to all of their routes, where this host has routes with conditions.
+    exact_in_order: Option<Positions>,
     /// The rest, by length of their key, longest first.
     by_length: Vec<(usize, Positions)>,
 }
 
 impl PathIndex {
     fn new(routes: &[Arc<Route>], first: usize) -> Self {
+        let conditional = routes[first..]
+            .iter()
+            .any(|route| !route.conditions.is_empty());
         let mut this = Self {
             range: first..routes.len(),
+            exact_in_order: conditional.then(HashMap::default),
             ..Self::default()
         };
         for (position, route) in routes.iter().enumerate().skip(first) {
             let key = route.path.key();
             if matches!(route.path, PathMatch::Exact(_)) {
                 this.exact.entry(key.into()).or_insert(position);
+                if let Some(all) = &mut this.exact_in_order {
+                    all.entry(key.into()).or_default().push(position);
+                }
                 continue;
             }
             let group = match this
@@ -201,12 +211,23 @@ impl PathIndex {
         this
     }
 
-    fn find(&self, routes: &[Arc<Route>], path: &str) -> Option<usize> {
-        if !self.exact.is_empty()
-            && let Some(position) = self.exact.get(path)
-        {
-            return Some(*position);
+    fn find(&self, routes: &[Arc<Route>], path: &str, fields: &RequestFields<'_>) -> Option<usize> {
+        match &self.exact_in_order {
+            None => {
+                if !self.exact.is_empty()
+                    && let Some(position) = self.exact.get(path)
+                {
+                    return Some(*position);
+                }
+            }
+            Some(all) => {
+                let mut positions = all.get(path).into_iter().flatten();
+                if let Some(position) = positions.find(|p| routes[**p].conditions.meets(fields)) {
+                    return Some(*position);
+                }
+            }
         }
+        let conditional = self.exact_in_order.is_some();
         for (length, group) in &self.by_length {
             let Some(key) = path.get(..*length) else {
                 continue;
@@ -214,7 +235,10 @@ impl PathIndex {
             let Some(positions) = group.get(key) else {
                 continue;
             };
-            if let Some(position) = positions.iter().find(|p| routes[**p].path.matches(path)) {
+            let matches = |route: &Route| {
+                route.path.matches(path) && (!conditional || route.conditions.meets(fields))
+            };
+            if let Some(position) = positions.iter().find(|p| matches(&routes[**p])) {
                 return Some(*position);
             }
         }

@@ -8,7 +8,10 @@ use super::*;
 use crate::authorities::Authorities;
 use crate::client_certificate::CertificateDemand;
 use crate::id::RouteId;
+use crate::matcher::Conditions;
+use crate::matcher::conditions::{HeaderMatch, QueryMatch, ValueMatch};
 use crate::route::{Action, DirectResponse};
+use http::{HeaderMap, HeaderName, Method};
 use proptest::prelude::*;
 
 fn route(name: usize, path: PathMatch) -> Route {
@@ -25,6 +28,7 @@ fn route(name: usize, path: PathMatch) -> Route {
     Route {
         id,
         path,
+        conditions: Default::default(),
         timeouts: Default::default(),
         limits: Default::default(),
         retry: Default::default(),
@@ -33,8 +37,22 @@ fn route(name: usize, path: PathMatch) -> Route {
     }
 }
 
+/// A plain GET.
+fn plain<'a>(headers: &'a HeaderMap) -> RequestFields<'a> {
+    RequestFields {
+        method: &Method::GET,
+        headers,
+        query: None,
+    }
+}
+
 /// The rules as the documentation has them, without any index.
-fn naive<'a>(hosts: &'a [VirtualHost], host: &str, path: &str) -> Option<&'a Route> {
+fn naive<'a>(
+    hosts: &'a [VirtualHost],
+    host: &str,
+    path: &str,
+    fields: &RequestFields<'_>,
+) -> Option<&'a Route> {
     let rank = |matcher: &HostMatch| match matcher {
         HostMatch::Exact(_) => 0,
         HostMatch::Wildcard(_) => 1,
@@ -51,7 +69,7 @@ fn naive<'a>(hosts: &'a [VirtualHost], host: &str, path: &str) -> Option<&'a Rou
         .flat_map(|one| &one.routes);
     // `min_by` keeps the first of equals, which is the oldest.
     routes
-        .filter(|route| route.path.matches(path))
+        .filter(|route| route.path.matches(path) && route.conditions.meets(fields))
         .min_by(|a, b| a.precedence(b))
 }
 
@@ -67,23 +85,68 @@ fn path_pattern() -> impl Strategy<Value = PathMatch> {
     })
 }
 
+/// Mostly none, as most routes have.
+fn conditions() -> impl Strategy<Value = Conditions> {
+    (0..4, 0..3usize, 0..3usize).prop_map(|(method, headers, query)| Conditions {
+        method: (method == 0).then_some(Method::POST),
+        headers: ["x-a", "x-b"]
+            .into_iter()
+            .take(headers)
+            .map(|name| HeaderMatch {
+                name: HeaderName::from_static(name),
+                value: ValueMatch::Present,
+            })
+            .collect(),
+        query: ["a", "b"]
+            .into_iter()
+            .take(query.saturating_sub(1))
+            .map(|name| QueryMatch {
+                name: name.into(),
+                value: ValueMatch::Exact("1".into()),
+            })
+            .collect(),
+    })
+}
+
+fn request() -> impl Strategy<Value = (Method, HeaderMap, Option<String>)> {
+    (any::<bool>(), any::<bool>(), any::<bool>(), 0..3).prop_map(|(post, a, b, query)| {
+        let mut headers = HeaderMap::new();
+        for name in [a.then_some("x-a"), b.then_some("x-b")]
+            .into_iter()
+            .flatten()
+        {
+            headers.insert(HeaderName::from_static(name), "1".parse().unwrap());
+        }
+        let query = [None, Some("a=1"), Some("a=2&b=1")][query as usize].map(str::to_owned);
+        (
+            if post { Method::POST } else { Method::GET },
+            headers,
+            query,
+        )
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn the_index_agrees_with_a_walk(
-        rules in prop::collection::vec((host_pattern(), path_pattern()), 0..20),
-        asked in prop::collection::vec(("([ab]\\.){0,3}(t|u)", "(/[ab]{0,3}){1,4}/?"), 1..20),
+        rules in prop::collection::vec((host_pattern(), path_pattern(), conditions()), 0..20),
+        asked in prop::collection::vec(("([ab]\\.){0,3}(t|u)", "(/[ab]{0,3}){1,4}/?", request()), 1..20),
     ) {
         let hosts: Vec<_> = rules
             .into_iter()
             .enumerate()
-            .map(|(n, (host, path))| VirtualHost { host, routes: vec![route(n, path)], client_certificates: None })
+            .map(|(n, (host, path, conditions))| {
+                let routes = vec![Route { conditions, ..route(n, path) }];
+                VirtualHost { host, routes, client_certificates: None }
+            })
             .collect();
         let index = VirtualHosts::new(hosts.clone(), None);
-        for (host, path) in asked {
-            let found = index.find(&host, &path).map(|position| &*index.routes()[position]);
-            prop_assert_eq!(found, naive(&hosts, &host, &path), "{} {}", host, path);
+        for (host, path, (method, headers, query)) in asked {
+            let fields = RequestFields { method: &method, headers: &headers, query: query.as_deref() };
+            let found = index.find(&host, &path, &fields).map(|position| &*index.routes()[position]);
+            prop_assert_eq!(found, naive(&hosts, &host, &path, &fields), "{} {}", host, path);
         }
     }
 }
@@ -114,9 +177,9 @@ fn ten_thousand_hosts_agree_with_a_walk() {
         ] {
             for path in ["/0", "/1/x", "/2"] {
                 let found = index
-                    .find(&host, path)
+                    .find(&host, path, &plain(&HeaderMap::new()))
                     .map(|position| index.routes()[position].id.name.to_string());
-                let expected = naive(&hosts, &host, path)
+                let expected = naive(&hosts, &host, path, &plain(&HeaderMap::new()))
                     .map_or("99999".to_owned(), |route| route.id.name.to_string());
                 assert_eq!(found, Some(expected), "{host}{path}");
             }
@@ -133,7 +196,8 @@ fn an_exact_host_hides_a_wildcard_and_both_hide_any() {
         client_certificates: None,
     };
     let index = VirtualHosts::new(rules.iter().enumerate().map(host).collect(), None);
-    let finds = |host: &str, path: &str| index.find(host, path).is_some();
+    let finds =
+        |host: &str, path: &str| index.find(host, path, &plain(&HeaderMap::new())).is_some();
     assert!(
         finds("x.a.test", "/exact") && !finds("x.a.test", "/wild") && !finds("x.a.test", "/any")
     );
@@ -180,7 +244,7 @@ fn demands_are_found_by_the_host_that_serves_a_name() {
         let found = index.client_certificates(name).map(|demand| demand.depth);
         assert_eq!(found, depth, "{name:?}");
         let Some(name) = name else { continue };
-        let route = &index.routes()[index.find(name, "/").unwrap()];
+        let route = &index.routes()[index.find(name, "/", &plain(&HeaderMap::new())).unwrap()];
         let of_route = route.client_certificates.as_ref();
         assert_eq!(of_route.map(|demand| demand.depth), depth, "{name}");
     }

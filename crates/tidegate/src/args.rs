@@ -22,12 +22,16 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve the Ingresses of a cluster: in a pod, or by kubeconfig from anywhere
     Controller(Box<ControllerArgs>),
-    /// Serve manifests from files, without a cluster; changes are picked up
+    /// Serve manifests or a configuration from files, without a cluster; changes are picked up
     Serve(Box<ServeArgs>),
-    /// Say what is wrong with manifests; exit status 1 if there is an error
+    /// Say what is wrong with manifests or a configuration; exit status 1 if there is an error
     Check(PathArgs),
-    /// Print the routing table that manifests come to
+    /// Print the routing table that manifests or a configuration come to
     Translate(PathArgs),
+    /// Try the rules of a configuration: requests, and what should become of them; exit status 1 if a case fails
+    Test(TestArgs),
+    /// Print the JSON Schema of the configuration
+    Schema,
     /// Start three echo backends and an Ingress over them, to try things out
     Demo(DemoArgs),
     /// Print the annotation reference
@@ -37,17 +41,35 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct PathArgs {
-    /// A manifest, or a directory of them
+    /// A manifest, a directory of them, or a configuration
     pub(crate) path: PathBuf,
     #[command(flatten)]
     pub(crate) routing: RoutingArgs,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// A file of cases
+    pub(crate) cases: PathBuf,
+    /// The configuration they are tried on
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// One of the first three must be given, or BACKEND_1, BACKEND_2 and so on in the environment.
+#[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// A directory of manifests (YAML or JSON), or one file
     #[arg(long, value_name = "PATH")]
-    pub(crate) manifests: PathBuf,
+    pub(crate) manifests: Option<PathBuf>,
+    /// A configuration: listeners, routes and backends in YAML, JSON or TOML, by the ending of its name; - is YAML from
+    /// standard input. Read again when it changes, and upon SIGHUP. --http-addr and --https-addr are not used
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    pub(crate) config: Option<PathBuf>,
+    /// Send everything that comes to --http-addr to this http:// URL; may be repeated; port 80 where none is given. Default:
+    /// the variables BACKEND_1, BACKEND_2 and so on
+    #[arg(long = "backend", value_name = "URL", conflicts_with_all = ["manifests", "config"])]
+    pub(crate) backends: Vec<String>,
     #[command(flatten)]
     pub(crate) proxy: ProxyArgs,
 }
@@ -341,6 +363,14 @@ impl RoutingArgs {
         named
     }
 
+    /// What counts where a configuration says nothing.
+    pub(crate) fn defaults(&self) -> standalone::Defaults {
+        standalone::Defaults {
+            resolvers: self.dns_resolver.clone(),
+            request_body: Some(self.max_request_body).filter(|bytes| *bytes > 0),
+        }
+    }
+
     /// Settings of the translation. `local` is for manifests from files.
     pub(crate) fn settings(
         &self,
@@ -462,8 +492,9 @@ mod tests {
     #[test]
     fn mistakes_are_refused() {
         for bad in [
-            &["serve"][..],
-            &["serve", "--manifests", "x", "--http-addr", "8080"],
+            &["serve", "--manifests", "x", "--http-addr", "8080"][..],
+            &["serve", "--manifests", "x", "--config", "y"],
+            &["serve", "--backend", "http://a", "--config", "y"],
             &["serve", "--manifests", "x", "--workers", "0"],
             &["serve", "--manifests", "x", "--tls-min-version", "1.1"],
             &["serve", "--manifests", "x", "--lameduck", "10"],

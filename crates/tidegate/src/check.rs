@@ -1,12 +1,17 @@
-//! `tidegate check` and `tidegate translate`: what manifests come to, without serving them.
+//! `tidegate check` and `tidegate translate`: what manifests or a configuration come to, without serving them.
 
 use crate::args::PathArgs;
 use controller::source::directory::{self, Loaded};
+use routing_table::text::render;
+use standalone::source;
 use std::process::ExitCode;
 use translate::{Object, Severity, Snapshot, Translation};
 
 /// Says what is wrong. Exit status 1 if there is an error, 0 with warnings only.
 pub(crate) fn check(args: &PathArgs) -> ExitCode {
+    if source::is_configuration(&args.path) {
+        return check_configuration(args);
+    }
     let (loaded, translation) = match translated(args) {
         Ok(both) => both,
         Err(error) => {
@@ -61,8 +66,33 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
     }
 }
 
+/// Says what is wrong with a configuration, certificate files included.
+fn check_configuration(args: &PathArgs) -> ExitCode {
+    match source::load(&args.path, &args.routing.defaults()) {
+        Ok(made) => {
+            let table = &made.table;
+            println!(
+                "{} listener(s), {} route(s), {} backend(s); no error",
+                table.listeners().len(),
+                table.routes().len(),
+                table.clusters().as_slice().len()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Prints the routing table.
 pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
+    if source::is_configuration(&args.path) {
+        let made = source::load_without_files(&args.path, &args.routing.defaults())?;
+        print!("{}", render(&made.table, &made.endpoints));
+        return Ok(());
+    }
     let (loaded, translation) = translated(args)?;
     for problem in &loaded.problems {
         eprintln!(
@@ -71,10 +101,7 @@ pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
             problem.message
         );
     }
-    print!(
-        "{}",
-        routing_table::text::render(&translation.table, &translation.endpoints)
-    );
+    print!("{}", render(&translation.table, &translation.endpoints));
     for diagnostic in &translation.diagnostics {
         eprintln!("{diagnostic}");
     }

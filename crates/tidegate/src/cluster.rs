@@ -4,6 +4,7 @@ use crate::args::ControllerArgs;
 use crate::{proxy, telemetry};
 use controller::event_writer;
 use controller::lease::{self, LeaseName};
+use controller::policy_status;
 use controller::source::kubernetes::{self, Scope};
 use controller::status_writer::{self, Addresses};
 use std::time::Duration;
@@ -71,6 +72,14 @@ async fn source(
         shutdown.clone(),
     );
     let events = tokio::spawn(events);
+    let policies = policy_status::run(
+        client.clone(),
+        report.clone(),
+        is_leader.clone(),
+        metrics.clone(),
+        shutdown.clone(),
+    );
+    let policies = (!args.no_update_status).then(|| tokio::spawn(policies));
     let status = addresses(&args).map(|addresses| {
         let settings = status_writer::Settings {
             addresses,
@@ -94,6 +103,9 @@ async fn source(
     // What the leader writes last, it still writes as leader.
     if let Some(status) = status {
         proxy::join(status).await;
+    }
+    if let Some(policies) = policies {
+        proxy::join(policies).await;
     }
     proxy::join(events).await;
     resigned.cancel();

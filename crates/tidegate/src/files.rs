@@ -1,21 +1,21 @@
 //! `tidegate serve`: manifests from files, no cluster.
 
-use crate::args::ServeArgs;
+use crate::args::ProxyArgs;
 use crate::{proxy, telemetry};
 use controller::source::directory;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Serves manifests until a signal.
-pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
-    telemetry::init(&args.proxy.log, args.proxy.log_format)?;
+pub(crate) fn run(path: PathBuf, args: &ProxyArgs) -> anyhow::Result<()> {
+    telemetry::init(&args.log, args.log_format)?;
     let plan = proxy::Plan {
-        settings: args.proxy.translation(true),
+        settings: args.translation(true),
         publish_service: None,
-        lameduck: args.proxy.lameduck.unwrap_or(Duration::ZERO),
+        lameduck: args.lameduck.unwrap_or(Duration::ZERO),
         started: Box::new(|_| tracing::info!("ready")),
     };
-    let path = args.manifests.clone();
-    proxy::block_on(proxy::run(&args.proxy, plan, |context| async move {
+    proxy::block_on(proxy::run(args, plan, |context| async move {
         let mut report = context.report.clone();
         let say = tokio::spawn(async move {
             let mut said = Vec::new();

@@ -10,6 +10,7 @@ mod cluster;
 mod demo;
 mod files;
 mod proxy;
+mod standalone;
 mod telemetry;
 mod ticket_keys;
 
@@ -26,9 +27,14 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match cli.command {
         Command::Controller(args) => cluster::run(*args),
-        Command::Serve(args) => files::run(*args),
+        Command::Serve(args) => serve(*args),
         Command::Check(args) => return check::check(&args),
         Command::Translate(args) => check::translate(&args),
+        Command::Test(args) => return standalone::test(&args),
+        Command::Schema => {
+            print!("{}", ::standalone::config::schema());
+            Ok(())
+        }
         Command::Demo(args) => demo::run(&args),
         Command::Annotations => {
             print!("{}", translate::annotation::markdown());
@@ -40,8 +46,31 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidegate: {}", one_line(&error));
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(UsageError(_)) => ExitCode::from(2),
+                None => ExitCode::FAILURE,
+            }
         }
+    }
+}
+
+/// A mistake in what the user wrote, as opposed to what it met with: exit status 2, as for flags.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Serves what the flags name: manifests, a configuration, or backends.
+fn serve(args: args::ServeArgs) -> anyhow::Result<()> {
+    match args.manifests {
+        Some(path) => files::run(path, &args.proxy),
+        None => standalone::run(args),
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct SourceContext {
 }
 
 /// Told of the addresses when the first table is served.
-type Started = Box<dyn FnOnce(&[(ListenerId, SocketAddr)]) + Send>;
+pub(crate) type Started = Box<dyn FnOnce(&[(ListenerId, SocketAddr)]) + Send>;
 
 /// What is decided before anything starts.
 pub(crate) struct Plan {
@@ -44,6 +44,18 @@ pub(crate) struct Plan {
     /// Called with the addresses when the first table is served.
     pub(crate) started: Started,
 }
+
+/// What makes tables gets to publish them.
+pub(crate) struct Publishing {
+    /// To be called from one task only. An error of the first table ends the process, so it is told here as none.
+    pub(crate) publish: Publish,
+    pub(crate) registry: Registry,
+    pub(crate) discovery: Discovery,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Publishes an update.
+pub(crate) type Publish = Box<dyn FnMut(Update) -> Result<(), data_plane::PublishError> + Send>;
 
 /// Runs until a signal, or until `source` fails. `source` starts what sends objects and returns when it has ended.
 ///
@@ -57,9 +69,61 @@ pub(crate) async fn run<F>(
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
+    let Plan {
+        settings,
+        publish_service,
+        lameduck,
+        started,
+    } = plan;
+    serve(args, lameduck, started, |publishing| {
+        let metrics = Metrics::new(&publishing.registry).context("cannot register metrics")?;
+        let (changes, received) = mpsc::channel(CHANGES);
+        let (report, reported) = watch::channel(None);
+        let options = Options {
+            settings,
+            batch: Batch::default(),
+            metrics: metrics.clone(),
+            discovery: publishing.discovery,
+            publish_service,
+        };
+        let controller = tokio::spawn(controller::run(
+            options,
+            received,
+            publishing.publish,
+            report,
+            publishing.shutdown.clone(),
+        ));
+        let source = source(SourceContext {
+            changes,
+            report: reported,
+            metrics,
+            shutdown: publishing.shutdown,
+        });
+        Ok(async move {
+            let ended = source.await;
+            // Without a source it ends too.
+            join(controller).await;
+            ended
+        })
+    })
+    .await
+}
+
+/// Runs until a signal, or until what `begin` gives has ended: that makes tables and publishes them.
+///
+/// # Errors
+/// Whatever keeps it from starting: a port in use, or an error of `begin` or of what it gives.
+pub(crate) async fn serve<F>(
+    args: &ProxyArgs,
+    lameduck: Duration,
+    started: Started,
+    begin: impl FnOnce(Publishing) -> anyhow::Result<F>,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
     args.check()?;
     let registry = Registry::new();
-    let metrics = Metrics::new(&registry).context("cannot register metrics")?;
     let admin = Arc::new(Admin {
         ready: AtomicBool::new(false),
         registry: registry.clone(),
@@ -77,32 +141,15 @@ where
     let (data_plane, publisher) = DataPlane::start(settings, log_sink, &registry)?;
     // There is one data plane, so it is set once.
     let _ = admin.backends.set(data_plane.backends());
-    let (changes, received) = mpsc::channel(CHANGES);
-    let (report, reported) = watch::channel(None);
-    let options = Options {
-        settings: plan.settings,
-        batch: Batch::default(),
-        metrics: metrics.clone(),
+    let (first_table, mut first_served) = oneshot::channel();
+    let publishing = Publishing {
+        publish: Box::new(publish_with(publisher, first_table, started)),
         discovery: Discovery::new(Timing::default(), &registry)
             .context("cannot register metrics")?,
-        publish_service: plan.publish_service,
-    };
-    let (first_table, mut first_served) = oneshot::channel();
-    let publish = publish_with(publisher, first_table, plan.started);
-    let controller = tokio::spawn(controller::run(
-        options,
-        received,
-        publish,
-        report,
-        shutdown.clone(),
-    ));
-    let context = SourceContext {
-        changes,
-        report: reported,
-        metrics,
+        registry,
         shutdown: shutdown.clone(),
     };
-    let mut source = tokio::spawn(source(context));
+    let mut source = tokio::spawn(begin(publishing)?);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -115,7 +162,7 @@ where
                     admin.ready.store(true, Ordering::Relaxed);
                 }
                 Ok(Err(error)) => break Err(anyhow!(error)),
-                // The source ended first and took the controller with it; its error is the one to tell.
+                // The source ended first and took the publisher with it; its error is the one to tell.
                 Err(_) => break ended_early((&mut source).await),
             },
             ended = &mut source => break ended_early(ended),
@@ -126,9 +173,9 @@ where
     // Until the data plane has drained, the controller goes on: endpoints still change.
     admin.ready.store(false, Ordering::Relaxed);
     if outcome.is_ok() {
-        tracing::info!(lameduck = ?plan.lameduck, drain = ?args.drain_timeout, "stopping; a second signal stops at once");
+        tracing::info!(lameduck = ?lameduck, drain = ?args.drain_timeout, "stopping; a second signal stops at once");
         let stopped = tokio::select! {
-            finished = data_plane.stop(plan.lameduck, args.drain_timeout) => finished,
+            finished = data_plane.stop(lameduck, args.drain_timeout) => finished,
             _ = terminate.recv() => false,
             _ = interrupt.recv() => false,
         };
@@ -142,7 +189,6 @@ where
     }
     shutdown.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(10), async {
-        let _ = controller.await;
         if !source.is_finished() {
             let _ = source.await;
         }

@@ -4,12 +4,10 @@
 //! default stays; a key of ours that does not exist is a warning. Nothing an annotation says is ever copied into text that
 //! is parsed again.
 
-mod affinity;
 mod attempts;
 mod backend_protocol;
-mod balancing;
 mod client_certificates;
-mod in_flight;
+mod policy_fields;
 mod request_body;
 mod ssl_passthrough;
 mod timeouts;
@@ -18,13 +16,13 @@ mod upstream_proxy_protocol;
 mod upstream_tls;
 mod value;
 
-use affinity::AffinityWish;
 pub(crate) use client_certificates::ClientCertificateWish;
 pub(crate) use upstream_tls::UpstreamTlsWish;
 
 use crate::diagnostic::{Findings, printable};
 use crate::settings::Settings;
 use crate::snapshot::ObjectRef;
+use policy::PolicySpec;
 use routing_table::{Limits, ProxyVersion, RetryPolicy, Timeouts, UpstreamProtocol};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -43,9 +41,8 @@ pub(crate) struct Policy {
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
     pub(crate) proxy_header: Option<ProxyVersion>,
-    /// How endpoints are chosen.
-    pub(crate) cluster: routing_table::Policy,
-    pub(crate) affinity: AffinityWish,
+    /// How endpoints are chosen and judged.
+    pub(crate) endpoints: PolicySpec,
     pub(crate) client_certificates: ClientCertificateWish,
     /// What endpoints speak, where the Ingress says so.
     pub(crate) upstream_protocol: Option<UpstreamProtocol>,
@@ -93,20 +90,8 @@ pub enum Closes {
 
 /// Every annotation of ours.
 pub const ANNOTATIONS: &[Annotation] = &[
-    affinity::AFFINITY,
-    affinity::AFFINITY_MODE,
-    affinity::AFFINITY_COOKIE,
-    affinity::AFFINITY_COOKIE_DOMAIN,
-    affinity::AFFINITY_COOKIE_EXPIRES,
-    affinity::AFFINITY_COOKIE_MAX_AGE,
-    affinity::AFFINITY_COOKIE_PATH,
-    affinity::AFFINITY_COOKIE_SAMESITE,
-    affinity::AFFINITY_COOKIE_SECURE,
     attempts::ATTEMPTS,
     backend_protocol::BACKEND_PROTOCOL,
-    balancing::BALANCING,
-    balancing::HASH_BY,
-    balancing::SLOW_START,
     client_certificates::CLIENT_CA_SECRET,
     client_certificates::CLIENT_CERTIFICATE,
     client_certificates::CLIENT_CERTIFICATE_DEPTH,
@@ -114,9 +99,6 @@ pub const ANNOTATIONS: &[Annotation] = &[
     timeouts::CONNECT_TIMEOUT,
     timeouts::FIRST_BYTE_TIMEOUT,
     timeouts::IDLE_TIMEOUT,
-    in_flight::MAX_IN_FLIGHT,
-    in_flight::MAX_QUEUE,
-    in_flight::QUEUE_TIMEOUT,
     request_body::MAX_REQUEST_BODY,
     ssl_passthrough::SSL_PASSTHROUGH,
     upstream_proxy_protocol::UPSTREAM_PROXY_PROTOCOL,
@@ -143,8 +125,7 @@ pub(crate) fn policy(
         },
         retry: RetryPolicy::default(),
         proxy_header: None,
-        cluster: routing_table::Policy::default(),
-        affinity: AffinityWish::default(),
+        endpoints: PolicySpec::default(),
         client_certificates: ClientCertificateWish::default(),
         upstream_protocol: None,
         upstream_tls: UpstreamTlsWish::default(),
@@ -183,27 +164,60 @@ pub(crate) fn policy(
             }
         }
     }
-    for key in all.keys().filter(|key| key.starts_with(PREFIX)) {
-        let name = &key[PREFIX.len()..];
-        if !ANNOTATIONS.iter().any(|annotation| annotation.name == name) {
-            let close = ANNOTATIONS
-                .iter()
-                .map(|a| (distance(a.name, name), a.name))
-                .min();
-            let hint = close
-                .filter(|(distance, _)| *distance <= 3)
-                .map_or(String::new(), |(_, name)| {
-                    format!("; did you mean {PREFIX}{name}?")
-                });
-            let message = format!("{} is no annotation of Tidegate{hint}", printable(key, 128));
-            findings.warning(object, &field(key), "UnknownAnnotation", message);
-        }
-    }
-    policy.cluster.affinity = policy.affinity.affinity();
+    let ours = ANNOTATIONS.iter().map(|annotation| annotation.name);
+    unknown(all, ours.chain(policy_fields::names()), object, findings);
+    policy.endpoints = policy_fields::read(all, object, findings);
+    policy_fields::contradictions(&policy.endpoints, object, findings);
     unsupported::unknown(all, object, findings);
     unsupported::apply(all, &mut policy, object, findings);
     check_passthrough(&mut policy, settings, object, findings);
     policy
+}
+
+/// How the endpoints of a Service are chosen and judged, as its annotations say it.
+pub(crate) fn of_service(
+    annotations: Option<&BTreeMap<String, String>>,
+    object: &ObjectRef,
+    findings: &mut Findings,
+) -> PolicySpec {
+    let Some(all) = annotations else {
+        return PolicySpec::default();
+    };
+    let ours = [crate::dns::DISCOVERY].into_iter();
+    unknown(all, ours.chain(policy_fields::names()), object, findings);
+    let spec = policy_fields::read(all, object, findings);
+    policy_fields::contradictions(&spec, object, findings);
+    spec
+}
+
+/// Warns of annotations with our prefix that there are not.
+fn unknown(
+    all: &BTreeMap<String, String>,
+    known: impl Iterator<Item = &'static str>,
+    object: &ObjectRef,
+    findings: &mut Findings,
+) {
+    let mut unknown = all
+        .keys()
+        .filter_map(|key| Some((key, key.strip_prefix(PREFIX)?)))
+        .peekable();
+    if unknown.peek().is_none() {
+        return;
+    }
+    let known: Vec<_> = known.collect();
+    for (key, name) in unknown.filter(|(_, name)| !known.contains(name)) {
+        let close = known
+            .iter()
+            .map(|known| (distance(known, name), known))
+            .min();
+        let hint = close
+            .filter(|(distance, _)| *distance <= 3)
+            .map_or(String::new(), |(_, name)| {
+                format!("; did you mean {PREFIX}{name}?")
+            });
+        let message = format!("{} is no annotation of Tidegate{hint}", printable(key, 128));
+        findings.warning(object, &field(key), "UnknownAnnotation", message);
+    }
 }
 
 /// TLS is passed on only where the operator lets it be.
@@ -268,26 +282,38 @@ pub fn markdown() -> String {
          table says so, its routes, or all that its hosts serve, answer 503.\n\n\
          | Annotation | Value | What it does | Example | Read from ingress-nginx |\n|---|---|---|---|---|\n",
     );
+    let quoted = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        names.join(", ")
+    };
     for annotation in ANNOTATIONS {
-        let nginx: Vec<_> = annotation
-            .nginx
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect();
+        let closes = match annotation.closes {
+            Closes::Nothing => "",
+            Closes::Routes => " A bad value closes the routes.",
+            Closes::Hosts => " A bad value closes the hosts.",
+        };
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
-            "| `{PREFIX}{}` | {} | {}{} | `{}` | {} |",
+            "| `{PREFIX}{}` | {} | {}{closes} | `{}` | {} |",
             annotation.name,
             annotation.value,
             annotation.doc,
-            match annotation.closes {
-                Closes::Nothing => "",
-                Closes::Routes => " A bad value closes the routes.",
-                Closes::Hosts => " A bad value closes the hosts.",
-            },
             annotation.example,
-            nginx.join(", ")
+            quoted(annotation.nginx)
+        );
+    }
+    out.push_str(
+        "\n## How endpoints are chosen and judged\n\nOn a Service, for all that is sent to it, or on an Ingress, for what is sent \
+         there by it. What the Service says goes before what the Ingress says, and a [`BackendPolicy`](backend-policy.md), which \
+         has the same fields, before both.\n\n\
+         | Annotation | Value | What it does | Example | Read from ingress-nginx, on an Ingress |\n|---|---|---|---|---|\n",
+    );
+    for [name, value, doc, example, nginx] in policy_fields::rows() {
+        let (value, doc) = (value.replace('|', "\\|"), doc.replace('|', "\\|"));
+        let _ = writeln!(
+            out,
+            "| `{PREFIX}{name}` | {value} | {doc} | `{example}` | {nginx} |"
         );
     }
     out.push_str(&unsupported::markdown());
@@ -325,7 +351,8 @@ mod tests {
 
     #[test]
     fn nothing_supported_is_listed_as_unsupported() {
-        for name in ANNOTATIONS.iter().flat_map(|annotation| annotation.nginx) {
+        let nginx = ANNOTATIONS.iter().flat_map(|annotation| annotation.nginx);
+        for name in nginx.copied().chain(policy_fields::nginx_names()) {
             assert!(!unsupported::is_listed(name), "{name}");
         }
     }

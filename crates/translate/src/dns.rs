@@ -10,7 +10,7 @@ use routing_table::{Discovery, DnsQuery, DnsSource, Transport};
 use std::sync::Arc;
 
 /// The annotation of a Service.
-const DISCOVERY: &str = "discovery";
+pub(crate) const DISCOVERY: &str = "discovery";
 /// Longest name of the DNS (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
 

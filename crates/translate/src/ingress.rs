@@ -8,14 +8,14 @@ use crate::annotation::{self, Policy};
 use crate::authorities::{self, Demand, UpstreamPlan};
 use crate::conflict::HostOwners;
 use crate::diagnostic::Findings;
-use crate::service;
+use crate::service::Services;
 use crate::settings::Settings;
-use crate::snapshot::{ObjectRef, Snapshot};
+use crate::snapshot::ObjectRef;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule};
 use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
 use routing_table::{
-    Action, ClusterSet, HostMatch, PathMatch, RelayIndex, Route, RouteId, Transport,
+    Action, ClusterSet, HostMatch, Limits, PathMatch, RelayIndex, Route, RouteId, Transport,
     UpstreamProtocol, VirtualHost,
 };
 use std::collections::btree_map::Entry;
@@ -48,8 +48,8 @@ struct Owner<'a> {
 
 /// What has been decided so far.
 struct Table<'a> {
-    snapshot: &'a Snapshot,
     settings: &'a Settings,
+    services: Services<'a>,
     hosts: BTreeMap<HostMatch, Vec<Route>>,
     /// Who has which host and path.
     taken: HashMap<(HostMatch, PathMatch), String>,
@@ -61,15 +61,17 @@ struct Table<'a> {
 
 /// Routes for all Ingresses, which come oldest first.
 pub(crate) fn routes(
-    snapshot: &Snapshot,
-    settings: &Settings,
+    services: Services<'_>,
     ingresses: &[(&Arc<Ingress>, ObjectRef)],
     owners: &mut HostOwners,
     findings: &mut Findings,
 ) -> Routes {
+    let Services {
+        snapshot, settings, ..
+    } = services;
     let mut table = Table {
-        snapshot,
         settings,
+        services,
         hosts: BTreeMap::new(),
         taken: HashMap::new(),
         demands: BTreeMap::new(),
@@ -395,6 +397,7 @@ impl Table<'_> {
         backend: &IngressBackend,
         findings: &mut Findings,
     ) -> Route {
+        let mut in_flight = None;
         let action = match (&owner.policy.closed, &backend.service) {
             (Some(reason), _) => unavailable(reason),
             (None, None) => {
@@ -403,56 +406,61 @@ impl Table<'_> {
                 findings.error(owner.object, field, "UnsupportedBackend", message);
                 unavailable("unsupported_backend")
             }
-            (None, Some(service)) => match service::cluster(
-                self.snapshot,
-                self.settings,
-                &owner.object.key.namespace,
-                service,
-                Transport::Tcp,
-            ) {
-                Ok(mut cluster) => {
-                    if let Some(plan) = &owner.upstream {
-                        let (tls, variant) = plan.for_service(&owner.namespace, &service.name);
-                        cluster.tls = Some(Arc::new(tls));
-                        cluster.id.variant = Some(variant);
-                    }
-                    if let Some(protocol) = owner.policy.upstream_protocol
-                        && protocol != cluster.protocol
-                    {
-                        cluster.protocol = protocol;
-                        let way = cluster.id.variant.as_deref().unwrap_or("plain");
-                        let spoken = match protocol {
-                            UpstreamProtocol::Http1 => "HTTP/1.1",
-                            UpstreamProtocol::Http2 => "HTTP/2",
-                        };
-                        cluster.id.variant = Some(format!("{spoken}, {way}").into());
-                    }
-                    let chosen = &owner.policy.cluster;
-                    if *chosen != routing_table::Policy::default() {
-                        // Ingresses that want the same share what is learnt of the endpoints.
-                        let way = match cluster.id.variant.as_deref() {
-                            Some(way) => format!("{chosen}, {way}"),
-                            None => chosen.to_string(),
-                        };
-                        cluster.id.variant = Some(way.into());
-                        cluster.policy = Arc::new(chosen.clone());
-                    }
-                    cluster.proxy_header = owner.policy.proxy_header;
-                    let index = self.clusters.add(cluster);
-                    let used = self.clusters.get(index).and_then(|one| one.proxy_header);
-                    if used != owner.policy.proxy_header {
-                        let message = "an older Ingress of the same Service and port asks for another \
+            (None, Some(service)) => {
+                match self
+                    .services
+                    .cluster(&owner.object.key.namespace, service, Transport::Tcp)
+                {
+                    Ok((mut cluster, declared)) => {
+                        if let Some(plan) = &owner.upstream {
+                            let (tls, variant) = plan.for_service(&owner.namespace, &service.name);
+                            cluster.tls = Some(Arc::new(tls));
+                            cluster.id.variant = Some(variant);
+                        }
+                        if let Some(protocol) = owner.policy.upstream_protocol
+                            && protocol != cluster.protocol
+                        {
+                            cluster.protocol = protocol;
+                            let way = cluster.id.variant.as_deref().unwrap_or("plain");
+                            let spoken = match protocol {
+                                UpstreamProtocol::Http1 => "HTTP/1.1",
+                                UpstreamProtocol::Http2 => "HTTP/2",
+                            };
+                            cluster.id.variant = Some(format!("{spoken}, {way}").into());
+                        }
+                        let (built, _) = declared.laid_over(&owner.policy.endpoints).build();
+                        in_flight = built.in_flight;
+                        if built.policy != *cluster.policy {
+                            // Ingresses that want the same share what is learnt of the endpoints.
+                            let way = match cluster.id.variant.as_deref() {
+                                Some(way) => format!("{}, {way}", built.policy),
+                                None => built.policy.to_string(),
+                            };
+                            cluster.id.variant = Some(way.into());
+                            cluster.policy = Arc::new(built.policy);
+                        }
+                        cluster.proxy_header = owner.policy.proxy_header;
+                        let index = self.clusters.add(cluster);
+                        let used = self.clusters.get(index).and_then(|one| one.proxy_header);
+                        if used != owner.policy.proxy_header {
+                            let message = "an older Ingress of the same Service and port asks for another \
                                        PROXY protocol towards it, which is used";
-                        findings.error(owner.object, field, "BackendConflict", message.to_owned());
+                            findings.error(
+                                owner.object,
+                                field,
+                                "BackendConflict",
+                                message.to_owned(),
+                            );
+                        }
+                        Action::Forward(index)
                     }
-                    Action::Forward(index)
+                    Err(error) => {
+                        let message = format!("{}; its requests are answered 503", error.message);
+                        findings.error(owner.object, field, error.reason, message);
+                        unavailable(error.flag)
+                    }
                 }
-                Err(error) => {
-                    let message = format!("{}; its requests are answered 503", error.message);
-                    findings.error(owner.object, field, error.reason, message);
-                    unavailable(error.flag)
-                }
-            },
+            }
         };
         let id = RouteId {
             kind: "Ingress",
@@ -469,8 +477,12 @@ impl Table<'_> {
         Route {
             id,
             path,
+            conditions: Default::default(),
             timeouts,
-            limits,
+            limits: Limits {
+                in_flight,
+                ..limits
+            },
             retry,
             client_certificates: None,
             action,

@@ -3,7 +3,7 @@
 //! [`translate()`] never fails as a whole: one bad object costs itself a diagnostic and nothing else. It does no I/O, reads no
 //! clock and gives the same output for the same input, whatever order objects came in.
 //!
-//! `class` says which Ingresses are ours, `ingress` makes routes of them, `service` clusters and endpoints, `tls` certificates,
+//! `class` says which Ingresses are ours, `ingress` makes routes of them, `service` clusters and endpoints, `policies` what is declared for Services, `tls` certificates,
 //! `authorities` whom to believe, `relayed_ports` listeners for what is not HTTP, [`annotation`]
 //! policy; `conflict` says who wins.
 
@@ -16,6 +16,7 @@ pub mod diagnostic;
 mod dns;
 mod ingress;
 pub mod manifest;
+mod policies;
 mod relayed_ports;
 mod service;
 pub mod settings;
@@ -23,15 +24,19 @@ pub mod snapshot;
 mod tls;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use policies::Acceptance;
 pub use settings::{HostOwnership, Settings};
 pub use snapshot::{Kind, Object, ObjectKey, ObjectRef, Snapshot};
 
 use conflict::HostOwners;
 use diagnostic::Findings;
+use policies::Policies;
 use routing_table::{
     Action, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets, Listener, ListenerId,
     ListenerProtocol, RelayIndex, RoutingTable, VirtualHosts,
 };
+use service::Services;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a snapshot means.
@@ -45,6 +50,8 @@ pub struct Translation {
     pub diagnostics: Vec<Diagnostic>,
     /// The Ingresses that are ours by class, whose status we write; sorted.
     pub claimed: Vec<ObjectKey>,
+    /// What became of each BackendPolicy.
+    pub policies: BTreeMap<ObjectKey, Acceptance>,
 }
 
 /// Turns a snapshot into a routing table. Never fails as a whole.
@@ -65,11 +72,17 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
             )
         })
         .collect();
+    let (declared, policies) = Policies::read(snapshot, &mut findings);
+    let services = Services {
+        snapshot,
+        settings,
+        declared: &declared,
+    };
     let mut owners = HostOwners::new(settings.host_ownership);
-    let mut routes = ingress::routes(snapshot, settings, &ours, &mut owners, &mut findings);
+    let mut routes = ingress::routes(services, &ours, &mut owners, &mut findings);
     let mut tls = tls::settings(snapshot, settings, &ours, &mut owners, &mut findings);
     tls.passthrough = std::mem::take(&mut routes.passthrough);
-    let relayed = relayed_ports::listeners(snapshot, settings, &mut routes.clusters, &mut findings);
+    let relayed = relayed_ports::listeners(services, &mut routes.clusters, &mut findings);
     let endpoints = all_endpoints(snapshot, settings, &routes.clusters, &mut findings);
     relayed_ports::warn_of_no_endpoints(&relayed, &routes.clusters, &endpoints, &mut findings);
     let virtual_hosts = Arc::new(VirtualHosts::new(
@@ -114,6 +127,7 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
         endpoints,
         diagnostics: findings.finish(),
         claimed,
+        policies,
     }
 }
 

@@ -201,6 +201,7 @@ pub fn object(kind: Kind, mut value: Value) -> Result<Object, serde_json::Error>
             Object::Secret(Arc::new(secret))
         }
         Kind::ConfigMap => Object::ConfigMap(Arc::new(serde_json::from_value(value)?)),
+        Kind::BackendPolicy => Object::BackendPolicy(Arc::new(serde_json::from_value(value)?)),
     })
 }
 

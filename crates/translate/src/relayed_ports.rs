@@ -5,9 +5,8 @@
 //! reach the Services of every namespace that is watched, so it belongs to the administrator of the cluster.
 
 use crate::diagnostic::{Findings, printable};
-use crate::service;
-use crate::settings::Settings;
-use crate::snapshot::{Kind, ObjectKey, ObjectRef, Snapshot};
+use crate::service::Services;
+use crate::snapshot::{Kind, ObjectKey, ObjectRef};
 use k8s_openapi::api::networking::v1::{IngressServiceBackend, ServiceBackendPort};
 use routing_table::{
     ClusterSet, EndpointSets, Listener, ListenerId, ListenerProtocol, ProxyVersion, Relay, RouteId,
@@ -41,11 +40,13 @@ struct Entry<'a> {
 
 /// The listeners of both ConfigMaps; what is wrong with an entry costs that entry.
 pub(crate) fn listeners(
-    snapshot: &Snapshot,
-    settings: &Settings,
+    services: Services<'_>,
     clusters: &mut ClusterSet,
     findings: &mut Findings,
 ) -> Vec<RelayedPort> {
+    let Services {
+        snapshot, settings, ..
+    } = services;
     let mut out = Vec::new();
     let both = [
         (&settings.tcp_services, Transport::Tcp),
@@ -64,9 +65,7 @@ pub(crate) fn listeners(
         let object = object(key, config_map.metadata.uid.as_deref());
         for (port, value) in config_map.data.iter().flatten() {
             let field = format!("data[{}]", printable(port, 32));
-            let made = listener(
-                snapshot, settings, clusters, transport, &object, port, value,
-            );
+            let made = listener(services, clusters, transport, &object, port, value);
             match made {
                 Ok((listener, relay)) => out.push(RelayedPort {
                     listener,
@@ -98,14 +97,14 @@ fn object(key: &ObjectKey, uid: Option<&str>) -> ObjectRef {
 }
 
 fn listener(
-    snapshot: &Snapshot,
-    settings: &Settings,
+    services: Services<'_>,
     clusters: &mut ClusterSet,
     transport: Transport,
     object: &ObjectRef,
     port: &str,
     value: &str,
 ) -> Result<(Listener, Arc<Relay>), (&'static str, String)> {
+    let settings = services.settings;
     let invalid = |message: String| ("InvalidEntry", message);
     let number = port_number(port)
         .ok_or_else(|| invalid(format!("{:?} is no port number", printable(port, 32))))?;
@@ -131,7 +130,8 @@ fn listener(
             number: by_number,
         }),
     };
-    let cluster = service::cluster(snapshot, settings, entry.namespace, &backend, transport)
+    let (cluster, _) = services
+        .cluster(entry.namespace, &backend, transport)
         .map_err(|error| (error.reason, error.message))?;
     let (name, limits) = match transport {
         Transport::Tcp => ("tcp", settings.tcp_limits),

@@ -2,11 +2,13 @@
 
 use crate::diagnostic::Findings;
 use crate::dns;
+use crate::policies::Policies;
 use crate::settings::Settings;
 use crate::snapshot::{Kind, ObjectKey, ObjectRef, Snapshot};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::api::networking::v1::IngressServiceBackend;
+use policy::PolicySpec;
 use routing_table::{Cluster, ClusterId, Endpoint, Serving, Transport, UpstreamProtocol};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,101 +25,117 @@ pub(crate) struct BackendError {
     pub(crate) message: String,
 }
 
-/// The cluster for a Service of this namespace. For a backend of an Ingress that is always the Ingress's own.
-pub(crate) fn cluster(
-    snapshot: &Snapshot,
-    settings: &Settings,
-    namespace: &str,
-    backend: &IngressServiceBackend,
-    transport: Transport,
-) -> Result<Cluster, BackendError> {
-    let error = |reason, flag, message| {
-        Err(BackendError {
-            reason,
-            flag,
-            message,
-        })
-    };
-    let key = ObjectKey::new(namespace, &backend.name);
-    let Some(service) = snapshot.services.get(&key) else {
-        return error(
-            "BackendNotFound",
-            "backend_not_found",
-            format!("Service {key} does not exist"),
-        );
-    };
-    let spec = service.spec.as_ref();
-    let is_external = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
-    if is_external && !settings.external_name {
-        let message = format!("Service {key} is of type ExternalName, which is refused");
-        return error("ExternalNameRefused", "external_name", message);
-    }
-    let wanted = backend.port.as_ref();
-    let by_name = wanted.and_then(|port| port.name.as_deref());
-    let by_number = wanted.and_then(|port| port.number);
-    let named = |port: &&ServicePort| match by_name {
-        Some(name) => port.name.as_deref() == Some(name),
-        None => Some(port.port) == by_number,
-    };
-    // The same number may be there for both transports.
-    let mut fitting = ports(service).iter().filter(named);
-    let found = fitting
-        .clone()
-        .find(|port| is_of(port.protocol.as_deref(), transport))
-        .or_else(|| fitting.next());
-    // An external Service need not list its ports: what is connected to is the port that is named here.
-    let unlisted = by_number
-        .filter(|_| is_external && ports(service).is_empty())
-        .map(|port| ServicePort {
-            port,
-            protocol: Some(transport.as_str().to_owned()),
-            ..ServicePort::default()
-        });
-    let Some(port) = found.or(unlisted.as_ref()) else {
-        let wanted = by_name.map_or_else(
-            || by_number.map_or("(none)".to_owned(), |n| n.to_string()),
-            |name| format!("{name:?}"),
-        );
-        let message = format!("Service {key} has no port {wanted}");
-        return error("PortNotFound", "port_not_found", message);
-    };
-    if !is_of(port.protocol.as_deref(), transport) {
-        let message = format!(
-            "port {} of Service {key} is not {}",
-            port.port,
-            transport.as_str()
-        );
-        return error("UnsupportedProtocol", "unsupported_protocol", message);
-    }
-    let discovery = match dns::discovery(service, port, transport, settings) {
-        Ok(discovery) => discovery,
-        Err(message) => {
-            let message = format!("Service {key} {message}");
-            return error("UnusableDiscovery", "unusable_discovery", message);
+/// What clusters are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Services<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) settings: &'a Settings,
+    pub(crate) declared: &'a Policies,
+}
+
+impl Services<'_> {
+    /// The cluster for a Service of this namespace, and what is declared for it, which is its policy already. For a backend of an Ingress that is always the Ingress's own.
+    pub(crate) fn cluster(
+        self,
+        namespace: &str,
+        backend: &IngressServiceBackend,
+        transport: Transport,
+    ) -> Result<(Cluster, PolicySpec), BackendError> {
+        let Self {
+            snapshot,
+            settings,
+            declared,
+        } = self;
+        let error = |reason, flag, message| {
+            Err(BackendError {
+                reason,
+                flag,
+                message,
+            })
+        };
+        let key = ObjectKey::new(namespace, &backend.name);
+        let Some(service) = snapshot.services.get(&key) else {
+            return error(
+                "BackendNotFound",
+                "backend_not_found",
+                format!("Service {key} does not exist"),
+            );
+        };
+        let spec = service.spec.as_ref();
+        let is_external = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
+        if is_external && !settings.external_name {
+            let message = format!("Service {key} is of type ExternalName, which is refused");
+            return error("ExternalNameRefused", "external_name", message);
         }
-    };
-    let Ok(number) = u16::try_from(port.port) else {
-        return error(
-            "PortNotFound",
-            "port_not_found",
-            format!("port {} of Service {key} is no port number", port.port),
-        );
-    };
-    Ok(Cluster {
-        id: ClusterId {
-            transport,
-            ..ClusterId::new(namespace, &backend.name, number)
-        },
-        protocol: match port.app_protocol.as_deref() {
-            // KEP-3726.
-            Some("kubernetes.io/h2c") => UpstreamProtocol::Http2,
-            _ => UpstreamProtocol::Http1,
-        },
-        tls: None,
-        discovery,
-        policy: Arc::default(),
-        proxy_header: None,
-    })
+        let wanted = backend.port.as_ref();
+        let by_name = wanted.and_then(|port| port.name.as_deref());
+        let by_number = wanted.and_then(|port| port.number);
+        let named = |port: &&ServicePort| match by_name {
+            Some(name) => port.name.as_deref() == Some(name),
+            None => Some(port.port) == by_number,
+        };
+        // The same number may be there for both transports.
+        let mut fitting = ports(service).iter().filter(named);
+        let found = fitting
+            .clone()
+            .find(|port| is_of(port.protocol.as_deref(), transport))
+            .or_else(|| fitting.next());
+        // An external Service need not list its ports: what is connected to is the port that is named here.
+        let unlisted = by_number
+            .filter(|_| is_external && ports(service).is_empty())
+            .map(|port| ServicePort {
+                port,
+                protocol: Some(transport.as_str().to_owned()),
+                ..ServicePort::default()
+            });
+        let Some(port) = found.or(unlisted.as_ref()) else {
+            let wanted = by_name.map_or_else(
+                || by_number.map_or("(none)".to_owned(), |n| n.to_string()),
+                |name| format!("{name:?}"),
+            );
+            let message = format!("Service {key} has no port {wanted}");
+            return error("PortNotFound", "port_not_found", message);
+        };
+        if !is_of(port.protocol.as_deref(), transport) {
+            let message = format!(
+                "port {} of Service {key} is not {}",
+                port.port,
+                transport.as_str()
+            );
+            return error("UnsupportedProtocol", "unsupported_protocol", message);
+        }
+        let discovery = match dns::discovery(service, port, transport, settings) {
+            Ok(discovery) => discovery,
+            Err(message) => {
+                let message = format!("Service {key} {message}");
+                return error("UnusableDiscovery", "unusable_discovery", message);
+            }
+        };
+        let Ok(number) = u16::try_from(port.port) else {
+            return error(
+                "PortNotFound",
+                "port_not_found",
+                format!("port {} of Service {key} is no port number", port.port),
+            );
+        };
+        let spec = declared.of(&key, port.name.as_deref());
+        let cluster = Cluster {
+            id: ClusterId {
+                transport,
+                ..ClusterId::new(namespace, &backend.name, number)
+            },
+            protocol: match port.app_protocol.as_deref() {
+                // KEP-3726.
+                Some("kubernetes.io/h2c") => UpstreamProtocol::Http2,
+                _ => UpstreamProtocol::Http1,
+            },
+            tls: None,
+            discovery,
+            policy: Arc::new(spec.build().0.policy),
+            proxy_header: None,
+        };
+        Ok((cluster, spec))
+    }
 }
 
 /// Whether a port is one of this transport. ServicePort.protocol: "Default is TCP".

@@ -1,5 +1,6 @@
 //! What the controller knows: every object we read, by kind and name. Cheap to clone (`Arc`s), plain data.
 
+use api::BackendPolicy;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -26,17 +27,20 @@ pub enum Kind {
     Secret,
     /// `v1` ConfigMap. Only those that a flag names are read.
     ConfigMap,
+    /// `tidegate.dev/v1alpha1` BackendPolicy. A cluster may not have the kind.
+    BackendPolicy,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Ingress,
         Kind::IngressClass,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Secret,
         Kind::ConfigMap,
+        Kind::BackendPolicy,
     ];
 
     /// As written in a manifest's `kind`.
@@ -48,6 +52,7 @@ impl Kind {
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Secret => "Secret",
             Kind::ConfigMap => "ConfigMap",
+            Kind::BackendPolicy => "BackendPolicy",
         }
     }
 
@@ -57,6 +62,7 @@ impl Kind {
             Kind::Ingress | Kind::IngressClass => "networking.k8s.io/v1",
             Kind::Service | Kind::Secret | Kind::ConfigMap => "v1",
             Kind::EndpointSlice => "discovery.k8s.io/v1",
+            Kind::BackendPolicy => "tidegate.dev/v1alpha1",
         }
     }
 }
@@ -119,6 +125,8 @@ pub enum Object {
     Secret(Arc<Secret>),
     /// A ConfigMap.
     ConfigMap(Arc<ConfigMap>),
+    /// A BackendPolicy.
+    BackendPolicy(Arc<BackendPolicy>),
 }
 
 impl Object {
@@ -131,6 +139,7 @@ impl Object {
             Object::EndpointSlice(_) => Kind::EndpointSlice,
             Object::Secret(_) => Kind::Secret,
             Object::ConfigMap(_) => Kind::ConfigMap,
+            Object::BackendPolicy(_) => Kind::BackendPolicy,
         }
     }
 
@@ -143,6 +152,7 @@ impl Object {
             Object::EndpointSlice(object) => &object.metadata,
             Object::Secret(object) => &object.metadata,
             Object::ConfigMap(object) => &object.metadata,
+            Object::BackendPolicy(object) => &object.metadata,
         }
     }
 
@@ -184,6 +194,8 @@ pub struct Snapshot {
     pub secrets: BTreeMap<ObjectKey, Arc<Secret>>,
     /// ConfigMaps.
     pub config_maps: BTreeMap<ObjectKey, Arc<ConfigMap>>,
+    /// BackendPolicies.
+    pub backend_policies: BTreeMap<ObjectKey, Arc<BackendPolicy>>,
 }
 
 impl Snapshot {
@@ -196,6 +208,7 @@ impl Snapshot {
             Object::Service(object) => drop(self.services.insert(key, object)),
             Object::Secret(object) => drop(self.secrets.insert(key, object)),
             Object::ConfigMap(object) => drop(self.config_maps.insert(key, object)),
+            Object::BackendPolicy(object) => drop(self.backend_policies.insert(key, object)),
             Object::EndpointSlice(object) => {
                 // The label may have moved the slice to another Service.
                 self.remove(Kind::EndpointSlice, &key);
@@ -217,6 +230,7 @@ impl Snapshot {
             Kind::Service => drop(self.services.remove(key)),
             Kind::Secret => drop(self.secrets.remove(key)),
             Kind::ConfigMap => drop(self.config_maps.remove(key)),
+            Kind::BackendPolicy => drop(self.backend_policies.remove(key)),
             Kind::EndpointSlice => {
                 let service = self.service_of_slice(key).cloned();
                 if let Some(service) = service

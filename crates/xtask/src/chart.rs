@@ -139,6 +139,9 @@ metadata:
     pod-security.kubernetes.io/enforce: restricted
 "
     );
+    text.push_str("---\n");
+    let definitions = codegen::backend_policies()?;
+    text.extend(definitions.lines().skip(1).flat_map(|line| [line, "\n"]));
     for document in template("{}")?.split("\n---") {
         // Who manages these objects is not Helm, and its comments and empty lines differ between versions.
         let lines: Vec<_> = document

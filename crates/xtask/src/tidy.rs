@@ -43,6 +43,25 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "discovery",
         &["kube", "k8s-openapi", "translate", "data-plane", "hyper"],
     ),
+    (
+        "policy",
+        &["tokio", "hyper", "kube", "k8s-openapi", "translate"],
+    ),
+    (
+        "standalone",
+        &[
+            "kube",
+            "k8s-openapi",
+            "translate",
+            "controller",
+            "data-plane",
+            "hyper",
+        ],
+    ),
+    (
+        "api",
+        &["tokio", "hyper", "kube", "translate", "controller"],
+    ),
     ("tidegate", &[]),
     ("test-support", &["data-plane", "controller", "translate"]),
     ("tests", &[]),

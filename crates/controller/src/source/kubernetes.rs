@@ -186,6 +186,12 @@ pub async fn watch(
         });
         watches.add_each(Kind::ConfigMap, config_maps.collect(), Object::ConfigMap);
     }
+    watches.add(
+        Kind::BackendPolicy,
+        vec![namespaced(&client, namespace)],
+        &all,
+        Object::BackendPolicy,
+    );
     let revision = revision::watch(
         namespaced(&client, namespace),
         watches.highest.clone(),

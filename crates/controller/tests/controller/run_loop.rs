@@ -18,6 +18,7 @@ async fn synced() -> Loop {
         (Kind::EndpointSlice, vec![slice("web", "10.0.0.1")]),
         (Kind::Secret, vec![]),
         (Kind::ConfigMap, vec![]),
+        (Kind::BackendPolicy, vec![]),
         (Kind::Ingress, vec![ingress("web", "web.test")]),
     ] {
         assert_eq!(running.now().tables, 0);

@@ -1,5 +1,6 @@
 //! Which endpoints get no requests, and why.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,5 +167,117 @@ impl Default for CircuitBreaker {
             window: Duration::from_secs(10),
             open: Duration::from_secs(5),
         }
+    }
+}
+
+impl fmt::Display for ActiveCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "probed by {} every {:?} within {:?}, out after {}, back after {}",
+            self.kind, self.interval, self.timeout, self.unhealthy_after, self.healthy_after
+        )?;
+        if let Some(port) = self.port {
+            write!(f, ", at port {port}")?;
+        }
+        match self.starts_healthy {
+            true => Ok(()),
+            false => f.write_str(", out at first"),
+        }
+    }
+}
+
+impl fmt::Display for CheckKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http {
+                method,
+                path,
+                host,
+                expected,
+            } => {
+                write!(f, "http {method} {path}")?;
+                if let Some(host) = host {
+                    write!(f, " of {host}")?;
+                }
+                for (number, range) in expected.iter().enumerate() {
+                    let before = if number == 0 { " for " } else { "/" };
+                    write!(f, "{before}{range}")?;
+                }
+                Ok(())
+            }
+            Self::Tcp => f.write_str("tcp"),
+            Self::Tls => f.write_str("tls"),
+            Self::Grpc { service } => write!(f, "grpc {service:?}"),
+            Self::Bytes { send, expect } => write!(
+                f,
+                "bytes \"{}\" for \"{}\"",
+                send.escape_ascii(),
+                expect.escape_ascii()
+            ),
+        }
+    }
+}
+
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+impl fmt::Display for AgentCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "agent at port {} every {:?} within {:?}",
+            self.port, self.interval, self.timeout
+        )?;
+        match self.send.is_empty() {
+            true => Ok(()),
+            false => write!(f, ", sent {:?}", self.send),
+        }
+    }
+}
+
+impl fmt::Display for OutlierDetection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ejected")?;
+        if let Some(times) = self.consecutive_errors {
+            write!(f, ", {times} errors")?;
+        }
+        if let Some(times) = self.consecutive_gateway_errors {
+            write!(f, ", {times} gateway errors")?;
+        }
+        if let Some(percent) = self.success_rate {
+            write!(f, ", success < {percent} %")?;
+        }
+        if let Some(latency) = self.latency {
+            write!(f, ", latency > {latency:?}")?;
+        }
+        write!(
+            f,
+            ", of {} in {:?}, for {:?} to {:?}, {} % at most",
+            self.min_requests, self.interval, self.ejection, self.max_ejection, self.max_ejected
+        )
+    }
+}
+
+impl fmt::Display for CircuitBreaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("breaker")?;
+        if let Some(latency) = self.latency {
+            write!(f, ", latency > {latency:?}")?;
+        }
+        if let Some(percent) = self.error_ratio {
+            write!(f, ", errors >= {percent} %")?;
+        }
+        write!(
+            f,
+            ", of {} in {:?}, open {:?}",
+            self.min_requests, self.window, self.open
+        )
     }
 }

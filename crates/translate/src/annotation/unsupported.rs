@@ -142,6 +142,7 @@ pub fn is_listed(name: &str) -> bool {
 /// Warns of names that ingress-nginx does not have either, or that are not known here: a misspelt one may have been meant to
 /// protect.
 pub(super) fn unknown(all: &BTreeMap<String, String>, object: &ObjectRef, findings: &mut Findings) {
+    let policy_fields: Vec<_> = super::policy_fields::nginx_names().collect();
     let read = || ANNOTATIONS.iter().flat_map(|annotation| annotation.nginx);
     for key in all.keys() {
         let Some(name) = key.strip_prefix(NGINX_PREFIX) else {
@@ -149,6 +150,7 @@ pub(super) fn unknown(all: &BTreeMap<String, String>, object: &ObjectRef, findin
         };
         let known = || {
             read()
+                .chain(&policy_fields)
                 .chain(SECURITY)
                 .chain(BEHAVIOUR)
                 .chain(TUNING)

@@ -6,7 +6,6 @@ use super::{Owner, Table, path_match};
 use crate::annotation::Policy;
 use crate::authorities::Demand;
 use crate::diagnostic::Findings;
-use crate::service;
 use crate::snapshot::ObjectRef;
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressRule};
 use routing_table::{HostMatch, Relay, RouteId, Transport};
@@ -106,15 +105,9 @@ impl Table<'_> {
             return;
         };
         let namespace = &owner.object.key.namespace;
-        let found = service::cluster(
-            self.snapshot,
-            self.settings,
-            namespace,
-            backend,
-            Transport::Tcp,
-        );
+        let found = self.services.cluster(namespace, backend, Transport::Tcp);
         let cluster = match found {
-            Ok(cluster) => cluster,
+            Ok((cluster, _)) => cluster,
             Err(error) => {
                 let message = format!("{}; TLS is not passed on", error.message);
                 findings.error(owner.object, &field, error.reason, message);

@@ -10,7 +10,7 @@ use std::process::Output;
 const ACCOUNT: &str = "--as=system:serviceaccount:tidegate:tidegate";
 
 /// What the pods may do with the default values, and what they may not; the words of `kubectl auth can-i`.
-const MAY: [&str; 14] = [
+const MAY: [&str; 16] = [
     "list ingresses.networking.k8s.io --all-namespaces",
     "watch ingresses.networking.k8s.io --all-namespaces",
     "list ingressclasses.networking.k8s.io",
@@ -19,6 +19,8 @@ const MAY: [&str; 14] = [
     "watch endpointslices.discovery.k8s.io --all-namespaces",
     "watch secrets --all-namespaces",
     "patch ingresses.networking.k8s.io --subresource=status --namespace=default",
+    "watch backendpolicies.tidegate.dev --all-namespaces",
+    "patch backendpolicies.tidegate.dev --subresource=status --namespace=default",
     "create events.events.k8s.io --namespace=default",
     "patch events.events.k8s.io --namespace=default",
     "create leases.coordination.k8s.io --namespace=tidegate",
@@ -26,7 +28,8 @@ const MAY: [&str; 14] = [
     "update leases.coordination.k8s.io/tidegate-leader --namespace=tidegate",
     "list services --namespace=tidegate",
 ];
-const MAY_NOT: [&str; 12] = [
+const MAY_NOT: [&str; 13] = [
+    "patch backendpolicies.tidegate.dev --namespace=default",
     "patch ingresses.networking.k8s.io --namespace=default",
     "delete ingresses.networking.k8s.io --namespace=default",
     "update secrets --namespace=default",

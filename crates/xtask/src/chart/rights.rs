@@ -19,6 +19,8 @@ fn served(place: &str) -> Vec<String> {
         "patch ingresses/status.networking.k8s.io",
         "get,list,watch services",
         "get,list,watch endpointslices.discovery.k8s.io",
+        "get,list,watch backendpolicies.tidegate.dev",
+        "patch backendpolicies/status.tidegate.dev",
         "create,patch events.events.k8s.io",
     ]
     .iter()

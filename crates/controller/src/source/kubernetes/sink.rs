@@ -3,6 +3,7 @@
 use super::place::Found;
 use crate::metrics::Metrics;
 use crate::source::Change;
+use kube::runtime::watcher;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -17,6 +18,17 @@ enum First {
     Waiting(Vec<Option<BTreeMap<ObjectKey, Object>>>),
     /// Every place was; this many there are.
     Done(usize),
+}
+
+/// Whether an API server says that there is no such kind, or that we may not read it: a definition or a role that is older
+/// than we are.
+fn is_absent(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => {
+            matches!(status.code, 403 | 404)
+        }
+        _ => false,
+    }
 }
 
 /// Where the objects of one kind go, from all its places.
@@ -86,6 +98,19 @@ impl Sink {
                 self.metrics.undecodable.with_label_values(&label).inc();
                 tracing::warn!(kind = %self.kind, object = %key, error, "object cannot be decoded and was left out");
                 self.gone(place, key)
+            }
+            // Until the kind is installed there are no objects of it; waiting for it would keep everything else from serving.
+            Found::Failed(error) if self.kind == Kind::BackendPolicy && is_absent(&error) => {
+                if self.logged.is_none() {
+                    self.logged = Some(Instant::now());
+                    tracing::warn!(kind = %self.kind, %error, "kind cannot be read: taken for empty until it can");
+                }
+                match &self.first {
+                    First::Waiting(places) if places[place].is_none() => {
+                        self.listed(place, vec![], vec![], false)
+                    }
+                    _ => vec![],
+                }
             }
             Found::Failed(error) => {
                 self.metrics.watch_errors.with_label_values(&label).inc();

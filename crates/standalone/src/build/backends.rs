@@ -1,0 +1,261 @@
+//! Backends become clusters, with endpoints or with the question that the DNS is asked for them.
+
+use super::{Context, Failure, NAMESPACE};
+use crate::certificate;
+use crate::config::{BackendConfig, BackendProtocol, BackendTlsConfig};
+use crate::endpoint_line;
+use crate::problem::{Step, Wrong, printable, steps, unknown};
+use routing_table::{
+    Cluster, ClusterId, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource, Endpoint,
+    EndpointSets, InFlightLimit, Policy, TlsVersions, UpstreamProtocol, UpstreamTls,
+    UpstreamVerify,
+};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Longest name of the DNS (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 253;
+
+/// A backend that routes may name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backend {
+    pub(super) cluster: ClusterIndex,
+    /// For every route to it.
+    pub(super) in_flight: Option<InFlightLimit>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Backends {
+    pub(super) clusters: ClusterSet,
+    pub(super) endpoints: EndpointSets,
+    pub(super) by_name: BTreeMap<String, Backend>,
+}
+
+impl Backends {
+    /// The backend of a name that stands at a path.
+    pub(super) fn find(&self, name: &str, at: &[Step]) -> Result<Backend, Wrong> {
+        self.by_name.get(name).copied().ok_or_else(|| {
+            let known: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+            Wrong::at(at, unknown("backend", name, &known))
+        })
+    }
+}
+
+pub(super) fn build(context: &Context<'_>, files: &mut Vec<PathBuf>) -> Result<Backends, Failure> {
+    let mut out = Backends::default();
+    for (name, config) in &context.config.backends {
+        let at = steps!["backends", name];
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 63 || !name.chars().all(fine) || name.starts_with('.') {
+            let message = "a name is made of 1 to 63 letters, digits, '-', '_' and '.', the last not in front";
+            return Err(Wrong::at(&at, message).into());
+        }
+        let id = ClusterId::new(NAMESPACE, name, 0);
+        let (discovery, endpoints) = endpoints(context, config, &at)?;
+        if let Some(endpoints) = endpoints {
+            out.endpoints.insert(id.clone(), endpoints);
+        }
+        let (policy, in_flight) = policy(config, &at)?;
+        let tls = match &config.tls {
+            None => None,
+            Some(tls) => Some(Arc::new(upstream_tls(context, tls, &at, files)?)),
+        };
+        let cluster = out.clusters.add(Cluster {
+            id,
+            protocol: match config.protocol {
+                BackendProtocol::Http => UpstreamProtocol::Http1,
+                BackendProtocol::H2c => UpstreamProtocol::Http2,
+            },
+            tls,
+            discovery,
+            policy: Arc::new(policy),
+            proxy_header: None,
+        });
+        out.by_name
+            .insert(name.clone(), Backend { cluster, in_flight });
+    }
+    Ok(out)
+}
+
+/// Where endpoints come from, and those that are known already.
+fn endpoints(
+    context: &Context<'_>,
+    config: &BackendConfig,
+    at: &[Step],
+) -> Result<(Discovery, Option<Vec<Endpoint>>), Wrong> {
+    let below = |key: &str| [at, &steps![key]].concat();
+    let query = match (&config.fixed, &config.dns, &config.srv) {
+        (Some(lines), None, None) => {
+            if config.resolver.is_some() {
+                let message = "a name server is for \"dns\" and \"srv\" only";
+                return Err(Wrong::at(&below("resolver"), message));
+            }
+            let endpoints = static_endpoints(lines, &below("static"))?;
+            return Ok((Discovery::Static, Some(endpoints)));
+        }
+        (None, Some(name), None) => {
+            address_query(name.trim()).map_err(|message| Wrong::at(&below("dns"), message))?
+        }
+        (None, None, Some(name)) => {
+            srv_query(name.trim()).map_err(|message| Wrong::at(&below("srv"), message))?
+        }
+        (None, None, None) => {
+            let message = "endpoints are missing: one of \"static\", \"dns\" and \"srv\"";
+            return Err(Wrong::at(at, message));
+        }
+        _ => {
+            let message = "only one of \"static\", \"dns\" and \"srv\" may be given";
+            return Err(Wrong::at(at, message));
+        }
+    };
+    let resolvers = match &config.resolver {
+        None => context.defaults.resolvers.clone(),
+        Some(text) => {
+            let server = endpoint_line::address(text.trim());
+            vec![server.map_err(|message| Wrong::at(&below("resolver"), message))?]
+        }
+    };
+    let source = DnsSource {
+        query,
+        resolvers,
+        // The operator wrote the name, and endpoints on this machine are what a sidecar is for.
+        any_address: true,
+    };
+    Ok((Discovery::Dns(Arc::new(source)), None))
+}
+
+fn static_endpoints(lines: &[String], at: &[Step]) -> Result<Vec<Endpoint>, Wrong> {
+    if lines.is_empty() {
+        return Err(Wrong::at(
+            at,
+            "the list is empty: a backend needs an endpoint",
+        ));
+    }
+    let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let mut endpoints = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let at = [at, &steps![index]].concat();
+        let endpoint = endpoint_line::parse(line).map_err(|message| Wrong::at(&at, message))?;
+        if let Some(first) = seen.insert(endpoint.addr, index) {
+            let message = format!("{} is the endpoint [{first}] already", endpoint.addr);
+            return Err(Wrong::at(&at, message));
+        }
+        endpoints.push(endpoint);
+    }
+    Ok(endpoints)
+}
+
+/// Reads `name:port`.
+pub(crate) fn address_query(text: &str) -> Result<DnsQuery, String> {
+    let shown = printable(text);
+    let (name, port) = text
+        .rsplit_once(':')
+        .ok_or_else(|| format!("\"{shown}\" has no port; expected name:port"))?;
+    let port: u16 = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| format!("\"{shown}\" ends in no port number"))?;
+    if text.parse::<SocketAddr>().is_ok() {
+        return Err(format!(
+            "\"{shown}\" is an address; addresses are for \"static\""
+        ));
+    }
+    Ok(DnsQuery::Address(absolute(name)?, port))
+}
+
+fn srv_query(text: &str) -> Result<DnsQuery, String> {
+    let mut labels = text.split('.');
+    let two = [labels.next(), labels.next()];
+    if !two
+        .into_iter()
+        .all(|label| label.is_some_and(|label| label.starts_with('_')))
+    {
+        let shown = printable(text);
+        return Err(format!(
+            "\"{shown}\" does not begin with _service._protocol, such as _http._tcp.api.example.com"
+        ));
+    }
+    Ok(DnsQuery::Srv(absolute(text)?))
+}
+
+/// A name of the DNS, with the dot at its end.
+fn absolute(name: &str) -> Result<Arc<str>, String> {
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    if bare.len() > MAX_NAME || !bare.split('.').all(is_label) {
+        return Err(format!("\"{}\" is no name of the DNS", printable(name)));
+    }
+    Ok(format!("{}.", bare.to_ascii_lowercase()).into())
+}
+
+fn policy(config: &BackendConfig, at: &[Step]) -> Result<(Policy, Option<InFlightLimit>), Wrong> {
+    let Some(spec) = &config.policy else {
+        return Ok(Default::default());
+    };
+    let (built, contradictions) = spec.build();
+    if let Some(first) = contradictions.first() {
+        let field = first.field.split('.').map(Step::from);
+        let at: Vec<Step> = at
+            .iter()
+            .cloned()
+            .chain(steps!["policy"])
+            .chain(field)
+            .collect();
+        return Err(Wrong::at(&at, first.reason));
+    }
+    Ok((built.policy, built.in_flight))
+}
+
+fn upstream_tls(
+    context: &Context<'_>,
+    config: &BackendTlsConfig,
+    at: &[Step],
+    files: &mut Vec<PathBuf>,
+) -> Result<UpstreamTls, Failure> {
+    let below = |key: &str| [at, &steps!["tls", key]].concat();
+    let name = config.server_name.trim();
+    if name.parse::<std::net::IpAddr>().is_err()
+        && let Err(message) = absolute(name)
+    {
+        return Err(Wrong::at(&below("server_name"), message).into());
+    }
+    let verify = match (&config.ca, config.verify) {
+        (Some(_), Some(false)) => {
+            let message = "with \"ca\", endpoints are verified; leave one of them out";
+            return Err(Wrong::at(&below("verify"), message).into());
+        }
+        (None, Some(false)) => None,
+        (None, _) => {
+            let message = "the key \"ca\" is missing: whom to believe; or \"verify: false\"";
+            return Err(Wrong::at(&[at, &steps!["tls"]].concat(), message).into());
+        }
+        (Some(_), _) if !context.read_files => None,
+        (Some(file), _) => {
+            let file = context.base.join(file);
+            files.push(file.clone());
+            let authorities = certificate::read_authorities(&file)
+                .map_err(|message| Failure::File(Wrong::at(&below("ca"), message)))?;
+            Some(UpstreamVerify {
+                authorities: Arc::new(authorities),
+                depth: 3,
+            })
+        }
+    };
+    Ok(UpstreamTls {
+        send_server_name: name.parse::<std::net::IpAddr>().is_err(),
+        server_name: name.into(),
+        verify,
+        client_certificate: None,
+        versions: TlsVersions::default(),
+    })
+}

@@ -1,0 +1,226 @@
+//! The keys of the file. Everything about them that people need to know stands here once: the JSON Schema and the errors
+//! come from these types. What goes together and what does not is for `build` to say.
+
+use policy::PolicySpec;
+use policy::value::Span;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// A configuration of `tidegate serve --config FILE`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where connections are accepted. At least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// Which requests go where. The order breaks ties only: exact paths come first, then longer paths, then routes with a
+    /// method, with more headers, with more query parameters.
+    #[serde(default)]
+    pub routes: Vec<RouteConfig>,
+    /// Groups of endpoints by name. A name is made of letters, digits, `-`, `_` and `.`.
+    #[serde(default)]
+    pub backends: BTreeMap<String, BackendConfig>,
+}
+
+/// An address and port, and what is spoken there.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// Its name, for `routes[].listeners`, logs and metrics. Default: protocol and port, such as `http-8080`.
+    pub name: Option<String>,
+    /// IP address. Default `127.0.0.1`: only programs on this machine can connect; `0.0.0.0` or `::` for everybody.
+    pub address: Option<String>,
+    /// Port, 1 to 65535.
+    pub port: u16,
+    /// What is spoken. Default `http`.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// For `https`: certificates by server name.
+    #[serde(default)]
+    pub tls: Vec<CertificateConfig>,
+    /// For `tls-passthrough` and `https`: server names whose connections are passed on as they are.
+    #[serde(default)]
+    pub passthrough: Vec<PassthroughConfig>,
+    /// For `tcp`: where connections go.
+    pub backend: Option<String>,
+    /// For `tcp` and `tls-passthrough`: close a connection after this long without a byte. Default `10m`.
+    pub idle_timeout: Option<Span>,
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+#[allow(
+    missing_docs,
+    reason = "a doc on a variant would make its schema a oneOf"
+)]
+pub enum Protocol {
+    #[default]
+    Http,
+    Https,
+    Tcp,
+    TlsPassthrough,
+}
+
+/// A certificate and the server names it is for.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// Server names, `*.` for one label. Default: for clients that ask for a name that no other certificate is for.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// PEM file of the chain, leaf first. Relative to the configuration file.
+    pub certificate: String,
+    /// PEM file of the private key. Relative to the configuration file.
+    pub key: String,
+}
+
+/// Server names whose TLS the backend does itself.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PassthroughConfig {
+    /// Server names, `*.` for one label. At least one.
+    pub hosts: Vec<String>,
+    /// Where their connections go.
+    pub backend: String,
+}
+
+/// Which requests go where.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Its name, for logs and `tidegate test`. Default: its place, such as `routes[0]`.
+    pub name: Option<String>,
+    /// Names of the listeners it belongs to. Default: all that speak `http` or `https`.
+    #[serde(default)]
+    pub listeners: Vec<String>,
+    /// Hosts, `*.` for one label. Default: every host that no other route names.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Its paths. Default: all.
+    pub path: Option<PathConfig>,
+    /// Its method, such as `POST`. Default: any.
+    pub method: Option<String>,
+    /// Header fields that a request must have.
+    #[serde(default)]
+    pub headers: Vec<FieldConfig>,
+    /// Query parameters that a request must have.
+    #[serde(default)]
+    pub query: Vec<FieldConfig>,
+    /// The first segment of the path names the backend: `/user/x`, `/user/` and `/user` go to the backend `user`, everything
+    /// else to `backend`, or is answered 404 without one. Default false.
+    #[serde(default)]
+    pub first_path_segment: bool,
+    /// Where requests go. Needed but for `respond` and `first_path_segment`.
+    pub backend: Option<String>,
+    /// Answer with this status (200 to 599) instead.
+    pub respond: Option<u16>,
+    /// When to give up waiting.
+    pub timeouts: Option<TimeoutsConfig>,
+    /// When to try another endpoint.
+    pub retries: Option<RetriesConfig>,
+    /// Largest request body in bytes, 0 for no limit; a larger one is answered 413. Default: what --max-request-body says.
+    pub max_request_body: Option<u64>,
+}
+
+/// Paths of a route, in exactly one way.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PathConfig {
+    /// This path only.
+    pub exact: Option<String>,
+    /// This path and what is below it, by whole segments.
+    pub prefix: Option<String>,
+    /// Every path that starts with these characters.
+    pub starts_with: Option<String>,
+}
+
+/// A header field or query parameter, and what it must be.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FieldConfig {
+    /// Its name; of a header in any case.
+    pub name: String,
+    /// Its value. Either this or `present`.
+    pub value: Option<String>,
+    /// `true`: it may have any value.
+    #[serde(default)]
+    pub present: bool,
+}
+
+/// When to give up waiting.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeoutsConfig {
+    /// To connect to one endpoint. Default `2s`.
+    pub connect: Option<Span>,
+    /// From the end of the request to the first byte of the answer. Default `60s`.
+    pub first_byte: Option<Span>,
+    /// Between two pieces of a body. Default `60s`.
+    pub idle: Option<Span>,
+}
+
+/// When to try another endpoint.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetriesConfig {
+    /// Attempts in all, 1 to 100. Default 3.
+    pub attempts: Option<u32>,
+}
+
+/// A group of endpoints, found in exactly one way.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendConfig {
+    /// Lines `IP:port weight=N priority=N max_connections=N`. Defaults: 1, 0, no limit. At least one.
+    #[serde(rename = "static")]
+    pub fixed: Option<Vec<String>>,
+    /// `name:port`: every address that the DNS has for the name.
+    pub dns: Option<String>,
+    /// Name of SRV records, such as `_http._tcp.api.example.com`.
+    pub srv: Option<String>,
+    /// `IP:port` of the name server to ask, for `dns` and `srv`. Default: that of --dns-resolver, or of the system.
+    pub resolver: Option<String>,
+    /// What is spoken to endpoints. Default `http`.
+    #[serde(default)]
+    pub protocol: BackendProtocol,
+    /// Speak it through TLS. Default: no.
+    pub tls: Option<BackendTlsConfig>,
+    /// How endpoints are chosen and judged. Default: in turn, by weight.
+    pub policy: Option<PolicySpec>,
+}
+
+/// What is spoken to endpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(
+    missing_docs,
+    reason = "a doc on a variant would make its schema a oneOf"
+)]
+pub enum BackendProtocol {
+    #[default]
+    Http,
+    H2c,
+}
+
+/// TLS to endpoints.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendTlsConfig {
+    /// The name that endpoints must prove to have, and that is sent to them.
+    pub server_name: String,
+    /// PEM file of the authorities to believe. Needed unless `verify` is false. Relative to the configuration file.
+    pub ca: Option<String>,
+    /// Whether endpoints must prove who they are. Default true.
+    pub verify: Option<bool>,
+}
+
+/// The JSON Schema of the file.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(Config);
+    // A schema is JSON already.
+    let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    format!("{text}\n")
+}

@@ -1,0 +1,284 @@
+//! A configuration without a file: one listener, and backends that flags or variables name.
+
+use crate::build::{Context, Defaults, Failure, Translation, build};
+use crate::config::{
+    BackendConfig, BackendProtocol, Config, ListenerConfig, Protocol, RouteConfig,
+};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why endpoints on the command line cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BackendsError(String);
+
+/// One listener at `listen`, and everything goes to these URLs: `http://host`, `http://host:port`, `host:port`.
+///
+/// # Errors
+/// Names the URL and what is wrong with it.
+pub fn from_backends(
+    listen: SocketAddr,
+    urls: &[String],
+    defaults: &Defaults,
+) -> Result<Translation, BackendsError> {
+    let mut endpoints: Vec<String> = Vec::new();
+    let mut dns = None;
+    for url in urls {
+        let (host, port) = backend(url).map_err(BackendsError)?;
+        let target = format!("{host}:{port}");
+        if endpoints.contains(&target) || dns.as_ref() == Some(&target) {
+            return Err(BackendsError(format!(
+                "the backend {target} is given twice"
+            )));
+        }
+        match target.parse::<SocketAddr>() {
+            Ok(_) => endpoints.push(target),
+            Err(_) if dns.is_none() => dns = Some(target),
+            Err(_) => {
+                let message = format!(
+                    "{target} is the second name; several backends must be IP addresses, or use --config"
+                );
+                return Err(BackendsError(message));
+            }
+        }
+    }
+    if let (Some(name), false) = (&dns, endpoints.is_empty()) {
+        let message =
+            format!("{name} is a name among IP addresses; a name stands alone, or use --config");
+        return Err(BackendsError(message));
+    }
+    let backend = BackendConfig {
+        fixed: dns.is_none().then_some(endpoints),
+        dns,
+        srv: None,
+        resolver: None,
+        protocol: BackendProtocol::Http,
+        tls: None,
+        policy: None,
+    };
+    let config = Config {
+        listeners: vec![ListenerConfig {
+            name: Some("http".to_owned()),
+            address: Some(listen.ip().to_string()),
+            port: listen.port(),
+            protocol: Protocol::Http,
+            tls: Vec::new(),
+            passthrough: Vec::new(),
+            backend: None,
+            idle_timeout: None,
+        }],
+        routes: vec![RouteConfig {
+            name: Some("default".to_owned()),
+            listeners: Vec::new(),
+            hosts: Vec::new(),
+            path: None,
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+            first_path_segment: false,
+            backend: Some("default".to_owned()),
+            respond: None,
+            timeouts: None,
+            retries: None,
+            max_request_body: None,
+        }],
+        backends: BTreeMap::from([("default".to_owned(), backend)]),
+    };
+    let context = Context {
+        config: &config,
+        defaults,
+        base: PathBuf::new(),
+        read_files: true,
+    };
+    build(&context).map_err(|failure| match failure {
+        Failure::Wrong(wrong) | Failure::File(wrong) => BackendsError(wrong.message),
+    })
+}
+
+/// Host and port of a URL.
+fn backend(url: &str) -> Result<(String, u16), String> {
+    let shown = crate::problem::printable(url);
+    let text = url.trim();
+    let rest = match text.split_once("://") {
+        Some(("http", rest)) => rest,
+        Some(("https", _)) => return Err(format!("\"{shown}\": TLS to backends needs --config")),
+        Some(_) => return Err(format!("\"{shown}\" is no http:// URL")),
+        None => text,
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.is_empty() {
+        return Err(format!("the backend \"{shown}\" has no host"));
+    }
+    if let Some(at) = rest.find(['/', '?', '#', '@', ' ']) {
+        let found = &rest[at..=at];
+        return Err(format!(
+            "the backend \"{shown}\" has a '{found}'; it is a host and a port only"
+        ));
+    }
+    let is_port = |port: &str| port.parse::<u16>().ok().filter(|port| *port > 0);
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            let number = is_port(port).ok_or_else(|| {
+                format!("the port of the backend \"{shown}\" is not a number from 1 to 65535")
+            })?;
+            (host, number)
+        }
+        _ => (rest, 80),
+    };
+    let host = match host {
+        "localhost" => "127.0.0.1",
+        other => other,
+    };
+    Ok((host.to_ascii_lowercase(), port))
+}
+
+/// The backends that `BACKEND_1`, `BACKEND_2` and so on name.
+///
+/// # Errors
+/// When one of them is missing, or set to something that is no number of ours.
+pub fn backends_of(
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Vec<String>, BackendsError> {
+    let mut by_number = BTreeMap::new();
+    for (name, value) in environment {
+        let Some(number) = name.strip_prefix("BACKEND_") else {
+            continue;
+        };
+        // BACKEND_URL and the like are somebody else's.
+        if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
+            let parsed = number
+                .parse::<u32>()
+                .ok()
+                .filter(|n| n.to_string() == number && *n > 0);
+            let parsed = parsed.ok_or_else(|| {
+                BackendsError(format!(
+                    "{name} is not numbered as BACKEND_1, BACKEND_2 and so on"
+                ))
+            })?;
+            by_number.insert(parsed, value);
+        }
+    }
+    for (expected, found) in (1..).zip(by_number.keys()) {
+        if expected != *found {
+            return Err(BackendsError(format!(
+                "BACKEND_{found} is set, but BACKEND_{expected} is not"
+            )));
+        }
+    }
+    Ok(by_number.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, expected: Result<(&str, u16), &str>) {
+        let found = backend(url);
+        let found = found.as_ref().map(|(host, port)| (host.as_str(), *port));
+        assert_eq!(found.map_err(String::as_str), expected, "{url}");
+    }
+
+    #[test]
+    fn urls_of_backends() {
+        check("http://10.0.0.1", Ok(("10.0.0.1", 80)));
+        check("  http://10.0.0.1:8080/ ", Ok(("10.0.0.1", 8080)));
+        check("10.0.0.1:8080", Ok(("10.0.0.1", 8080)));
+        check("http://[::1]", Ok(("[::1]", 80)));
+        check("http://[::1]:81", Ok(("[::1]", 81)));
+        check("http://Web.Test:81", Ok(("web.test", 81)));
+        check("http://localhost:81", Ok(("127.0.0.1", 81)));
+        check("", Err("the backend \"\" has no host"));
+        check("http://", Err("the backend \"http://\" has no host"));
+        check("ftp://a", Err("\"ftp://a\" is no http:// URL"));
+        check(
+            "https://a",
+            Err("\"https://a\": TLS to backends needs --config"),
+        );
+        check(
+            "http://a/x",
+            Err("the backend \"http://a/x\" has a '/'; it is a host and a port only"),
+        );
+        check(
+            "http://a:0",
+            Err("the port of the backend \"http://a:0\" is not a number from 1 to 65535"),
+        );
+        check(
+            "http://a:99999",
+            Err("the port of the backend \"http://a:99999\" is not a number from 1 to 65535"),
+        );
+    }
+
+    #[track_caller]
+    fn check_all(urls: &[&str], expected: Result<(), &str>) {
+        let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let made = from_backends(listen, &urls, &Defaults::default()).map(drop);
+        assert_eq!(
+            made,
+            expected.map_err(|message| BackendsError(message.to_owned())),
+            "{urls:?}"
+        );
+    }
+
+    #[test]
+    fn several_backends() {
+        check_all(&["http://10.0.0.1", "http://10.0.0.2"], Ok(()));
+        check_all(&["http://web.test"], Ok(()));
+        check_all(
+            &["http://10.0.0.1", " 10.0.0.1:80"],
+            Err("the backend 10.0.0.1:80 is given twice"),
+        );
+        check_all(
+            &["web.test", "10.0.0.1"],
+            Err("web.test:80 is a name among IP addresses; a name stands alone, or use --config"),
+        );
+        check_all(
+            &["a.test", "b.test"],
+            Err(
+                "b.test:80 is the second name; several backends must be IP addresses, or use --config",
+            ),
+        );
+        check_all(&["http://a_b!"], Err("\"a_b!\" is no name of the DNS"));
+    }
+
+    #[track_caller]
+    fn check_environment(set: &[(&str, &str)], expected: Result<&[&str], &str>) {
+        let set = set
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let found = backends_of(set).map_err(|error| error.0);
+        let expected = expected.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
+        assert_eq!(found, expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn backends_of_the_environment() {
+        check_environment(&[], Ok(&[]));
+        check_environment(
+            &[
+                ("BACKEND_2", "b"),
+                ("X", "y"),
+                ("BACKEND_1", "a"),
+                ("BACKEND_URL", "z"),
+            ],
+            Ok(&["a", "b"]),
+        );
+        check_environment(
+            &[("BACKEND_1", "a"), ("BACKEND_3", "c")],
+            Err("BACKEND_3 is set, but BACKEND_2 is not"),
+        );
+        check_environment(
+            &[("BACKEND_0", "a")],
+            Err("BACKEND_0 is not numbered as BACKEND_1, BACKEND_2 and so on"),
+        );
+        let many: Vec<(String, String)> = (1..=10)
+            .map(|n| (format!("BACKEND_{n}"), n.to_string()))
+            .collect();
+        assert_eq!(
+            backends_of(many.into_iter()).map(|all| all[9].clone()),
+            Ok("10".to_owned())
+        );
+    }
+}
