@@ -218,10 +218,11 @@ impl RequestBody {
         self.deadline.clear();
     }
 
-    /// Starts over, if everything that was handed out is still here.
+    /// Starts over, if everything that was handed out is still here. One that failed is not: what is left of it would look like
+    /// its end.
     pub(crate) fn rewind(&mut self) -> bool {
         self.rewound = self.pieces > 0;
-        self.pieces <= 1
+        self.pieces <= 1 && self.failed.is_none()
     }
 
     /// The next piece; `None` at the end.
