@@ -263,7 +263,9 @@ fn who_is_slow_where_all_are_slow_is_not_ejected() {
     let single = Cluster::new(1);
     for n in 0..10 {
         let at = NOW + ms(n);
-        [&silent, &same, &slow, &single].map(|cluster| cluster.asked(0, at));
+        for cluster in [&silent, &same, &slow, &single] {
+            cluster.asked(0, at);
+        }
         silent.asked(1, at);
         same.asked(1, at);
     }
