@@ -433,6 +433,27 @@ async fn slow_uploads_do_not_make_an_endpoint_look_stopped() {
 }
 
 #[tokio::test]
+async fn endpoints_of_http2_are_judged_too() {
+    let (dead, not_http2) = (
+        nobody().await,
+        RawBackend::start(&[Act::ReplyAndClose(OK)]).await,
+    );
+    for bad in [dead, not_http2.addr] {
+        let config = OutlierDetection {
+            consecutive_errors: Some(2),
+            ..long()
+        };
+        let rule = host("a.test", &[bad]).policy(outlier(config)).http2();
+        let proxy = serve(&[rule.attempts(1)]);
+        for n in 0..2 {
+            assert_eq!(transitions(&proxy), (0.0, 0.0), "{n}");
+            assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().status, 502);
+        }
+        assert_eq!(transitions(&proxy), (1.0, 0.0));
+    }
+}
+
+#[tokio::test]
 async fn a_policy_without_it_lets_everybody_go() {
     let bad = RawBackend::start(&[Act::Reply(ERROR)]).await;
     let good = Backend::start("good").await;
