@@ -378,30 +378,33 @@ async fn one_that_is_too_slow_or_fails_too_often_over_an_interval_is_ejected() {
 
 #[tokio::test]
 async fn one_that_stops_in_the_middle_is_ejected_long_before_a_timeout() {
-    // Answers for a while, then nothing more: as a process that is stopped, whose sockets the kernel keeps.
-    let mut acts = vec![Act::Reply(OK); 20];
-    acts.push(Act::Silence);
-    let stopped = RawBackend::start(&acts).await;
-    let good = Backend::start("good").await;
-    let proxy = judged(&[stopped.addr, good.addr], long());
-    let addr = proxy.addr;
-    let load: Vec<_> = (0..10)
-        .map(|_| {
-            tokio::spawn(async move {
-                loop {
-                    let _ = get(addr, "a.test", "/").await;
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+    // A crowd that pauses, and a few clients of whom each soon waits for the one that is stopped.
+    for (clients, pause) in [(10, 10), (4, 0)] {
+        // Answers for a while, then nothing more: as a process that is stopped, whose sockets the kernel keeps.
+        let mut acts = vec![Act::Reply(OK); 20];
+        acts.push(Act::Silence);
+        let stopped = RawBackend::start(&acts).await;
+        let (a, b) = (Backend::start("good").await, Backend::start("good").await);
+        let proxy = judged(&[stopped.addr, a.addr, b.addr], long());
+        let addr = proxy.addr;
+        let load: Vec<_> = (0..clients)
+            .map(|_| {
+                tokio::spawn(async move {
+                    loop {
+                        let _ = get(addr, "a.test", "/").await;
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                    }
+                })
             })
-        })
-        .collect();
-    ejected(&proxy, 1.0).await;
-    load.iter().for_each(|one| one.abort());
-    let before = stopped.requests();
-    for _ in 0..10 {
-        assert_eq!(get(addr, "a.test", "/").await.unwrap().text(), "good");
+            .collect();
+        ejected(&proxy, 1.0).await;
+        load.iter().for_each(|one| one.abort());
+        let before = stopped.requests();
+        for _ in 0..10 {
+            assert_eq!(get(addr, "a.test", "/").await.unwrap().text(), "good");
+        }
+        assert_eq!(stopped.requests(), before);
     }
-    assert_eq!(stopped.requests(), before);
 }
 
 #[tokio::test]
