@@ -25,6 +25,7 @@ mod h1;
 mod h2;
 mod handshake;
 mod health;
+mod judge;
 mod l4;
 mod listener;
 mod metrics;

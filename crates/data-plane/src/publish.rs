@@ -341,6 +341,7 @@ impl Publisher {
             upstreams,
             tls,
         });
+        self.metrics.watched.set(&snapshot.upstreams);
         self.current.store(Arc::clone(&snapshot));
         self.listeners.send_replace(self.sockets.set());
         self.generation += 1;
