@@ -261,6 +261,9 @@ impl fmt::Display for OutlierDetection {
         if let Some(latency) = self.latency {
             write!(f, ", latency > {latency:?}")?;
         }
+        if let Some(time) = self.unanswered {
+            write!(f, ", unanswered > {time:?}")?;
+        }
         write!(
             f,
             ", of {} in {:?}, for {:?} to {:?}, {} % at most",
