@@ -9,6 +9,7 @@
 )]
 
 mod backend_policy;
+mod backends;
 mod bad_objects;
 mod bodies_under_load;
 mod client_certificates;

@@ -43,6 +43,8 @@ struct Tier {
 #[derive(Debug, Default)]
 pub struct EndpointSet {
     all: Vec<Arc<EndpointState>>,
+    /// As they were declared, in the same order.
+    declared: Vec<Endpoint>,
     /// The first that has room gets the request.
     tiers: Vec<Tier>,
     /// Nearly always none: those whose breaker lets one request try.
@@ -129,6 +131,8 @@ impl EndpointSet {
     ) -> Self {
         let states = states(endpoints, policy, previous, now);
         let all: Vec<_> = states.iter().map(|(_, state)| Arc::clone(state)).collect();
+        let declared = states.iter().map(|(endpoint, _)| (*endpoint).clone());
+        let declared = declared.collect();
         let mut changes_at = None;
         let mut changes = |at: Duration| {
             changes_at = Some(changes_at.map_or(at, |known: Duration| known.min(at)));
@@ -158,6 +162,7 @@ impl EndpointSet {
         let tiers = tiers(members, policy);
         Self {
             all,
+            declared,
             tiers,
             trials,
             judges: policy.judges_traffic(),
@@ -268,6 +273,11 @@ impl EndpointSet {
         &self.all
     }
 
+    /// Every endpoint as it was declared, with what is known of it.
+    pub fn known(&self) -> impl Iterator<Item = (&Endpoint, &Arc<EndpointState>)> {
+        self.declared.iter().zip(&self.all)
+    }
+
     /// Those that get requests, the tier that gets them first in front.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.tiers.iter().flat_map(|tier| &tier.members)
@@ -357,7 +367,7 @@ fn states<'a>(
             None => {
                 let state = EndpointState::new(endpoint.addr, now);
                 if is_barred {
-                    state.bar(Bar::Probe);
+                    state.bar_because(Bar::Probe, "not checked yet", now);
                 }
                 (endpoint, Arc::new(state))
             }
@@ -390,7 +400,7 @@ fn trials(known: &[Known<'_>], policy: &Policy, now: Duration) -> Vec<Member> {
 fn usable<'a>(known: Vec<Known<'a>>, policy: &Policy, now: Duration) -> (Vec<Known<'a>>, bool) {
     let (ready, draining): (Vec<_>, Vec<_>) = known
         .into_iter()
-        .filter(|(_, state)| !state.has(Bar::Drained) && !state.has(Bar::Breaker))
+        .filter(|(_, state)| !state.is_drained() && !state.has(Bar::Breaker))
         .partition(|(endpoint, _)| endpoint.serving == Serving::Ready);
     for group in [ready, draining] {
         if group.is_empty() {

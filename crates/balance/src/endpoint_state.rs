@@ -4,9 +4,10 @@
 //! should get nothing. All of it is atomics, so that no request waits for another.
 
 use crate::conduct::Conduct;
+use crate::notes::{Notes, Voice};
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// Half of what was moved this long ago still counts as lately.
@@ -47,18 +48,21 @@ pub enum Bar {
     Ejected = 1 << 2,
     /// Its circuit breaker is open: it gets nothing, even if nobody else is left, but one request at a time that tries.
     Breaker = 1 << 3,
-    /// Somebody, its agent or an operator, wants it drained: it gets nothing even if nobody else is left.
+    /// An operator wants it drained: it gets nothing even if nobody else is left.
     Drained = 1 << 4,
+    /// Its agent wants it drained; the same for the rest.
+    AgentDrained = 1 << 5,
 }
 
 impl Bar {
-    /// All of them, with the words for who found out, in logs and metrics.
-    pub const ALL: [(Self, &'static str); 5] = [
+    /// All of them, with the words for who found out, in logs and metrics. An agent has two.
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::Probe, "active"),
         (Self::Agent, "agent"),
         (Self::Ejected, "passive"),
         (Self::Breaker, "breaker"),
         (Self::Drained, "operator"),
+        (Self::AgentDrained, "agent"),
     ];
 }
 
@@ -76,9 +80,9 @@ pub struct EndpointState {
     passed_over_until: AtomicU64,
     /// Until when it wants less, in milliseconds.
     eased_until: AtomicU64,
-    /// Of its declared weight, as its agent or an operator wants it.
-    weight_percent: AtomicU32,
-    /// Most requests in progress, as its agent or an operator wants it.
+    /// Of its declared weight, as its agent and as an operator want it.
+    weight_percent: [AtomicU32; 2],
+    /// Most requests in progress: the least of what its agent and an operator want.
     most: AtomicU32,
     /// Since when it has got requests, in milliseconds.
     since: AtomicU64,
@@ -91,6 +95,8 @@ pub struct EndpointState {
     cost: AtomicU64,
     /// What is seen of it in real traffic; made where its policy judges that.
     conduct: OnceLock<Box<Conduct>>,
+    /// What people are told; no request reads it.
+    pub(crate) notes: Mutex<Notes>,
 }
 
 // Relaxed everywhere: the numbers themselves are all that is shared.
@@ -105,7 +111,7 @@ impl EndpointState {
             bars: AtomicU8::new(0),
             passed_over_until: AtomicU64::new(0),
             eased_until: AtomicU64::new(0),
-            weight_percent: AtomicU32::new(100),
+            weight_percent: [AtomicU32::new(100), AtomicU32::new(100)],
             most: AtomicU32::new(u32::MAX),
             since: AtomicU64::new(millis(now)),
             latency: AtomicU64::new(UNKNOWN_LATENCY.to_bits()),
@@ -114,6 +120,7 @@ impl EndpointState {
             moved_at: AtomicU64::new(0),
             cost: AtomicU64::new(0),
             conduct: OnceLock::new(),
+            notes: Mutex::default(),
         }
     }
 
@@ -242,18 +249,32 @@ impl EndpointState {
         Duration::from_millis(self.passed_over_until.load(Ordering::Relaxed))
     }
 
-    /// Sets its share of its declared weight, in percent. Whether that is new.
-    pub fn set_weight_percent(&self, percent: u32) -> bool {
-        self.weight_percent.swap(percent, Ordering::Relaxed) != percent
+    /// Sets the share of its declared weight that somebody wants it to have, in percent. Whether that is new.
+    pub fn set_weight_percent(&self, voice: Voice, percent: u32) -> bool {
+        self.weight_percent[voice as usize].swap(percent, Ordering::Relaxed) != percent
     }
 
-    /// Its share of its declared weight, in percent.
+    /// The share of its declared weight that somebody wants it to have, in percent.
+    pub fn weight_percent_of(&self, voice: Voice) -> u32 {
+        self.weight_percent[voice as usize].load(Ordering::Relaxed)
+    }
+
+    /// Its share of its declared weight, in percent: what its agent wants times what an operator wants.
     pub fn weight_percent(&self) -> u32 {
-        self.weight_percent.load(Ordering::Relaxed)
+        let [agent, operator] =
+            [Voice::Agent, Voice::Operator].map(|voice| u64::from(self.weight_percent_of(voice)));
+        let least = u64::from(agent > 0 && operator > 0);
+        let percent = (agent * operator / 100).max(least);
+        u32::try_from(percent).unwrap_or(u32::MAX)
     }
 
-    /// Sets the most requests it may have in progress.
-    pub fn set_most(&self, most: u32) {
+    /// Whether it wants nothing at all, or is to have nothing.
+    pub fn is_drained(&self) -> bool {
+        let drained = Bar::Drained as u8 | Bar::AgentDrained as u8;
+        self.bars.load(Ordering::Relaxed) & drained != 0
+    }
+
+    pub(crate) fn store_most(&self, most: u32) {
         self.most.store(most, Ordering::Relaxed);
     }
 

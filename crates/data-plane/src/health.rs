@@ -4,32 +4,44 @@
 
 use crate::metrics::exposition::{family, label, number};
 use crate::upstream::Upstream;
-use balance::{Bar, EndpointState};
+use balance::{Bar, Check, EndpointState};
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often endpoints were taken out and brought back, by reason, in the order of [`Bar::ALL`].
+/// How often endpoints were taken out and brought back, by reason, in the order of [`Bar::ALL`]; and what led to it.
 #[derive(Debug, Default)]
 pub(crate) struct Transitions {
     out: [AtomicU64; Bar::ALL.len()],
     back: [AtomicU64; Bar::ALL.len()],
+    pub(crate) probes: Probes,
 }
 
 impl Transitions {
+    /// What the metrics tell of the health of endpoints.
+    pub(crate) fn families(&self) -> [MetricFamily; 2] {
+        [self.family(), self.probes.family()]
+    }
+
     /// `tidegate_endpoint_transitions_total`.
-    pub(crate) fn family(&self) -> MetricFamily {
+    fn family(&self) -> MetricFamily {
         let counted = [("out", &self.out), ("back", &self.back)];
+        // One series for each word: an agent has two bars.
         let series = counted.iter().flat_map(|(to, counts)| {
-            Bar::ALL
-                .iter()
-                .zip(counts.iter())
-                .map(|((_, check), count)| {
-                    let labels = vec![label("check", check), label("to", to)];
-                    number(MetricType::COUNTER, labels, count.load(Ordering::Relaxed))
-                })
+            let mut by_check: Vec<(&str, u64)> = Vec::new();
+            for ((_, check), count) in Bar::ALL.iter().zip(counts.iter()) {
+                let count = count.load(Ordering::Relaxed);
+                match by_check.iter_mut().find(|(known, _)| known == check) {
+                    Some((_, sum)) => *sum += count,
+                    None => by_check.push((check, count)),
+                }
+            }
+            by_check.into_iter().map(|(check, count)| {
+                let labels = vec![label("check", check), label("to", to)];
+                number(MetricType::COUNTER, labels, count)
+            })
         });
         family(
             "tidegate_endpoint_transitions_total",
@@ -112,6 +124,39 @@ fn labels(upstream: &Upstream) -> Vec<LabelPair> {
     ]
 }
 
+/// How many probes and questions to agents have been answered, and how.
+#[derive(Debug, Default)]
+pub(crate) struct Probes {
+    /// By [`Check`], failures first.
+    counts: [[AtomicU64; 2]; 2],
+}
+
+impl Probes {
+    /// Counts one.
+    pub(crate) fn count(&self, check: Check, passed: bool) {
+        let count = &self.counts[check as usize][usize::from(passed)];
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `tidegate_health_probes_total`.
+    fn family(&self) -> MetricFamily {
+        let mut series = Vec::new();
+        for (check, counts) in ["active", "agent"].iter().zip(&self.counts) {
+            for (result, count) in ["fail", "pass"].iter().zip(counts) {
+                let labels = vec![label("check", check), label("result", result)];
+                let count = count.load(Ordering::Relaxed);
+                series.push(number(MetricType::COUNTER, labels, count));
+            }
+        }
+        family(
+            "tidegate_health_probes_total",
+            "Probes of endpoints, and questions to their agents, by what came of them.",
+            MetricType::COUNTER,
+            series,
+        )
+    }
+}
+
 fn count(counts: &[AtomicU64; Bar::ALL.len()], bar: Bar) -> &'static str {
     let of_bar = Bar::ALL
         .iter()
@@ -124,7 +169,7 @@ fn count(counts: &[AtomicU64; Bar::ALL.len()], bar: Bar) -> &'static str {
 }
 
 impl Upstream {
-    /// Takes an endpoint out; nothing happens when this reason holds already. `why` is for the log. `now` is
+    /// Takes an endpoint out; nothing happens when this reason holds already. `why` is for the log and `/backends`. `now` is
     /// [`crate::worker::Worker::now`]. Whether it was new.
     pub(crate) fn take_out(
         &self,
@@ -133,7 +178,7 @@ impl Upstream {
         why: impl Display,
         now: Duration,
     ) -> bool {
-        if !endpoint.bar(bar) {
+        if !endpoint.bar_because(bar, &why, now) {
             return false;
         }
         let check = count(&self.transitions().out, bar);

@@ -8,6 +8,7 @@
 
 mod access_log;
 mod admission;
+mod backends;
 mod body;
 mod certificate_chain;
 mod client;
@@ -25,6 +26,7 @@ mod h1;
 mod h2;
 mod handshake;
 mod health;
+mod health_probe;
 mod judge;
 mod l4;
 mod listener;
@@ -53,6 +55,9 @@ mod worker;
 mod tests;
 
 pub use access_log::AccessLogSink;
+pub use backends::{
+    Backends, CheckStatus, ClusterStatus, EndpointStatus, ReasonStatus, State, UnknownBackend, Wish,
+};
 pub use client::ClientTimeouts;
 pub use listener::BindError;
 pub use pool::PoolLimits;
@@ -60,6 +65,7 @@ pub use publish::{PublishError, Publisher};
 pub use tickets::{TicketKeyError, TicketKeys};
 pub use tls::{MinTlsVersion, TlsError};
 
+use backends::EndpointCounts;
 use ipnet::IpNet;
 use metrics::{Collected, Metrics};
 use std::sync::Arc;
@@ -146,6 +152,9 @@ pub enum StartError {
 pub struct DataPlane {
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
+    /// Ends when all is stopped, not before.
+    probes: JoinHandle<()>,
+    backends: Backends,
 }
 
 impl DataPlane {
@@ -166,11 +175,13 @@ impl DataPlane {
         let metrics = Arc::new(Metrics::new(settings.workers));
         registry.register(Box::new(Collected::new(Arc::clone(&metrics))?))?;
         let current = publish::Current::default();
+        let started = tokio::time::Instant::now();
+        let backends = Backends::new(Arc::clone(&current), started);
+        registry.register(Box::new(EndpointCounts::new(backends.clone())?))?;
         let sockets = listener::Sockets::new(settings.workers);
         let tls = tls::ServerTls::new(&settings)?;
         let (listeners, listeners_seen) = watch::channel(sockets.set());
         let (phase, phase_seen) = watch::channel(Phase::Serving);
-        let started = tokio::time::Instant::now();
         let replica = publish::Replica {
             started,
             number: random_seed(usize::MAX),
@@ -200,10 +211,34 @@ impl DataPlane {
                     .spawn(run)?,
             );
         }
-        Ok((
-            Self { phase, threads },
-            Publisher::new(current, sockets, tls, listeners, metrics, replica),
-        ))
+        let (updated, updates) = watch::channel(());
+        let probes = health_probe::Setup {
+            current: Arc::clone(&current),
+            updates,
+            phase: phase_seen,
+            metrics: Arc::clone(&metrics),
+            started,
+        };
+        let probes = std::thread::Builder::new()
+            .name("probes".into())
+            .spawn(move || {
+                if let Err(error) = health_probe::run(probes) {
+                    tracing::error!(%error, "endpoints cannot be checked");
+                }
+            })?;
+        let this = Self {
+            phase,
+            threads,
+            probes,
+            backends,
+        };
+        let publisher = Publisher::new(current, sockets, tls, listeners, updated, metrics, replica);
+        Ok((this, publisher))
+    }
+
+    /// What shows and controls endpoints.
+    pub fn backends(&self) -> Backends {
+        self.backends.clone()
     }
 
     /// Stops gracefully: for `lameduck` everything is still served while HTTP/1.1 clients are asked to close; then listeners
@@ -224,9 +259,8 @@ impl DataPlane {
         }
         self.phase.send_replace(Phase::Stopped);
         let join = move || {
-            self.threads
-                .into_iter()
-                .for_each(|thread| drop(thread.join()))
+            let threads = self.threads.into_iter().chain([self.probes]);
+            threads.for_each(|thread| drop(thread.join()))
         };
         let _ = tokio::task::spawn_blocking(join).await;
         finished
@@ -237,4 +271,9 @@ impl DataPlane {
 fn random_seed(index: usize) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(index)
+}
+
+/// Any number.
+fn random_number() -> u64 {
+    random_seed(0)
 }

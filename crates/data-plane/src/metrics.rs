@@ -532,7 +532,7 @@ impl Collector for Collected {
         )];
         all.extend(worker_families(&self.metrics.workers));
         all.push(handshake_failures(&self.metrics.workers));
-        all.push(self.metrics.transitions.family());
+        all.extend(self.metrics.transitions.families());
         all.extend(self.metrics.watched.families());
         all.extend(self.metrics.route_families());
         all

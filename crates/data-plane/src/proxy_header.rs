@@ -250,6 +250,15 @@ pub(crate) fn write(out: &mut Vec<u8>, version: ProxyVersion, ends: Ends) {
     }
 }
 
+/// The header of a connection that we make for ourselves.
+pub(crate) fn of_our_own(version: ProxyVersion) -> Vec<u8> {
+    match version {
+        ProxyVersion::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+        // LOCAL, of no family, without anything more.
+        ProxyVersion::V2 => [&V2[..], &[0x20, 0, 0, 0]].concat(),
+    }
+}
+
 #[cfg(test)]
 #[path = "tests/proxy_header.rs"]
 mod tests;

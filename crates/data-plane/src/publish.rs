@@ -17,7 +17,7 @@ use crate::upstream::Upstream;
 use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
 use routing_table::{
-    Action, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy, ProxyVersion,
+    Action, Cluster, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy, ProxyVersion,
     RequestFields, Route, RoutingTable, Update, UpstreamProtocol,
 };
 use std::cell::RefCell;
@@ -36,6 +36,8 @@ pub(crate) struct Snapshot {
     routes: Vec<Arc<RouteTarget>>,
     /// By [`routing_table::ClusterIndex`].
     upstreams: Vec<Arc<Upstream>>,
+    /// The same: how their endpoints are reached.
+    reaches: Vec<Reach>,
     /// By position of the listener; `None` where it has no TLS.
     tls: Vec<Option<Arc<ListenerTls>>>,
     /// By position of the listener.
@@ -116,6 +118,13 @@ impl Snapshot {
         }
     }
 
+    /// Every cluster, as the table has it and as it runs, and how its endpoints are reached.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = (&Cluster, &Arc<Upstream>, &Reach)> {
+        let clusters = self.table.clusters().as_slice().iter();
+        let running = clusters.zip(&self.upstreams).zip(&self.reaches);
+        running.map(|((cluster, upstream), reach)| (cluster, upstream, reach))
+    }
+
     /// Every address that some cluster can send to.
     pub(crate) fn endpoint_addresses(&self) -> HashSet<SocketAddr> {
         let sets = self.upstreams.iter().map(|upstream| upstream.endpoints());
@@ -158,6 +167,8 @@ pub struct Publisher {
     tls: ServerTls,
     connectors: Connectors,
     listeners: watch::Sender<ListenerSet>,
+    /// Told of every update, once it is in effect.
+    updated: watch::Sender<()>,
     metrics: Arc<Metrics>,
     /// Replaced snapshots that some worker may still be reading.
     retired: Vec<Arc<Snapshot>>,
@@ -189,6 +200,7 @@ impl Publisher {
         sockets: Sockets,
         tls: ServerTls,
         listeners: watch::Sender<ListenerSet>,
+        updated: watch::Sender<()>,
         metrics: Arc<Metrics>,
         replica: Replica,
     ) -> Self {
@@ -199,6 +211,7 @@ impl Publisher {
             tls,
             connectors: Connectors::default(),
             listeners,
+            updated,
             metrics,
             retired: Vec::new(),
             generation: 0,
@@ -211,13 +224,15 @@ impl Publisher {
     /// # Errors
     /// When a new listener cannot listen; everything else is published all the same.
     pub fn apply(&mut self, update: Update) -> Result<(), PublishError> {
-        match update {
+        let result = match update {
             Update::Endpoints(sets) => {
                 self.set_endpoints(&sets);
                 Ok(())
             }
             Update::Table(table, sets) => self.set_table(table, &sets),
-        }
+        };
+        self.updated.send_replace(());
+        result
     }
 
     /// Where each listener listens: tells the port that port 0 became.
@@ -339,6 +354,7 @@ impl Publisher {
             table,
             routes,
             upstreams,
+            reaches: reach,
             tls,
         });
         self.metrics.watched.set(&snapshot.upstreams);

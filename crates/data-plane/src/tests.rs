@@ -13,6 +13,7 @@ mod connections;
 mod corpus;
 mod errors;
 mod handshakes;
+mod health_probes;
 mod http2_upstream;
 mod l4;
 mod outliers;
@@ -24,7 +25,7 @@ mod tls;
 mod upgrade;
 mod upstream_tls;
 
-use crate::{DataPlane, Publisher, Settings};
+use crate::{Backends, DataPlane, Publisher, Settings};
 use routing_table::{
     Action, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
     HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, Policy,
@@ -261,6 +262,11 @@ impl Proxy {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// What shows and controls its endpoints.
+    pub(crate) fn backends(&self) -> Backends {
+        self.data_plane.as_ref().unwrap().backends()
     }
 
     pub(crate) async fn stop(mut self, lameduck: Duration, drain: Duration) -> bool {

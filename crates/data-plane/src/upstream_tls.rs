@@ -1,7 +1,7 @@
 //! TLS towards endpoints: settings of the table made ready when it is published, and kept while they stay the same.
 
 use crate::certificate_chain::{Trust, reason};
-use routing_table::{ClusterId, RoutingTable, UpstreamProtocol, UpstreamTls};
+use routing_table::{ClusterId, RoutingTable, TlsVersions, UpstreamProtocol, UpstreamTls};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -9,11 +9,15 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use webpki::{EndEntityCert, Error, KeyUsage};
 
 /// Sessions to resume that are remembered for each cluster.
 const SESSIONS: usize = 256;
+
+/// The same for a probe of one endpoint.
+const PROBE_SESSIONS: usize = 4;
 
 /// What connections of one cluster are made with. Connections of different values never stand in for each other.
 #[derive(Debug)]
@@ -125,6 +129,48 @@ impl UpstreamConnector {
             http2,
             id,
         })
+    }
+}
+
+/// For probes, which never share a session or a connection with requests.
+impl UpstreamConnector {
+    /// This one for a probe that speaks HTTP/2, HTTP/1.1, or something of its own (`None`).
+    pub(crate) fn for_probe(&self, http2: Option<bool>) -> Self {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = match http2 {
+            Some(true) => vec![b"h2".to_vec()],
+            Some(false) => vec![b"http/1.1".to_vec()],
+            None => Vec::new(),
+        };
+        config.resumption = Resumption::in_memory_sessions(PROBE_SESSIONS);
+        Self {
+            settings: Arc::clone(&self.settings),
+            config: Arc::new(config),
+            name: self.name.clone(),
+            http2: http2 == Some(true),
+            id: self.id,
+        }
+    }
+
+    /// For a probe that makes a handshake and believes every certificate; the rest is as `like` has it.
+    ///
+    /// # Errors
+    /// When it cannot be set up.
+    pub(crate) fn for_handshake(ip: IpAddr, like: Option<&Self>) -> Result<Self, rustls::Error> {
+        let settings = match like {
+            Some(like) => UpstreamTls {
+                verify: None,
+                ..(*like.settings).clone()
+            },
+            None => UpstreamTls {
+                server_name: ip.to_string().into(),
+                send_server_name: false,
+                verify: None,
+                client_certificate: None,
+                versions: TlsVersions::default(),
+            },
+        };
+        Ok(Self::new(&Arc::new(settings), false, 0)?.for_probe(None))
     }
 }
 

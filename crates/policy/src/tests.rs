@@ -79,7 +79,6 @@ fn defaults_are_those_of_the_docs() {
         ("circuit-breaker-window", breaker.window),
         ("circuit-breaker-open", breaker.open),
         ("outlier-detection-interval", outlier.interval),
-        ("outlier-detection-unanswered", outlier.unanswered.unwrap()),
         ("outlier-detection-max-ejection", outlier.max_ejection),
         ("outlier-detection-unanswered", outlier.unanswered.unwrap()),
         ("queue-timeout", built.in_flight.unwrap().wait),

@@ -4,6 +4,7 @@
 
 mod admin;
 mod args;
+mod backends;
 mod check;
 mod cluster;
 mod demo;

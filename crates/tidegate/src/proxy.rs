@@ -11,8 +11,8 @@ use discovery::{Discovery, Timing};
 use prometheus::Registry;
 use routing_table::{ListenerId, Update};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -127,6 +127,8 @@ where
     let admin = Arc::new(Admin {
         ready: AtomicBool::new(false),
         registry: registry.clone(),
+        backends: OnceLock::new(),
+        writes: args.admin_writes,
     });
     let admin_listener = admin::bind(args.admin_addr).await?;
     let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
@@ -137,6 +139,8 @@ where
     let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));
     let settings = args.data_plane(keys.transpose()?);
     let (data_plane, publisher) = DataPlane::start(settings, log_sink, &registry)?;
+    // There is one data plane, so it is set once.
+    let _ = admin.backends.set(data_plane.backends());
     let (first_table, mut first_served) = oneshot::channel();
     let publishing = Publishing {
         publish: Box::new(publish_with(publisher, first_table, started)),

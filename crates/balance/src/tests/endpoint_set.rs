@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
+use crate::notes::Voice;
 use crate::order::hashed::hash;
 use arc_swap::ArcSwap;
 use routing_table::policy::{ActiveCheck, Affinity, Cost, HashOn};
@@ -668,7 +669,7 @@ fn who_asks_to_be_spared_has_a_tenth_until_then() {
 #[test]
 fn an_agent_may_want_less_and_nobody_is_served_before_its_first_check_where_it_says_so() {
     let before = set(&even(2), &policy(Balancing::RoundRobin));
-    state(&before, 1).set_weight_percent(25);
+    state(&before, 1).set_weight_percent(Voice::Agent, 25);
     check_shares(&again(&before, &even(2), NOW), 100, &[(1, 20), (2, 80)], 0);
     let checked = Arc::new(Policy {
         active_check: Some(ActiveCheck {
