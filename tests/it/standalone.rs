@@ -83,7 +83,7 @@ async fn routes_are_served() {
         backend = "cart"
         [[routes]]
         hosts = ["segments.test"]
-        first_path_segment = true
+        firstPathSegment = true
         [[routes]]
         hosts = ["a.test"]
         backend = "user"

@@ -3,6 +3,7 @@
 //! A set is made when something changes (endpoints, health, weights) and is then only read. What a request costs does not
 //! depend on how many endpoints are down: they are not in any tier.
 
+use crate::breaker::{Phase, Trial};
 use crate::endpoint_state::{Bar, EndpointState, Seat};
 use crate::order::hashed::digest;
 use crate::order::{Order, mix};
@@ -46,7 +47,10 @@ pub struct EndpointSet {
     declared: Vec<Endpoint>,
     /// The first that has room gets the request.
     tiers: Vec<Tier>,
+    /// Nearly always none: those whose breaker lets one request try.
+    trials: Vec<Member>,
     policy: Arc<Policy>,
+    judges: bool,
     changes_at: Option<Duration>,
     in_panic: bool,
 }
@@ -101,11 +105,16 @@ pub struct Picked<'a> {
     pub member: &'a Member,
     /// For [`EndpointState::leave`], which ends the request.
     pub seat: Seat,
+    /// It is the one request that tries an endpoint whose breaker was open.
+    pub trial: Option<Trial>,
 }
 
 impl Picked<'_> {
     /// Ends the request; `cost` is what is left of its cost.
     pub fn leave(self, cost: u64) {
+        if let Some(trial) = self.trial {
+            self.member.state.conduct().breaker.give_back(trial);
+        }
         self.member.state.leave(cost, self.seat);
     }
 }
@@ -132,6 +141,7 @@ impl EndpointSet {
             .flat_map(|state| [state.passed_over_until(), state.eased_until()])
             .filter(|until| *until > now)
             .for_each(&mut changes);
+        let trials = trials(&states, policy, now);
         let (mut usable, in_panic) = usable(states, policy, now);
         if let Some(most) = policy.subset {
             usable.sort_by_key(|(endpoint, _)| mix(digest(endpoint.addr) ^ replica));
@@ -154,6 +164,8 @@ impl EndpointSet {
             all,
             declared,
             tiers,
+            trials,
+            judges: policy.judges_traffic(),
             policy: Arc::clone(policy),
             changes_at,
             in_panic,
@@ -162,11 +174,17 @@ impl EndpointSet {
 
     /// The endpoint for one request, which is counted there from now on.
     ///
-    /// The first tier with room has it. Those who were tried get it only when there is no other.
+    /// The first tier with room has it. Those who were tried get it only when there is no other. Before all, an endpoint whose
+    /// breaker lets one request try has one, but none that has its place elsewhere.
     ///
     /// # Errors
     /// See [`NoPick`].
     pub fn pick(&self, picker: &Picker, ask: &Ask<'_>) -> Result<Picked<'_>, NoPick> {
+        if !self.trials.is_empty()
+            && let Some(trial) = self.pick_trial(ask)
+        {
+            return Ok(trial);
+        }
         if self.tiers.is_empty() {
             return Err(NoPick::Empty);
         }
@@ -189,11 +207,10 @@ impl EndpointSet {
         let picked = |member, taker: &Taker<'_>| Picked {
             member,
             seat: taker.seat.get(),
+            trial: None,
         };
         if let Some(place) = ask.stay_at {
-            let stays = self
-                .members()
-                .find(|member| digest(member.endpoint.addr) == place);
+            let stays = self.member_at(place);
             if let Some(member) = stays.filter(|member| taker.take(member)) {
                 return Ok(picked(member, &taker));
             }
@@ -209,6 +226,46 @@ impl EndpointSet {
             }
             taker.accepts_tried = true;
         }
+    }
+
+    fn member_at(&self, place: u64) -> Option<&Member> {
+        self.members()
+            .find(|member| digest(member.endpoint.addr) == place)
+    }
+
+    fn pick_trial(&self, ask: &Ask<'_>) -> Option<Picked<'_>> {
+        if ask
+            .stay_at
+            .is_some_and(|place| self.member_at(place).is_some())
+        {
+            return None;
+        }
+        let taker = Taker {
+            ask,
+            accepts_tried: false,
+            seat: Cell::new(Seat::Shared),
+        };
+        self.trials.iter().find_map(|member| {
+            if !taker.may(member) {
+                return None;
+            }
+            let breaker = &member.state.conduct().breaker;
+            let trial = breaker.try_trial(ask.now)?;
+            if !taker.take(member) {
+                breaker.give_back(trial);
+                return None;
+            }
+            Some(Picked {
+                member,
+                seat: taker.seat.get(),
+                trial: Some(trial),
+            })
+        })
+    }
+
+    /// Whether what becomes of its requests has to be remembered: see [`EndpointState::conduct`].
+    pub fn judges(&self) -> bool {
+        self.judges
     }
 
     /// Every endpoint, also those that get nothing.
@@ -318,12 +375,32 @@ fn states<'a>(
         .collect()
 }
 
+/// Those whose breaker lets one request try, and that would get requests without it.
+fn trials(known: &[Known<'_>], policy: &Policy, now: Duration) -> Vec<Member> {
+    if policy.breaker.is_none() {
+        return Vec::new();
+    }
+    let may_try = |(endpoint, state): &&Known<'_>| {
+        endpoint.serving == Serving::Ready
+            && endpoint.weight > 0
+            && state.has_only(Bar::Breaker, now)
+            && state.conduct().breaker.phase() == Phase::HalfOpen
+    };
+    let member = |(endpoint, state): &Known<'_>| Member {
+        endpoint: (*endpoint).clone(),
+        state: Arc::clone(state),
+        weight: 0,
+    };
+    known.iter().filter(may_try).map(member).collect()
+}
+
 /// Those that may get requests, and whether that is in spite of their health: of the ready ones those that are available, or
-/// all when too few are; of the draining ones when there is no other.
+/// all when too few are; of the draining ones when there is no other. Those that were drained, or whose breaker is open, are
+/// not among them even then: for the latter that nobody asks is what it is for.
 fn usable<'a>(known: Vec<Known<'a>>, policy: &Policy, now: Duration) -> (Vec<Known<'a>>, bool) {
     let (ready, draining): (Vec<_>, Vec<_>) = known
         .into_iter()
-        .filter(|(_, state)| !state.is_drained())
+        .filter(|(_, state)| !state.is_drained() && !state.has(Bar::Breaker))
         .partition(|(endpoint, _)| endpoint.serving == Serving::Ready);
     for group in [ready, draining] {
         if group.is_empty() {

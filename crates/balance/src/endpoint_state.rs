@@ -3,6 +3,7 @@
 //! Requests count here, and whoever learns something writes it down here: what it is doing, how quick it is, and why it
 //! should get nothing. All of it is atomics, so that no request waits for another.
 
+use crate::conduct::Conduct;
 use crate::notes::{Notes, Voice};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -45,7 +46,7 @@ pub enum Bar {
     Agent = 1 << 1,
     /// Outlier detection has ejected it.
     Ejected = 1 << 2,
-    /// Its circuit breaker is open.
+    /// Its circuit breaker is open: it gets nothing, even if nobody else is left, but one request at a time that tries.
     Breaker = 1 << 3,
     /// An operator wants it drained: it gets nothing even if nobody else is left.
     Drained = 1 << 4,
@@ -92,6 +93,8 @@ pub struct EndpointState {
     moved: AtomicU64,
     moved_at: AtomicU64,
     cost: AtomicU64,
+    /// What is seen of it in real traffic; made where its policy judges that.
+    conduct: OnceLock<Box<Conduct>>,
     /// What people are told; no request reads it.
     pub(crate) notes: Mutex<Notes>,
 }
@@ -116,6 +119,7 @@ impl EndpointState {
             moved: AtomicU64::new(0),
             moved_at: AtomicU64::new(0),
             cost: AtomicU64::new(0),
+            conduct: OnceLock::new(),
             notes: Mutex::default(),
         }
     }
@@ -201,6 +205,16 @@ impl EndpointState {
     /// Whether this reason holds.
     pub fn has(&self, bar: Bar) -> bool {
         self.bars.load(Ordering::Relaxed) & bar as u8 != 0
+    }
+
+    /// Whether this reason holds and no other.
+    pub(crate) fn has_only(&self, bar: Bar, now: Duration) -> bool {
+        self.bars.load(Ordering::Relaxed) == bar as u8 && !self.is_passed_over(now)
+    }
+
+    /// What is seen of it in real traffic.
+    pub fn conduct(&self) -> &Conduct {
+        self.conduct.get_or_init(Box::default)
     }
 
     /// Whether it should get requests.
@@ -310,10 +324,10 @@ impl EndpointState {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn micros(time: Duration) -> u64 {
+pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

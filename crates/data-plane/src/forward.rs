@@ -138,6 +138,9 @@ pub(crate) async fn forward(
         };
         outcome.attempts += 1;
         outcome.upstream = Some(addr);
+        if let Some(entered) = &mut entered {
+            entered.begin(worker, Some(&mut body));
+        }
         let attempted = if http2 {
             forwarding.attempt_http2(addr, fresh, body).await
         } else {
@@ -166,6 +169,9 @@ pub(crate) async fn forward(
             }
             Err(failure) => failure,
         };
+        if let Some(entered) = &mut entered {
+            entered.failed(failure.error, failure.stale);
+        }
         outcome.request_bytes = failure.body.received();
         body = failure.body;
         let safe = failure.nothing_sent

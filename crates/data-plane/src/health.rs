@@ -5,9 +5,10 @@
 use crate::metrics::exposition::{family, label, number};
 use crate::upstream::Upstream;
 use balance::{Bar, Check, EndpointState};
-use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often endpoints were taken out and brought back, by reason, in the order of [`Bar::ALL`]; and what led to it.
@@ -49,6 +50,78 @@ impl Transitions {
             series.collect(),
         )
     }
+}
+
+/// The clusters of the published table, of whose endpoints metrics tell.
+#[derive(Debug, Default)]
+pub(crate) struct Watched(Mutex<Vec<Arc<Upstream>>>);
+
+impl Watched {
+    /// Those of a table that is published.
+    pub(crate) fn set(&self, upstreams: &[Arc<Upstream>]) {
+        let now = upstreams.to_vec();
+        let before = std::mem::replace(
+            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner),
+            now,
+        );
+        drop(before);
+    }
+
+    /// `tidegate_circuit_breaker_state` and `tidegate_cluster_in_panic`. No series where the policy asks for none.
+    pub(crate) fn families(&self) -> Vec<MetricFamily> {
+        let all = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (mut breakers, mut panics) = (Vec::new(), Vec::new());
+        for upstream in &all {
+            let set = upstream.endpoints();
+            let policy = set.policy();
+            if policy.breaker.is_some() {
+                breakers.extend(set.all().iter().map(|endpoint| {
+                    let mut labels = labels(upstream);
+                    labels.insert(0, label("endpoint", &endpoint.addr().to_string()));
+                    let phase = endpoint.conduct().breaker.phase();
+                    number(MetricType::GAUGE, labels, phase as u64)
+                }));
+            }
+            if policy.judges_traffic()
+                || policy.active_check.is_some()
+                || policy.agent_check.is_some()
+            {
+                let is_in_panic = u64::from(set.is_in_panic());
+                panics.push(number(MetricType::GAUGE, labels(upstream), is_in_panic));
+            }
+        }
+        let named = [
+            family(
+                "tidegate_circuit_breaker_state",
+                "What the breaker of an endpoint does: 0 closed, 1 half-open, 2 open.",
+                MetricType::GAUGE,
+                breakers,
+            ),
+            family(
+                "tidegate_cluster_in_panic",
+                "1 where so few endpoints are available that their health is ignored.",
+                MetricType::GAUGE,
+                panics,
+            ),
+        ];
+        named
+            .into_iter()
+            .filter(|family| !family.get_metric().is_empty())
+            .collect()
+    }
+}
+
+fn labels(upstream: &Upstream) -> Vec<LabelPair> {
+    let id = upstream.id();
+    vec![
+        label("namespace", &id.namespace),
+        label("port", &id.port.to_string()),
+        label("service", &id.service),
+    ]
 }
 
 /// How many probes and questions to agents have been answered, and how.

@@ -27,6 +27,7 @@ mod h2;
 mod handshake;
 mod health;
 mod health_probe;
+mod judge;
 mod l4;
 mod listener;
 mod metrics;

@@ -5,7 +5,7 @@
 
 pub(crate) mod exposition;
 
-use crate::health::Transitions;
+use crate::health::{Transitions, Watched};
 use balance::RetryBudget;
 use exposition::{family, label, number};
 use prometheus::core::{Collector, Desc};
@@ -335,6 +335,7 @@ pub(crate) struct Metrics {
     unrouted: Arc<RouteStats>,
     /// Of endpoints.
     pub(crate) transitions: Arc<Transitions>,
+    pub(crate) watched: Watched,
     generation: AtomicU64,
 }
 
@@ -354,6 +355,7 @@ impl Metrics {
                 workers: (0..workers).map(|_| OnceLock::new()).collect(),
             }),
             transitions: Arc::default(),
+            watched: Watched::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -531,6 +533,7 @@ impl Collector for Collected {
         all.extend(worker_families(&self.metrics.workers));
         all.push(handshake_failures(&self.metrics.workers));
         all.extend(self.metrics.transitions.families());
+        all.extend(self.metrics.watched.families());
         all.extend(self.metrics.route_families());
         all
     }

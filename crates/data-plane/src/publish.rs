@@ -357,6 +357,7 @@ impl Publisher {
             reaches: reach,
             tls,
         });
+        self.metrics.watched.set(&snapshot.upstreams);
         self.current.store(Arc::clone(&snapshot));
         self.listeners.send_replace(self.sockets.set());
         self.generation += 1;

@@ -70,7 +70,12 @@ impl Outcome {
         self.request_bytes = uploaded;
         self.response_bytes = received;
         match frame {
-            Some(Err(error)) => self.failed(*error),
+            Some(Err(error)) => {
+                if let Some(entered) = &mut self.entered {
+                    entered.broke_off(*error, now);
+                }
+                self.failed(*error);
+            }
             Some(Ok(_)) => self.complete = ended,
             None => self.complete = true,
         }
@@ -110,6 +115,9 @@ impl Record {
         let duration = now.saturating_duration_since(request.started);
         if !outcome.complete && outcome.flag.is_empty() {
             outcome.flag = ProxyError::ClientAborted.flag();
+        }
+        if let Some(entered) = outcome.entered.as_ref().filter(|_| outcome.complete) {
+            entered.was_whole();
         }
         if outcome.status == 0 {
             outcome.status = CLIENT_CLOSED;

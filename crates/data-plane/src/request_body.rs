@@ -6,6 +6,7 @@ use crate::h1::chunked::may_be_trailer;
 use crate::h1::deadline::Deadline;
 use crate::h1::head::ResponseHead;
 use crate::h1::wire::{BodyPiece, Wire};
+use crate::judge::Asked;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
@@ -62,6 +63,8 @@ pub(crate) struct RequestBody {
     deadline: Deadline,
     /// When the client was first waited for.
     slow_since: Option<Instant>,
+    /// Told when the client has sent all of it, once.
+    asked: Option<Rc<Asked>>,
 }
 
 /// Why a body cannot be read on.
@@ -135,6 +138,7 @@ impl RequestBody {
             failed: None,
             deadline: Deadline::default(),
             slow_since: None,
+            asked: None,
         }
     }
 
@@ -200,16 +204,25 @@ impl RequestBody {
         }
     }
 
+    /// Has this told when nothing is left to be sent by the client, which may be so already.
+    pub(crate) fn tell_when_sent(&mut self, asked: &Rc<Asked>) {
+        self.asked = (!self.ended).then(|| Rc::clone(asked));
+        if self.ended {
+            asked.all_sent();
+        }
+    }
+
     /// Waits for as long as it takes from now on.
     pub(crate) fn stop_watching_the_clock(&mut self) {
         self.pace = None;
         self.deadline.clear();
     }
 
-    /// Starts over, if everything that was handed out is still here.
+    /// Starts over, if everything that was handed out is still here. One that failed is not: what is left of it would look like
+    /// its end.
     pub(crate) fn rewind(&mut self) -> bool {
         self.rewound = self.pieces > 0;
-        self.pieces <= 1
+        self.pieces <= 1 && self.failed.is_none()
     }
 
     /// The next piece; `None` at the end.
@@ -217,6 +230,16 @@ impl RequestBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let piece = self.poll_next(cx);
+        if self.ended
+            && let Some(asked) = self.asked.take()
+        {
+            asked.all_sent();
+        }
+        piece
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         if std::mem::take(&mut self.rewound)
             && let Some(first) = &self.first
         {

@@ -8,6 +8,7 @@
 mod back_pressure;
 mod balancing;
 mod bodies;
+mod breaker;
 mod connections;
 mod corpus;
 mod errors;
@@ -15,6 +16,7 @@ mod handshakes;
 mod health_probes;
 mod http2_upstream;
 mod l4;
+mod outliers;
 mod proxy_protocol;
 mod raw;
 mod retries;
@@ -235,6 +237,17 @@ impl Proxy {
         });
         series
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// One series, written as it is exposed; 0 where there is none.
+    pub(crate) fn series(&self, name: &str) -> f64 {
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix(name));
+        values
+            .filter_map(|value| value.trim().parse::<f64>().ok())
             .sum()
     }
 

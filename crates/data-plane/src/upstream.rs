@@ -2,6 +2,7 @@
 
 use crate::error::ProxyError;
 use crate::health::Transitions;
+use crate::judge::Judge;
 use crate::publish::Replica;
 use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
@@ -32,6 +33,8 @@ pub(crate) struct Upstream {
     /// Tells replicas apart, for the choice of a subset.
     replica: u64,
     transitions: Arc<Transitions>,
+    /// Locked while one is put into effect: see [`crate::judge`].
+    verdicts: Mutex<()>,
     /// Requests that wait for an endpoint.
     waiting: AtomicU32,
     /// Told when an endpoint may have room again.
@@ -60,6 +63,7 @@ impl Upstream {
             picker: Picker::new(replica.workers),
             replica: replica.number,
             transitions,
+            verdicts: Mutex::default(),
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
         }
@@ -84,6 +88,8 @@ impl Upstream {
         let declared = self.declared();
         if self.policy() != *policy {
             self.make_set(&declared, policy, now);
+            drop(declared);
+            self.pardon(policy, now);
         }
     }
 
@@ -102,19 +108,26 @@ impl Upstream {
         Arc::clone(self.endpoints.load().policy())
     }
 
+    /// For as long as this is held nobody else's verdict is put into effect.
+    pub(crate) fn verdicts(&self) -> MutexGuard<'_, ()> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn declared(&self) -> MutexGuard<'_, Vec<Endpoint>> {
         self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`Upstream::refresh`], where somebody's time is up.
+    /// As [`Upstream::refresh`], where somebody's time is up. For one thread, now and then.
     pub(crate) fn refresh_if_due(&self, now: Duration) {
-        if self
-            .endpoints
-            .load()
-            .changes_at()
-            .is_some_and(|at| at <= now)
-        {
+        let (due, judges) = {
+            let set = self.endpoints.load();
+            (set.changes_at().is_some_and(|at| at <= now), set.judges())
+        };
+        if due {
             self.refresh(now);
+        }
+        if judges {
+            self.judge(now);
         }
     }
 
@@ -171,15 +184,23 @@ impl Upstream {
     }
 
     fn try_enter(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Option<Entered>, ProxyError> {
-        match self.endpoints.load().pick(&self.picker, ask) {
-            Ok(picked) => Ok(Some(Entered {
-                upstream: Arc::clone(self),
-                endpoint: Arc::clone(&picked.member.state),
-                seat: picked.seat,
-                cost: ask.cost,
-                cost_of_byte: 0,
-                watches_bytes: false,
-            })),
+        let set = self.endpoints.load();
+        match set.pick(&self.picker, ask) {
+            Ok(picked) => {
+                let endpoint = &picked.member.state;
+                let judge = set.judges().then(|| {
+                    Judge::new(Arc::clone(endpoint), Arc::clone(set.policy()), picked.trial)
+                });
+                Ok(Some(Entered {
+                    upstream: Arc::clone(self),
+                    endpoint: Arc::clone(endpoint),
+                    seat: picked.seat,
+                    cost: ask.cost,
+                    cost_of_byte: 0,
+                    watches_bytes: false,
+                    judge,
+                }))
+            }
             Err(NoPick::Full) => Ok(None),
             Err(NoPick::Empty) => Err(ProxyError::NoEndpoint),
         }
@@ -194,7 +215,7 @@ impl Upstream {
 /// A request that counts at an endpoint for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Entered {
-    upstream: Arc<Upstream>,
+    pub(crate) upstream: Arc<Upstream>,
     endpoint: Arc<EndpointState>,
     seat: Seat,
     /// What is left of its cost.
@@ -202,6 +223,8 @@ pub(crate) struct Entered {
     cost_of_byte: u64,
     /// The policy wants to know of bytes.
     watches_bytes: bool,
+    /// Where its cluster judges endpoints by their requests: see [`crate::judge`].
+    pub(crate) judge: Option<Box<Judge>>,
 }
 
 impl Entered {
@@ -219,6 +242,7 @@ impl Entered {
         waited: Duration,
         now: Duration,
     ) {
+        self.came(status);
         match policy.balancing {
             Balancing::PeakEwma => self.endpoint.answered(waited, now),
             Balancing::LeastBandwidth | Balancing::Cost(_) => {

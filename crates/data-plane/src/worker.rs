@@ -104,6 +104,11 @@ impl Worker {
         self.now.get()
     }
 
+    /// As [`Worker::now`], read from the clock.
+    pub(crate) fn clock(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The time of day, for a `Date` field.
     pub(crate) fn date(&self) -> [u8; DATE_LENGTH] {
         self.date.get()

@@ -311,6 +311,7 @@ fn outlier_detection(spec: &OutlierDetectionSpec, found: &mut Found) -> OutlierD
             some(percent.get()).map(|percent| percent as u8)
         }),
         latency: optional(&spec.latency),
+        unanswered: optional(&spec.unanswered).or(usual.unanswered),
         min_requests: spec
             .min_requests
             .map_or(usual.min_requests, |least| least.get()),

@@ -268,6 +268,10 @@ spec! {
         /// Longest average time to an answer over an interval. Default: not judged by it.
         #[schemars(example = &"2s")]
         latency: Span,
+        /// Several requests wait and none was answered for this long, while other endpoints answer: it is ejected before any
+        /// timeout. `24h` turns it off. Default 2s.
+        #[schemars(example = &"5s")]
+        unanswered: Span,
         /// Requests in an interval below which rates are not judged. Default 20.
         #[schemars(example = 50)]
         min_requests: Ranged<1, 1_000_000>,

@@ -80,6 +80,7 @@ fn defaults_are_those_of_the_docs() {
         ("circuit-breaker-open", breaker.open),
         ("outlier-detection-interval", outlier.interval),
         ("outlier-detection-max-ejection", outlier.max_ejection),
+        ("outlier-detection-unanswered", outlier.unanswered.unwrap()),
         ("queue-timeout", built.in_flight.unwrap().wait),
     ] {
         assert_eq!(spans(field), is, "{field}");

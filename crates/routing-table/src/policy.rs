@@ -43,6 +43,13 @@ pub struct Policy {
     pub heeds_retry_after: bool,
 }
 
+impl Policy {
+    /// Whether what endpoints do with requests has to be remembered.
+    pub fn judges_traffic(&self) -> bool {
+        self.outlier.is_some() || self.breaker.is_some()
+    }
+}
+
 /// What differs from the default, in words that tell any two policies apart.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// A configuration of `tidegate serve --config FILE`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Config {
     /// Where connections are accepted. At least one.
     pub listeners: Vec<ListenerConfig>,
@@ -24,7 +24,7 @@ pub struct Config {
 
 /// An address and port, and what is spoken there.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerConfig {
     /// Its name, for `routes[].listeners`, logs and metrics. Default: protocol and port, such as `http-8080`.
     pub name: Option<String>,
@@ -65,7 +65,7 @@ pub enum Protocol {
 
 /// A certificate and the server names it is for.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificateConfig {
     /// Server names, `*.` for one label. Default: for clients that ask for a name that no other certificate is for.
     #[serde(default)]
@@ -78,7 +78,7 @@ pub struct CertificateConfig {
 
 /// Server names whose TLS the backend does itself.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PassthroughConfig {
     /// Server names, `*.` for one label. At least one.
     pub hosts: Vec<String>,
@@ -88,7 +88,7 @@ pub struct PassthroughConfig {
 
 /// Which requests go where.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteConfig {
     /// Its name, for logs and `tidegate test`. Default: its place, such as `routes[0]`.
     pub name: Option<String>,
@@ -112,7 +112,7 @@ pub struct RouteConfig {
     /// else to `backend`, or is answered 404 without one. Default false.
     #[serde(default)]
     pub first_path_segment: bool,
-    /// Where requests go. Needed but for `respond` and `first_path_segment`.
+    /// Where requests go. Needed but for `respond` and `firstPathSegment`.
     pub backend: Option<String>,
     /// Answer with this status (200 to 599) instead.
     pub respond: Option<u16>,
@@ -126,7 +126,7 @@ pub struct RouteConfig {
 
 /// Paths of a route, in exactly one way.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PathConfig {
     /// This path only.
     pub exact: Option<String>,
@@ -138,7 +138,7 @@ pub struct PathConfig {
 
 /// A header field or query parameter, and what it must be.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FieldConfig {
     /// Its name; of a header in any case.
     pub name: String,
@@ -151,7 +151,7 @@ pub struct FieldConfig {
 
 /// When to give up waiting.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TimeoutsConfig {
     /// To connect to one endpoint. Default `2s`.
     pub connect: Option<Span>,
@@ -163,7 +163,7 @@ pub struct TimeoutsConfig {
 
 /// When to try another endpoint.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetriesConfig {
     /// Attempts in all, 1 to 100. Default 3.
     pub attempts: Option<u32>,
@@ -171,7 +171,7 @@ pub struct RetriesConfig {
 
 /// A group of endpoints, found in exactly one way.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendConfig {
     /// Lines `IP:port weight=N priority=N max_connections=N`. Defaults: 1, 0, no limit. At least one.
     #[serde(rename = "static")]
@@ -207,7 +207,7 @@ pub enum BackendProtocol {
 
 /// TLS to endpoints.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendTlsConfig {
     /// The name that endpoints must prove to have, and that is sent to them.
     pub server_name: String,

@@ -144,8 +144,10 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// The known word that was probably meant.
 pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = word.to_ascii_lowercase().replace('-', "_");
-    let distance = |one: &str| strsim::damerau_levenshtein(&lower, one);
+    // However the words of a key are joined.
+    let plain = |word: &str| word.to_ascii_lowercase().replace(['-', '_'], "");
+    let lower = plain(word);
+    let distance = |one: &str| strsim::damerau_levenshtein(&lower, &plain(one));
     let most = word
         .len()
         .div_ceil(3)
@@ -175,7 +177,7 @@ mod tests {
     #[track_caller]
     fn check(word: &str, expected: Option<&str>) {
         assert_eq!(
-            meant(word, ["listeners", "routes", "first_path_segment"]),
+            meant(word, ["listeners", "routes", "firstPathSegment"]),
             expected,
             "{word}"
         );
@@ -185,7 +187,8 @@ mod tests {
     fn what_was_meant() {
         check("listners", Some("listeners"));
         check("Routes", Some("routes"));
-        check("first-path-segment", Some("first_path_segment"));
+        check("first-path-segment", Some("firstPathSegment"));
+        check("first_path_segment", Some("firstPathSegment"));
         check("route", Some("routes"));
         check("backends", None);
         check("", None);

@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::source::{self, LoadError};
 use discovery::Discovery;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use routing_table::{Discovery as Owner, Update};
+use routing_table::Update;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Quiet time after a change, so that a half-written file is not read.
@@ -152,19 +152,9 @@ async fn table(
     let table = &translation.table;
     let mut endpoints = translation.endpoints.clone();
     endpoints.extend(discovery.apply(table));
-    let deadline = Instant::now() + FIRST_ANSWERS;
-    let clusters = table.clusters().as_slice();
-    while clusters.iter().any(|cluster| {
-        matches!(cluster.discovery, Owner::Dns(_)) && !endpoints.contains_key(&cluster.id)
-    }) {
-        tokio::select! {
-            sets = discovery.changed() => endpoints.extend(sets),
-            () = sleep_until(deadline) => {
-                tracing::warn!("serving before every name has been answered by the DNS");
-                break;
-            }
-            () = shutdown.cancelled() => break,
-        }
+    tokio::select! {
+        sets = discovery.settled(FIRST_ANSWERS) => endpoints.extend(sets),
+        () = shutdown.cancelled() => {}
     }
     Update::Table(Arc::clone(table), endpoints)
 }

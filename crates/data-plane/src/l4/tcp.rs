@@ -7,6 +7,7 @@ use super::flow::Flow;
 use super::record::RelayRecord;
 use super::target::RelayTarget;
 use crate::connection::Accepted;
+use crate::error::ProxyError;
 use crate::forward::PASSED_OVER;
 use crate::h1::deadline::Deadline;
 use crate::listener::OpenListener;
@@ -112,7 +113,11 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
     while record.attempts < MAX_ATTEMPTS {
         let ask = wishes.ask(&tried, u32::MAX, &worker);
         let endpoint = match target.upstream.pick(&ask) {
-            Ok(entered) => record.entered.insert(entered).addr(),
+            Ok(entered) => {
+                let entered = record.entered.insert(entered);
+                entered.begin(&worker, None);
+                entered.addr()
+            }
             Err(error) => {
                 record.flag = error.flag();
                 return None;
@@ -136,15 +141,20 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
                 worker.stats.upstream_connects.add(1);
                 let _ = socket::tune((&stream).into());
                 record.flag = "stopped";
+                if let Some(entered) = &mut record.entered {
+                    entered.connected();
+                }
                 return Some(stream);
             }
             failed => {
                 worker.stats.upstream_connect_errors.add(1);
-                record.flag = match failed {
-                    Ok(_) => "connect_failed",
-                    Err(_) => "connect_timeout",
+                let error = match failed {
+                    Ok(_) => ProxyError::Connect,
+                    Err(_) => ProxyError::ConnectTimeout,
                 };
-                if let Some(entered) = &record.entered {
+                record.flag = error.flag();
+                if let Some(entered) = &mut record.entered {
+                    entered.failed(error, false);
                     entered.pass_over(worker.now() + PASSED_OVER, worker.now());
                 }
                 tracing::debug!(%endpoint, flag = record.flag, "relay tries the next endpoint");

@@ -203,3 +203,22 @@ async fn a_client_that_stops_in_the_middle_is_told_so() {
     .await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
+
+#[tokio::test]
+async fn a_body_that_failed_is_never_sent_as_if_it_had_ended() {
+    let backend = Backend::start("a").await;
+    let proxy = serve(&[host("a.test", &[backend.addr]).body_limit(100)]);
+    // All of it is there before anything was sent, so the attempt could be made again.
+    let too_large = format!("c8\r\n{}\r\n0\r\n\r\n", "x".repeat(200));
+    for (body, expected) in [
+        ("zz\r\nno chunk\r\n", "HTTP/1.1 400 "),
+        (too_large.as_str(), "HTTP/1.1 413 "),
+    ] {
+        for _ in 0..5 {
+            let head = "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nTransfer-Encoding: chunked";
+            let answer = exchange(proxy.addr, format!("{head}\r\n\r\n{body}").as_bytes()).await;
+            assert!(answer.starts_with(expected), "{body:?}: {answer}");
+        }
+    }
+    assert_eq!(backend.requests(), 0);
+}

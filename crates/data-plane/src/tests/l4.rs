@@ -9,7 +9,7 @@ use crate::access_log::AccessLogSink;
 use crate::{DataPlane, Settings};
 use routing_table::{
     Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets, Listener, ListenerId,
-    ListenerProtocol, Relay, RelayLimits, RouteId, RoutingTable, Update, UpstreamProtocol,
+    ListenerProtocol, Policy, Relay, RelayLimits, RouteId, RoutingTable, Update, UpstreamProtocol,
     VirtualHosts,
 };
 use std::io::Write;
@@ -25,6 +25,17 @@ pub(super) fn relay_to(
     endpoints: &[SocketAddr],
     limits: RelayLimits,
 ) -> Relay {
+    relay_by(clusters, sets, name, endpoints, limits, Arc::default())
+}
+
+fn relay_by(
+    clusters: &mut ClusterSet,
+    sets: &mut EndpointSets,
+    name: &str,
+    endpoints: &[SocketAddr],
+    limits: RelayLimits,
+    policy: Arc<Policy>,
+) -> Relay {
     let id = ClusterId::new("test", name, 80);
     let ready = endpoints.iter().copied().map(Endpoint::ready).collect();
     sets.insert(id.clone(), ready);
@@ -33,7 +44,7 @@ pub(super) fn relay_to(
         protocol: UpstreamProtocol::Http1,
         tls: None,
         discovery: Discovery::Static,
-        policy: Arc::default(),
+        policy,
         proxy_header: None,
     });
     Relay {
@@ -57,7 +68,25 @@ pub(super) fn relay_table(
     change: impl FnOnce(&mut Listener, &mut Relay),
 ) -> Update {
     let (mut clusters, mut sets) = (ClusterSet::default(), EndpointSets::new());
-    let mut relay = relay_to(&mut clusters, &mut sets, "a", endpoints, limits);
+    let relay = relay_to(&mut clusters, &mut sets, "a", endpoints, limits);
+    table_of(udp, relay, clusters, sets, change)
+}
+
+/// A table with one listener that relays TCP to these endpoints by this policy.
+pub(super) fn relay_table_by(policy: Policy, endpoints: &[SocketAddr]) -> Update {
+    let (mut clusters, mut sets) = (ClusterSet::default(), EndpointSets::new());
+    let (limits, policy) = (RelayLimits::TCP, Arc::new(policy));
+    let relay = relay_by(&mut clusters, &mut sets, "a", endpoints, limits, policy);
+    table_of(false, relay, clusters, sets, |_, _| {})
+}
+
+fn table_of(
+    udp: bool,
+    mut relay: Relay,
+    clusters: ClusterSet,
+    sets: EndpointSets,
+    change: impl FnOnce(&mut Listener, &mut Relay),
+) -> Update {
     let mut listener = Listener {
         id: ListenerId::new(if udp { "udp-9000" } else { "tcp-9000" }),
         addr: SocketAddr::from(([127, 0, 0, 1], 0)),

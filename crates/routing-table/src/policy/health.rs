@@ -89,6 +89,9 @@ pub struct OutlierDetection {
     pub success_rate: Option<u8>,
     /// Longest average time to an answer over an interval. Default: not judged by it.
     pub latency: Option<Duration>,
+    /// Several requests wait and none was answered for this long, while other endpoints of the cluster answer: it is ejected
+    /// before any timeout is reached. `None`: not judged by it. Default 2 s.
+    pub unanswered: Option<Duration>,
     /// Requests in an interval below which rates are not judged. Default 20.
     pub min_requests: u32,
     /// How often rates are judged. Default 10 s.
@@ -149,6 +152,7 @@ impl Default for OutlierDetection {
             consecutive_gateway_errors: None,
             success_rate: None,
             latency: None,
+            unanswered: Some(Duration::from_secs(2)),
             min_requests: 20,
             interval: Duration::from_secs(10),
             ejection: Duration::from_secs(30),
@@ -256,6 +260,9 @@ impl fmt::Display for OutlierDetection {
         }
         if let Some(latency) = self.latency {
             write!(f, ", latency > {latency:?}")?;
+        }
+        if let Some(time) = self.unanswered {
+            write!(f, ", unanswered > {time:?}")?;
         }
         write!(
             f,

@@ -227,7 +227,7 @@ fn upstream_tls(
     if name.parse::<std::net::IpAddr>().is_err()
         && let Err(message) = absolute(name)
     {
-        return Err(Wrong::at(&below("server_name"), message).into());
+        return Err(Wrong::at(&below("serverName"), message).into());
     }
     let verify = match (&config.ca, config.verify) {
         (Some(_), Some(false)) => {

@@ -154,7 +154,7 @@ fn check_keys(config: &ListenerConfig, at: &[Step]) -> Result<(), Wrong> {
             "protocol tcp; of http, routes have backends",
         ),
         (
-            "idle_timeout",
+            "idleTimeout",
             config.idle_timeout.is_some(),
             protocol != Protocol::Http,
             "what is passed on without being understood",

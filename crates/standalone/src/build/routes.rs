@@ -203,11 +203,11 @@ fn route(
         .transpose()?;
     if config.first_path_segment {
         if config.path.is_some() {
-            let message = "with \"first_path_segment\", the path is what names the backend";
+            let message = "with \"firstPathSegment\", the path is what names the backend";
             return Err(Wrong::at(&below("path"), message));
         }
         if config.respond.is_some() {
-            let message = "only one of \"first_path_segment\" and \"respond\" may be given";
+            let message = "only one of \"firstPathSegment\" and \"respond\" may be given";
             return Err(Wrong::at(&below("respond"), message));
         }
         let named = backends.by_name.iter();
@@ -265,9 +265,9 @@ fn path_match(config: &PathConfig, at: &[Step]) -> Result<PathMatch, Wrong> {
     let (key, text) = match (&config.exact, &config.prefix, &config.starts_with) {
         (Some(text), None, None) => ("exact", text),
         (None, Some(text), None) => ("prefix", text),
-        (None, None, Some(text)) => ("starts_with", text),
+        (None, None, Some(text)) => ("startsWith", text),
         _ => {
-            let message = "exactly one of \"exact\", \"prefix\" and \"starts_with\" must be given";
+            let message = "exactly one of \"exact\", \"prefix\" and \"startsWith\" must be given";
             return Err(Wrong::at(at, message));
         }
     };

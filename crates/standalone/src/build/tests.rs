@@ -56,7 +56,7 @@ cluster standalone/user:0: 10.0.0.1:80 weight=3 10.0.0.2:80 priority=1 max=5
 fn the_first_path_segment_names_the_backend() {
     check(
         &format!(
-            "{BACKENDS}listeners: [{{port: 80}}]\nroutes: [{{first_path_segment: true, backend: cart}}]\n"
+            "{BACKENDS}listeners: [{{port: 80}}]\nroutes: [{{firstPathSegment: true, backend: cart}}]\n"
         ),
         "listener http-80 127.0.0.1:80 http
   host *
@@ -72,7 +72,7 @@ cluster standalone/user:0: 10.0.0.1:80 weight=3 10.0.0.2:80 priority=1 max=5
 #[test]
 fn relays_and_names() {
     check(
-        "listeners:\n- {port: 5432, protocol: tcp, backend: db, idle_timeout: 1m}\n\
+        "listeners:\n- {port: 5432, protocol: tcp, backend: db, idleTimeout: 1m}\n\
          - {port: 443, protocol: tls-passthrough, passthrough: [{hosts: ['*.c.test'], backend: db}]}\n\
          backends:\n  db: {dns: 'Db.Test:5432', resolver: '127.0.0.1:53'}\n  x: {srv: _http._tcp.x.test, protocol: h2c, policy: {balancing: random}}\n",
         "listener tcp-5432 127.0.0.1:5432 tcp -> standalone/db:0 idle=60s  [Listener/standalone/tcp-5432 backend]
@@ -128,7 +128,7 @@ fn what_does_not_go_together() {
             "",
             "backend: a, path: {}",
             fixed,
-            "4:22: routes[0].path: exactly one of \"exact\", \"prefix\" and \"starts_with\" must be given",
+            "4:22: routes[0].path: exactly one of \"exact\", \"prefix\" and \"startsWith\" must be given",
         ),
         (
             "",
@@ -265,7 +265,7 @@ fn what_does_not_go_together() {
         (
             "",
             "backend: a",
-            "static: ['10.0.0.1:80'], tls: {server_name: a.test}",
+            "static: ['10.0.0.1:80'], tls: {serverName: a.test}",
             "6:37: backends.a.tls: the key \"ca\" is missing: whom to believe; or \"verify: false\"",
         ),
         (

@@ -1,10 +1,11 @@
 //! Relayed TCP connections: ends, refusals, limits, memory.
 
-use super::{Logged, one_worker, relay_table, serve_relay};
+use super::{Logged, one_worker, relay_table, relay_table_by, serve_relay};
 use crate::Settings;
 use crate::proxy_header::{Ends, write};
 use crate::tests::Proxy;
-use routing_table::{EndpointSets, ProxyVersion, RelayLimits, Update};
+use routing_table::policy::{CircuitBreaker, OutlierDetection};
+use routing_table::{EndpointSets, Policy, ProxyVersion, RelayLimits, Update};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -99,6 +100,50 @@ async fn connections_go_to_each_endpoint_in_turn() {
         for backend in [&a, &b] {
             held.push(timeout(SOON, backend.accept()).await.unwrap().unwrap().0);
         }
+    }
+}
+
+#[tokio::test]
+async fn dials_that_fail_eject_an_endpoint_and_accepted_ones_try_it() {
+    let (backend, addr) = listener().await;
+    let bad = refused().await;
+    let policy = Policy {
+        outlier: Some(OutlierDetection {
+            consecutive_errors: Some(1),
+            ..OutlierDetection::default()
+        }),
+        ..Policy::default()
+    };
+    let table = relay_table_by(policy, &[bad, addr]);
+    let (proxy, _) = serve_relay(table, one_worker());
+    for _ in 0..4 {
+        pair(&proxy, &backend).await;
+    }
+    let name = "tidegate_endpoint_transitions_total{check=\"passive\",to=\"out\"}";
+    assert_eq!(proxy.series(name), 1.0);
+    let errors = proxy.metric("tidegate_upstream_connect_errors_total");
+    assert_eq!(errors, 1.0, "nobody dials it any more");
+    // A breaker: opened by dials that fail, closed by one that does not.
+    let policy = Policy {
+        breaker: Some(CircuitBreaker {
+            error_ratio: Some(50),
+            min_requests: 1,
+            open: Duration::from_millis(100),
+            ..CircuitBreaker::default()
+        }),
+        ..Policy::default()
+    };
+    let (proxy, _) = serve_relay(relay_table_by(policy, &[bad]), one_worker());
+    let state = "tidegate_circuit_breaker_state";
+    drop(TcpStream::connect(proxy.addr).await.unwrap());
+    proxy.metric_becomes(state, 2.0).await;
+    proxy.metric_becomes(state, 1.0).await;
+    let _back = TcpListener::bind(bad).await.unwrap();
+    let start = std::time::Instant::now();
+    while proxy.metric(state) != 0.0 {
+        drop(TcpStream::connect(proxy.addr).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(start.elapsed() < SOON * 2);
     }
 }
 
