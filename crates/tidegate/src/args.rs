@@ -159,6 +159,9 @@ pub(crate) struct RoutingArgs {
     /// Name server to ask for endpoints that are in the DNS; may be given several times. Default: those of the system
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) dns_resolver: Vec<SocketAddr>,
+    /// How long endpoints from the DNS stay in use while it does not answer; default: for ever
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) dns_keep: Option<Duration>,
     /// Secret with the certificate for clients that no other certificate fits; default: a generated one
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
     pub(crate) default_certificate: Option<ObjectKey>,
@@ -361,6 +364,14 @@ impl RoutingArgs {
         let mut named: Vec<_> = named.into_iter().flatten().cloned().collect();
         named.dedup();
         named
+    }
+
+    /// Times of DNS discovery.
+    pub(crate) fn dns_timing(&self) -> discovery::Timing {
+        discovery::Timing {
+            keep: self.dns_keep,
+            ..discovery::Timing::default()
+        }
     }
 
     /// What counts where a configuration says nothing.
