@@ -211,3 +211,36 @@ async fn a_request_that_loops_ends() {
         .unwrap();
     assert_eq!(get(addr, "loop.test", "/").await.unwrap().status, 508);
 }
+
+/// At the limit a connection at rest goes for one that comes; those that are busy, or were never used, stay.
+#[tokio::test]
+async fn a_connection_at_rest_makes_room_at_the_limit() {
+    let backend = Backend::start_at("a", "127.0.0.1:0".parse().unwrap(), Duration::ZERO).await;
+    let proxy = serve_with(
+        &[host("a.test", &[backend.addr])],
+        Settings {
+            workers: 1,
+            connections: 3,
+            ..Settings::default()
+        },
+    );
+    let _never_used = TcpStream::connect(proxy.addr).await.unwrap();
+    let mut at_rest = Client::connect(proxy.addr).await.unwrap();
+    let mut busy = Client::connect(proxy.addr).await.unwrap();
+    for client in [&mut at_rest, &mut busy] {
+        assert_eq!(client.get("a.test", "/").await.unwrap().status, 200);
+    }
+    let started = std::time::Instant::now();
+    loop {
+        assert!(started.elapsed() < Duration::from_secs(10));
+        assert_eq!(busy.get("a.test", "/").await.unwrap().status, 200);
+        if let Ok(answer) = get(proxy.addr, "a.test", "/").await {
+            assert_eq!(answer.status, 200);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(proxy.metric("tidegate_connections_evicted_total"), 1.0);
+    assert_eq!(busy.get("a.test", "/").await.unwrap().status, 200);
+    assert!(at_rest.get("a.test", "/").await.is_err());
+}
