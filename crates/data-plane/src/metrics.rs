@@ -3,10 +3,12 @@
 //! Every worker has slots of its own and is their only writer, so counting is a plain load and store. They are added up when
 //! somebody asks. Labels come from objects, never from a request, and series go when their route goes.
 
+mod certificates;
 pub(crate) mod exposition;
 
 use crate::health::{Transitions, Watched};
 use balance::RetryBudget;
+use certificates::Certificates;
 use exposition::{family, label, number};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -338,6 +340,7 @@ pub(crate) struct Metrics {
     /// Of endpoints.
     pub(crate) transitions: Arc<Transitions>,
     pub(crate) watched: Watched,
+    pub(crate) certificates: Certificates,
     generation: AtomicU64,
 }
 
@@ -358,6 +361,7 @@ impl Metrics {
             }),
             transitions: Arc::default(),
             watched: Watched::default(),
+            certificates: Certificates::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -536,6 +540,7 @@ impl Collector for Collected {
         all.push(handshake_failures(&self.metrics.workers));
         all.extend(self.metrics.transitions.families());
         all.extend(self.metrics.watched.families());
+        all.extend(self.metrics.certificates.family());
         all.extend(self.metrics.route_families());
         all
     }

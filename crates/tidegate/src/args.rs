@@ -454,6 +454,12 @@ impl ProxyArgs {
             !self.proxy_protocol || !self.proxy_header_from().is_empty(),
             "--proxy-protocol needs --proxy-protocol-from (or --trusted-proxy): nobody's header would be believed"
         );
+        if let (Some(http), Some(https)) = (self.http_addr.0, self.https_addr.0) {
+            anyhow::ensure!(
+                http != https || http.port() == 0,
+                "--http-addr and --https-addr are both {http}"
+            );
+        }
         Ok(())
     }
 
