@@ -20,6 +20,7 @@ mod outliers;
 mod proxy_protocol;
 mod raw;
 mod retries;
+mod routing;
 mod swaps;
 mod tls;
 mod upgrade;
