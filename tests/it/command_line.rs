@@ -1,8 +1,11 @@
 //! Mistakes on the command line: one clear line that names the thing, exit status 1 or 2, never a panic.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use test_support::Tidegate;
 use test_support::certificate::Authority;
+use test_support::client::get;
 use test_support::process::{binary, free_port};
 
 fn run(args: &[&str]) -> Output {
@@ -198,4 +201,25 @@ fn check_tells_of_certificates_that_have_expired() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("the certificate expired"), "{said}");
     assert!(said.contains("a.pem"), "{said}");
+}
+
+/// One command starts named endpoints: ten requests one after the other, and ten at once.
+#[tokio::test]
+async fn the_demo_shows_what_there_is() {
+    let demo = Tidegate::start("demo", &["demo"]).ready().await;
+    let mut seen = BTreeSet::new();
+    for _ in 0..10 {
+        let answer = get(demo.http, "shop.localhost", "/").await.unwrap();
+        assert_eq!(answer.status, 200);
+        let text = answer.text();
+        seen.extend(text.lines().next().map(str::to_owned));
+    }
+    assert!(seen.len() >= 2, "{seen:?}");
+    let all = (0..10).map(|_| {
+        let addr = demo.http;
+        tokio::spawn(async move { get(addr, "shop.localhost", "/").await.unwrap().status })
+    });
+    for one in all.collect::<Vec<_>>() {
+        assert_eq!(one.await.unwrap(), 200);
+    }
 }

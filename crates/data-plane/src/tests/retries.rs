@@ -112,3 +112,22 @@ async fn an_answer_of_500_is_an_answer() {
     assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().status, 500);
     assert_eq!(backend.requests(), 1);
 }
+
+/// However often it was tried, an endpoint gets what the client sent: nothing is added twice.
+#[tokio::test]
+async fn each_attempt_starts_from_the_original() {
+    let alive = Backend::start("alive").await;
+    let endpoints = [refused(), refused(), refused(), refused(), alive.addr];
+    let proxy = serve(&[host("a.test", &endpoints).attempts(5)]);
+    for _ in 0..5 {
+        let answer = get(proxy.addr, "a.test", "/x?k=1").await.unwrap();
+        assert_eq!(answer.status, 200);
+        let seen = alive.last().unwrap();
+        assert_eq!(seen.target, "/x?k=1");
+        let forwarded: Vec<_> = seen.headers.get_all("x-forwarded-for").iter().collect();
+        assert_eq!(forwarded, ["127.0.0.1"]);
+        assert_eq!(seen.headers.get_all("x-request-id").iter().count(), 1);
+    }
+    // How many depends on their ports, by which they take turns.
+    assert!(proxy.metric("tidegate_upstream_retries_total") >= 1.0);
+}
