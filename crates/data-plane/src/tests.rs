@@ -12,6 +12,7 @@ mod breaker;
 mod connections;
 mod corpus;
 mod errors;
+mod filters;
 mod handshakes;
 mod health_probes;
 mod http2_upstream;
@@ -28,7 +29,7 @@ mod upstream_tls;
 use crate::{Backends, DataPlane, Publisher, Settings};
 use routing_table::{
     Action, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
-    HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, Policy,
+    Filter, HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, Policy,
     ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
     UpstreamTls, VirtualHost, VirtualHosts,
 };
@@ -53,6 +54,7 @@ pub(crate) struct Rule {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    pub(crate) filters: Vec<Filter>,
     protocol: UpstreamProtocol,
     proxy_header: Option<ProxyVersion>,
     pub(crate) client_certificates: Option<Arc<ClientCertificates>>,
@@ -70,6 +72,7 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         timeouts,
         limits,
         retry,
+        filters: Vec::new(),
         protocol: UpstreamProtocol::Http1,
         proxy_header: None,
         client_certificates: None,
@@ -175,6 +178,7 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
             timeouts: rule.timeouts,
             limits: rule.limits,
             retry: rule.retry,
+            filters: rule.filters.clone(),
             client_certificates: None,
             action: Action::Forward(clusters.add(cluster)),
         };
