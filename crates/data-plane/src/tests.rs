@@ -29,9 +29,9 @@ mod upstream_tls;
 use crate::{Backends, DataPlane, Publisher, Settings};
 use routing_table::{
     Action, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
-    Filter, HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, Policy,
-    ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
-    UpstreamTls, VirtualHost, VirtualHosts,
+    Filter, HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
+    Policy, ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update,
+    UpstreamProtocol, UpstreamTls, VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ pub use access_list::{AccessList, network};
 pub use header_changes::{HeaderChanges, RequestHeaders, ResponseHeaders, may_be_changed};
 pub use ipnet::IpNet;
 pub use rate_limit::RateLimit;
-pub use redirect::{Redirect, RedirectTo, redirect_status, redirect_url};
+pub use redirect::{ACME_CHALLENGE, Redirect, RedirectTo, redirect_status, redirect_url};
 pub use upstream_header::UpstreamHeader;
 pub use url_rewrite::{PathRewrite, UrlRewrite};
 
