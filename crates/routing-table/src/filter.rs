@@ -109,23 +109,6 @@ impl Filter {
             Self::UpstreamHeader(filter) => filter,
         }
     }
-
-    /// The path that would be sent upstream, where these filters send one.
-    pub fn rewritten<'a>(
-        filters: &[Self],
-        matched: &PathMatch,
-        path: &'a str,
-    ) -> Option<Cow<'a, str>> {
-        let mut path = Cow::Borrowed(path);
-        for filter in filters {
-            if let Self::UrlRewrite(rewrite) = filter
-                && let Some(new) = rewrite.apply(matched, &path)
-            {
-                path = Cow::Owned(new.ok()?);
-            }
-        }
-        Some(path)
-    }
 }
 
 impl fmt::Display for Filter {
