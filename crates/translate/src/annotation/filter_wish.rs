@@ -67,6 +67,14 @@ impl FilterWish {
         }
     }
 
+    /// Whether somebody is kept out.
+    pub(crate) fn protects(&self) -> bool {
+        !self.allow.is_empty()
+            || !self.deny.is_empty()
+            || self.per_second > 0
+            || self.per_minute > 0
+    }
+
     /// The filters of a route for this path. `to_https`: it sends plain requests there.
     pub(crate) fn filters(&self, path: &PathMatch, to_https: bool) -> Vec<Filter> {
         let mut filters = Vec::new();
