@@ -56,6 +56,7 @@ fn cases() -> Vec<Case> {
         let host = format!("{name}.bad.test");
         let mut object = ingress(name, &[(&host, "/", "Prefix", "web")]);
         object["spec"]["tls"] = json!([{"hosts": [host], "secretName": secret}]);
+        object["metadata"]["annotations"] = json!({"tidegate.dev/ssl-redirect": "false"});
         object
     };
     let nginx = "nginx.ingress.kubernetes.io";

@@ -38,6 +38,8 @@ async fn cluster_an_ingress_becomes_traffic() {
         ],
     );
     wanted["spec"]["tls"] = json!([{"hosts": ["shop.main-job.test"], "secretName": "tls"}]);
+    // It is asked both ways.
+    wanted["metadata"]["annotations"] = json!({"tidegate.dev/ssl-redirect": "false"});
     cluster.put::<Ingress>(ns, wanted).await;
 
     let tidegate = cluster

@@ -7,11 +7,9 @@
 use crate::client_certificate::TlsSession;
 use crate::error::ProxyError;
 use crate::tls::ListenerTls;
+use routing_table::filter::ACME_CHALLENGE;
 use routing_table::{CertificateDemand, ClientCertificates, Route, VirtualHosts};
 use std::sync::Arc;
-
-/// The only path that is served without TLS where client certificates are required: certificate authorities ask for it.
-const ACME_CHALLENGE: &str = "/.well-known/acme-challenge/";
 
 /// A connection, before the current table.
 pub(crate) struct Connection<'a> {
@@ -81,6 +79,7 @@ impl Connection<'_> {
                 Some(_) => Err(ProxyError::Misdirected),
             },
             (Some(demand), None) => {
+                // Certificate authorities ask for it, without TLS.
                 if demand.demand == CertificateDemand::Required && !path.starts_with(ACME_CHALLENGE)
                 {
                     return Err(ProxyError::Misdirected);

@@ -43,6 +43,12 @@ pub(crate) enum ProxyError {
     /// The host demands a client certificate, and there is none or one that it does not accept.
     #[error("client certificate refused")]
     ClientCertificate,
+    /// The route does not serve this client's address.
+    #[error("client address refused")]
+    Forbidden,
+    /// The client asks too often; it may again in so many seconds.
+    #[error("rate limited")]
+    RateLimited(u32),
     /// The cluster has no endpoint.
     #[error("no endpoint")]
     NoEndpoint,
@@ -111,6 +117,8 @@ impl ProxyError {
             | Self::BadUpgrade
             | Self::ClientCertificate
             | Self::ClientAborted => StatusCode::BAD_REQUEST,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -147,6 +155,8 @@ impl ProxyError {
             Self::NoRoute => "no_route",
             Self::Misdirected => "misdirected",
             Self::ClientCertificate => "client_certificate",
+            Self::Forbidden => "forbidden",
+            Self::RateLimited(_) => "rate_limited",
             Self::NoEndpoint => "no_endpoint",
             Self::Overloaded => "overloaded",
             Self::Loop => "loop",

@@ -4,6 +4,7 @@
 //! that carry our own word are dropped from untrusted clients under any spelling that some server folds into the same name
 //! (`X_Forwarded_For`).
 
+use crate::client::ClientConnection;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use std::fmt::Write;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Our name in `CDN-Loop` (RFC 8586).
@@ -115,11 +117,13 @@ pub(crate) struct Client<'a> {
     pub(crate) certificate_fields: bool,
 }
 
-/// Writes every field that goes upstream, as HTTP/1.1 lines. `host` is the authority as the client wrote it.
+/// Writes every field that goes upstream, as HTTP/1.1 lines. `host` is what the upstream is asked for, `asked` the authority
+/// as the client wrote it.
 pub(crate) fn write_fields(
     out: &mut Vec<u8>,
     headers: &HeaderMap,
     host: &str,
+    asked: &str,
     client: Client<'_>,
     request_id: &[u8],
 ) {
@@ -165,7 +169,7 @@ pub(crate) fn write_fields(
         line(out, b"x-forwarded-proto", client.scheme.as_bytes());
     }
     if !told("x-forwarded-host") {
-        line(out, b"x-forwarded-host", host.as_bytes());
+        line(out, b"x-forwarded-host", asked.as_bytes());
     }
     if !told("x-forwarded-port") {
         line(
@@ -182,6 +186,27 @@ pub(crate) fn write_fields(
     }
     out.extend_from_slice(LOOP_ID);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Who asks, for rules about addresses: the same as `X-Real-IP` says upstream.
+pub(crate) fn client_addr(
+    headers: &HeaderMap,
+    client: &ClientConnection,
+    trusted: &[IpNet],
+) -> IpAddr {
+    let behind_proxies = client.trusted.then(|| last_untrusted(headers, trusted));
+    behind_proxies
+        .flatten()
+        .unwrap_or_else(|| client.addr.ip().to_canonical())
+}
+
+/// Whether a request came by TLS, by the word of a trusted client that says so once.
+pub(crate) fn is_https(headers: &HeaderMap, client: &ClientConnection) -> bool {
+    let mut told = headers.get_all(X_FORWARDED_PROTO).iter();
+    match (told.next(), told.next()) {
+        (Some(told), None) if client.trusted => told.as_bytes().eq_ignore_ascii_case(b"https"),
+        _ => client.scheme == "https",
+    }
 }
 
 /// The last hop of `X-Forwarded-For` that is not a trusted proxy itself: whoever stands before it could have written what it

@@ -17,6 +17,7 @@ mod client_io;
 mod connection;
 mod distinguished_name;
 mod error;
+mod filters;
 mod forward;
 mod forwarded_headers;
 #[doc(hidden)]
@@ -36,6 +37,7 @@ mod proxy;
 mod proxy_header;
 mod proxy_protocol;
 mod publish;
+mod rate_limiter;
 mod record;
 mod request_body;
 mod request_head;

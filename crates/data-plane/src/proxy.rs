@@ -1,11 +1,12 @@
 //! A request's whole life, on one screen.
 //!
-//! Read the target, find the route with one load of the table, apply its policy, forward, answer. Errors become answers
+//! Read the target, find the route with one load of the table, apply its filters and policy, forward, answer. Errors become answers
 //! here and nowhere else, but for heads that are no requests (`h1/server`).
 
 use crate::body::{AnswerBody, Source};
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
+use crate::filters;
 use crate::forward::forward;
 use crate::forwarded_headers::is_loop;
 use crate::grpc;
@@ -66,7 +67,7 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         // RFC 9110 section 9.3.7: about the server as a whole, and that is us.
         return Ok(Answer::own(StatusCode::OK));
     }
-    let target = RequestTarget::read(&request.client, &request.parts, !body.is_empty())?;
+    let mut target = RequestTarget::read(&request.client, &request.parts, !body.is_empty())?;
     let fields = target.fields(&request.parts);
     let (found, admitted) = request
         .worker
@@ -79,12 +80,22 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
     let route = &found.route;
     #[cfg(test)]
     crate::tests::panic_if_asked_to(&request.parts);
+    if !route.filters.is_empty()
+        && let Some(elsewhere) = filters::before(request, &found, &mut target)?
+    {
+        outcome.flag = "redirected";
+        let mut answer = Answer::own(elsewhere.status);
+        answer.headers.insert(header::LOCATION, elsewhere.location);
+        return Ok(answer);
+    }
     let upstream = match (&route.action, &found.upstream) {
         (Action::Respond(response), _) => {
             outcome.flag = response.reason;
             let status =
                 StatusCode::from_u16(response.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-            return Ok(Answer::own(status));
+            let mut answer = Answer::own(status);
+            filters::after(route, &mut answer.headers, None);
+            return Ok(answer);
         }
         (Action::Forward(_), Some(upstream)) => upstream,
         (Action::Forward(_), None) => return Err(ProxyError::NoEndpoint),
@@ -102,7 +113,10 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
     if body.is_too_large() {
         return Err(ProxyError::BodyTooLarge);
     }
-    let answered = forward(request, outcome, &target, &found, upstream, body).await?;
+    let mut answered = forward(request, outcome, &target, &found, upstream, body).await?;
+    if !route.filters.is_empty() {
+        filters::after(route, &mut answered.headers, outcome.upstream);
+    }
     Ok(Answer {
         status: answered.status,
         headers: answered.headers,
@@ -149,6 +163,10 @@ impl Answer {
             answer
                 .headers
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let ProxyError::RateLimited(seconds) = error {
+            let (name, value) = filters::retry_after(seconds);
+            answer.headers.insert(name, value);
         }
         if error == ProxyError::UpgradeVersion {
             // RFC 6455 section 4.4: and a 426 what it should have been.

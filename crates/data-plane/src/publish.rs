@@ -9,9 +9,11 @@ use crate::access_log::RouteLine;
 use crate::admission::Connection;
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
+use crate::filters::Limiters;
 use crate::l4::target::RelayTargets;
 use crate::listener::{BindError, ListenerSet, Sockets};
 use crate::metrics::{Metrics, RouteStats};
+use crate::rate_limiter::RateLimiter;
 use crate::tls::{ListenerTls, ServerTls};
 use crate::upstream::Upstream;
 use crate::upstream_tls::{Connectors, Reach};
@@ -59,6 +61,8 @@ pub(crate) struct RouteTarget {
     pub(crate) policy: Arc<Policy>,
     /// How its endpoints are reached.
     pub(crate) reach: Reach,
+    /// What its rate limits remember, in the order of its filters.
+    pub(crate) limiters: Box<[Arc<RateLimiter>]>,
     pub(crate) stats: Arc<RouteStats>,
     /// The part of an access-log line that names the route.
     pub(crate) log_fields: Box<[u8]>,
@@ -166,6 +170,7 @@ pub struct Publisher {
     sockets: Sockets,
     tls: ServerTls,
     connectors: Connectors,
+    limiters: Limiters,
     listeners: watch::Sender<ListenerSet>,
     /// Told of every update, once it is in effect.
     updated: watch::Sender<()>,
@@ -210,6 +215,7 @@ impl Publisher {
             sockets,
             tls,
             connectors: Connectors::default(),
+            limiters: Limiters::default(),
             listeners,
             updated,
             metrics,
@@ -278,6 +284,7 @@ impl Publisher {
             .collect();
         self.set_endpoints(sets);
         let reach = self.connectors.prepare(&table);
+        let mut limiters = self.limiters.next();
         let routes = table
             .routes()
             .iter()
@@ -311,6 +318,7 @@ impl Publisher {
                         .map(|cluster| Arc::clone(&cluster.policy))
                         .unwrap_or_default(),
                     reach,
+                    limiters: limiters.of(route),
                     stats,
                     log_fields,
                 })

@@ -21,11 +21,22 @@ pub(crate) struct RequestTarget<'a> {
     pub(crate) authority: &'a str,
     /// The host in normal form, for routing.
     pub(crate) host: Cow<'a, str>,
-    /// The path in normal form, for both.
+    /// The path in normal form, for both; from the filters of the route on, for the upstream.
     pub(crate) path: Cow<'a, str>,
     query: Option<&'a str>,
     /// A WebSocket is asked for.
     pub(crate) upgrade: Option<Upgrade>,
+    /// What filters want the upstream to be told otherwise.
+    pub(crate) changes: Option<Box<Changes>>,
+}
+
+/// What the upstream is told otherwise than the client said it.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    /// The authority.
+    pub(crate) host: Option<Box<str>>,
+    /// The client's fields.
+    pub(crate) headers: Option<HeaderMap>,
 }
 
 impl<'a> RequestTarget<'a> {
@@ -63,7 +74,21 @@ impl<'a> RequestTarget<'a> {
             path,
             query: parts.uri.query().map(checked_query).transpose()?,
             upgrade,
+            changes: None,
         })
+    }
+
+    /// The query.
+    pub(crate) fn query(&self) -> Option<&'a str> {
+        self.query
+    }
+
+    /// The authority that the upstream is asked for.
+    fn upstream_authority(&self) -> &str {
+        let changes = self.changes.as_ref();
+        changes
+            .and_then(|changes| changes.host.as_deref())
+            .unwrap_or(self.authority)
     }
 
     /// What it is routed by besides host and path, as the upstream sees it.
@@ -103,7 +128,7 @@ impl<'a> RequestTarget<'a> {
         };
         let uri = Uri::builder()
             .scheme(if tls { "https" } else { "http" })
-            .authority(self.authority)
+            .authority(self.upstream_authority())
             .path_and_query(&*path)
             .build()?;
         let mut head = http::Request::new(());
@@ -159,9 +184,14 @@ impl<'a> RequestTarget<'a> {
             port: client.port,
             certificate_fields,
         };
+        let changes = self.changes.as_ref();
+        let headers = changes
+            .and_then(|changes| changes.headers.as_ref())
+            .unwrap_or(&request.parts.headers);
         forwarded_headers::write_fields(
             out,
-            &request.parts.headers,
+            headers,
+            self.upstream_authority(),
             self.authority,
             client,
             request.id.as_bytes(),

@@ -12,6 +12,7 @@ mod breaker;
 mod connections;
 mod corpus;
 mod errors;
+mod filters;
 mod handshakes;
 mod health_probes;
 mod http2_upstream;
@@ -29,9 +30,9 @@ mod upstream_tls;
 use crate::{Backends, DataPlane, Publisher, Settings};
 use routing_table::{
     Action, ClientCertificates, Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets,
-    HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch, Policy,
-    ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update, UpstreamProtocol,
-    UpstreamTls, VirtualHost, VirtualHosts,
+    Filter, HostMatch, InFlightLimit, Limits, Listener, ListenerId, ListenerProtocol, PathMatch,
+    Policy, ProxyVersion, RetryPolicy, Route, RouteId, RoutingTable, Timeouts, Update,
+    UpstreamProtocol, UpstreamTls, VirtualHost, VirtualHosts,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub(crate) struct Rule {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    pub(crate) filters: Vec<Filter>,
     protocol: UpstreamProtocol,
     proxy_header: Option<ProxyVersion>,
     pub(crate) client_certificates: Option<Arc<ClientCertificates>>,
@@ -71,6 +73,7 @@ pub(crate) fn host(name: &str, endpoints: &[SocketAddr]) -> Rule {
         timeouts,
         limits,
         retry,
+        filters: Vec::new(),
         protocol: UpstreamProtocol::Http1,
         proxy_header: None,
         client_certificates: None,
@@ -176,6 +179,7 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
             timeouts: rule.timeouts,
             limits: rule.limits,
             retry: rule.retry,
+            filters: rule.filters.clone(),
             client_certificates: None,
             action: Action::Forward(clusters.add(cluster)),
         };

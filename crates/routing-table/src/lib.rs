@@ -5,6 +5,7 @@
 //! | listener | an address and port we accept connections on, with its protocol |
 //! | virtual host | everything served under one host name (exact, `*.wildcard`, or any) |
 //! | route | a match on the request, the policy that applies to it, and an action |
+//! | filter | what is done with a request and its answer besides: who may ask, how often, for which path |
 //! | action | forward to a cluster, or answer directly |
 //! | cluster | a named group of endpoints with one balancing policy (an "upstream group") |
 //! | endpoint | one address that can serve a request |
@@ -19,6 +20,7 @@ pub mod certificate;
 pub mod client_certificate;
 pub mod cluster;
 pub mod endpoint;
+pub mod filter;
 pub mod id;
 pub mod listener;
 pub mod matcher;
@@ -39,6 +41,7 @@ pub use cluster::{
     UpstreamProtocol,
 };
 pub use endpoint::{Endpoint, Serving};
+pub use filter::Filter;
 pub use id::{ClusterId, ListenerId, RouteId, Transport};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};
 pub use matcher::{Conditions, HostMatch, PathMatch, RequestFields};

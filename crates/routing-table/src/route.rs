@@ -2,6 +2,7 @@
 
 use crate::client_certificate::ClientCertificates;
 use crate::cluster::ClusterIndex;
+use crate::filter::Filter;
 use crate::id::RouteId;
 use crate::matcher::{Conditions, PathMatch};
 use std::cmp::Ordering;
@@ -23,6 +24,8 @@ pub struct Route {
     pub limits: Limits,
     /// When to try another endpoint.
     pub retry: RetryPolicy,
+    /// What is done with its requests besides, in this order.
+    pub filters: Vec<Filter>,
     /// What clients must show before they get anything from it: that of its virtual host.
     pub client_certificates: Option<Arc<ClientCertificates>>,
     /// What is done with the request.

@@ -220,6 +220,9 @@ fn write_route(out: &mut String, table: &RoutingTable, route: &Route, path: &str
         },
         Action::Respond(response) => write!(out, "{} {}", response.status, response.reason)?,
     }
+    for filter in &route.filters {
+        write!(out, " {filter}")?;
+    }
     let (timeouts, usual) = (&route.timeouts, Timeouts::default());
     for (name, value, default) in [
         ("connect", timeouts.connect, usual.connect),

@@ -32,6 +32,7 @@ fn route(name: usize, path: PathMatch) -> Route {
         timeouts: Default::default(),
         limits: Default::default(),
         retry: Default::default(),
+        filters: Vec::new(),
         client_certificates: None,
         action,
     }

@@ -3,6 +3,7 @@
 //! Pure but for the certificate files it names. `backends`, `routes` and `listeners` each make their part.
 
 mod backends;
+mod filters;
 mod listeners;
 mod routes;
 

@@ -7,12 +7,16 @@ use crate::document::{self, Format, Node, no_document};
 use crate::problem::{Problem, Step, Wrong, printable, steps, unknown};
 use crate::source;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use routing_table::filter::{Ending, Passage};
 use routing_table::matcher::host::normal_host;
 use routing_table::matcher::path::normal_path;
-use routing_table::{Action, ListenerProtocol, RequestFields, RoutingTable};
+use routing_table::{Action, Filter, ListenerProtocol, RequestFields, RoutingTable};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// A file of cases.
@@ -212,6 +216,35 @@ fn decide(request: &RequestCase, table: &RoutingTable, at: &[Step]) -> Result<De
         return Ok(status(404));
     };
     let name = Some(route.id.name.to_string());
+    let mut passage = Passage {
+        client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        is_https: matches!(
+            table.listeners()[listener].protocol,
+            ListenerProtocol::Https(_)
+        ),
+        host: &host,
+        path: Cow::Borrowed(&path),
+        query,
+        matched: &route.path,
+        sent: &headers,
+        headers: None,
+        upstream_host: None,
+    };
+    // Nothing is known of who asks, so what is decided by that is not part of it.
+    let decided = |filter: &&Filter| !matches!(filter, Filter::AccessList(_));
+    for filter in route.filters.iter().filter(decided) {
+        let ended = match filter.as_apply().on_request(&mut passage) {
+            ControlFlow::Continue(()) => continue,
+            ControlFlow::Break(Ending::Redirect { status, .. }) => status,
+            ControlFlow::Break(Ending::Forbidden) => 403,
+            ControlFlow::Break(Ending::BadTarget) => 400,
+        };
+        return Ok(Decision {
+            route: name,
+            ..status(ended)
+        });
+    }
+    let path = passage.path;
     Ok(match &route.action {
         Action::Respond(response) => Decision {
             route: name,

@@ -1,6 +1,10 @@
 //! The keys of the file. Everything about them that people need to know stands here once: the JSON Schema and the errors
 //! come from these types. What goes together and what does not is for `build` to say.
 
+mod filters;
+
+pub use filters::{HeaderChangesConfig, RateLimitConfig, RedirectConfig, RewriteConfig};
+
 use policy::PolicySpec;
 use policy::value::Span;
 use schemars::JsonSchema;
@@ -122,6 +126,24 @@ pub struct RouteConfig {
     pub retries: Option<RetriesConfig>,
     /// Largest request body in bytes, 0 for no limit; a larger one is answered 413. Default: what --max-request-body says.
     pub max_request_body: Option<u64>,
+    /// Networks or addresses of clients that are answered 403, whatever `allow` says.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// Networks or addresses of clients that are served; all others are answered 403. Default: everybody.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// How often one client address may ask (IPv6: one /64).
+    pub rate_limit: Option<RateLimitConfig>,
+    /// Where clients are sent.
+    pub redirect: Option<RedirectConfig>,
+    /// What the backend is asked for instead.
+    pub rewrite: Option<RewriteConfig>,
+    /// Changes of the fields that the backend gets.
+    pub request_headers: Option<HeaderChangesConfig>,
+    /// Changes of the fields that the client gets with an answer of the backend, or of `respond`.
+    pub response_headers: Option<HeaderChangesConfig>,
+    /// Name of a field that tells clients which endpoint answered. It shows the inside to whoever asks. Default: none.
+    pub upstream_header: Option<String>,
 }
 
 /// Paths of a route, in exactly one way.

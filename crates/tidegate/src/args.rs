@@ -178,6 +178,9 @@ pub(crate) struct RoutingArgs {
     /// Let Ingresses with the annotation ssl-passthrough have their TLS passed on
     #[arg(long)]
     pub(crate) enable_ssl_passthrough: bool,
+    /// Send plain requests for hosts with TLS to https where an Ingress says nothing
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) ssl_redirect: bool,
     /// Close a relayed TCP connection after this long without a byte
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub(crate) tcp_idle_timeout: Duration,
@@ -408,6 +411,7 @@ impl RoutingArgs {
             tcp_services: self.tcp_services_configmap.clone(),
             udp_services: self.udp_services_configmap.clone(),
             ssl_passthrough: self.enable_ssl_passthrough,
+            ssl_redirect: self.ssl_redirect,
             tcp_limits: RelayLimits {
                 idle: self.tcp_idle_timeout,
                 most: self.max_relays_per_port,

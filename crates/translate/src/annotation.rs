@@ -4,19 +4,26 @@
 //! default stays; a key of ours that does not exist is a warning. Nothing an annotation says is ever copied into text that
 //! is parsed again.
 
+mod access_list;
 mod attempts;
 mod backend_protocol;
 mod client_certificates;
+mod filter_wish;
 mod policy_fields;
+mod rate_limit;
+mod redirect;
 mod request_body;
+mod rewrite;
 mod ssl_passthrough;
 mod timeouts;
 pub mod unsupported;
+mod upstream_header;
 mod upstream_proxy_protocol;
 mod upstream_tls;
 mod value;
 
 pub(crate) use client_certificates::ClientCertificateWish;
+pub(crate) use filter_wish::{FilterWish, RewriteTarget};
 pub(crate) use upstream_tls::UpstreamTlsWish;
 
 use crate::diagnostic::{Findings, printable};
@@ -43,6 +50,7 @@ pub(crate) struct Policy {
     pub(crate) proxy_header: Option<ProxyVersion>,
     /// How endpoints are chosen and judged.
     pub(crate) endpoints: PolicySpec,
+    pub(crate) filters: FilterWish,
     pub(crate) client_certificates: ClientCertificateWish,
     /// What endpoints speak, where the Ingress says so.
     pub(crate) upstream_protocol: Option<UpstreamProtocol>,
@@ -90,6 +98,8 @@ pub enum Closes {
 
 /// Every annotation of ours.
 pub const ANNOTATIONS: &[Annotation] = &[
+    access_list::ALLOW,
+    redirect::APP_ROOT,
     attempts::ATTEMPTS,
     backend_protocol::BACKEND_PROTOCOL,
     client_certificates::CLIENT_CA_SECRET,
@@ -97,10 +107,25 @@ pub const ANNOTATIONS: &[Annotation] = &[
     client_certificates::CLIENT_CERTIFICATE_DEPTH,
     client_certificates::CLIENT_CERTIFICATE_TO_UPSTREAM,
     timeouts::CONNECT_TIMEOUT,
+    access_list::DENY,
     timeouts::FIRST_BYTE_TIMEOUT,
+    redirect::FORCE_SSL_REDIRECT,
     timeouts::IDLE_TIMEOUT,
+    rate_limit::LIMIT_ALLOWLIST,
+    rate_limit::LIMIT_BURST,
+    rate_limit::LIMIT_BURST_MULTIPLIER,
+    rate_limit::LIMIT_RPM,
+    rate_limit::LIMIT_RPS,
     request_body::MAX_REQUEST_BODY,
+    redirect::PERMANENT_REDIRECT,
+    redirect::PERMANENT_REDIRECT_CODE,
+    rewrite::REWRITE_TARGET,
     ssl_passthrough::SSL_PASSTHROUGH,
+    redirect::SSL_REDIRECT,
+    redirect::TEMPORAL_REDIRECT,
+    redirect::TEMPORAL_REDIRECT_CODE,
+    upstream_header::UPSTREAM_HEADER,
+    rewrite::UPSTREAM_HOST,
     upstream_proxy_protocol::UPSTREAM_PROXY_PROTOCOL,
     upstream_tls::UPSTREAM_TLS_DEPTH,
     upstream_tls::UPSTREAM_TLS_NAME,
@@ -126,6 +151,7 @@ pub(crate) fn policy(
         retry: RetryPolicy::default(),
         proxy_header: None,
         endpoints: PolicySpec::default(),
+        filters: FilterWish::new(settings.ssl_redirect),
         client_certificates: ClientCertificateWish::default(),
         upstream_protocol: None,
         upstream_tls: UpstreamTlsWish::default(),

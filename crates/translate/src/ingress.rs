@@ -2,8 +2,10 @@
 //!
 //! Objects come oldest first, and the first to name a host and path keeps it.
 
+mod filters;
 mod passthrough;
 
+use self::filters::TlsHosts;
 use crate::annotation::{self, Policy};
 use crate::authorities::{self, Demand, UpstreamPlan};
 use crate::conflict::HostOwners;
@@ -57,6 +59,7 @@ struct Table<'a> {
     demands: BTreeMap<HostMatch, (Demand, String)>,
     clusters: ClusterSet,
     passthrough: RelayIndex,
+    tls_hosts: TlsHosts,
 }
 
 /// Routes for all Ingresses, which come oldest first.
@@ -77,6 +80,7 @@ pub(crate) fn routes(
         demands: BTreeMap::new(),
         clusters: ClusterSet::default(),
         passthrough: RelayIndex::default(),
+        tls_hosts: TlsHosts::of(snapshot, settings, ingresses),
     };
     let mut default_route: Option<Route> = None;
     // Default backends come last: a path of any Ingress on the host goes before them.
@@ -146,21 +150,24 @@ pub(crate) fn routes(
                     (None, Ok(())) => {
                         table.demand(&owner, &HostMatch::Any, &demand, findings);
                         let path = PathMatch::prefix("/");
-                        default_route = Some(table.route(
+                        let mut route = table.route(
                             &owner,
                             "defaultBackend",
                             "spec.defaultBackend",
                             path,
                             backend,
                             findings,
-                        ));
+                        );
+                        let any = &HostMatch::Any;
+                        table.tls_hosts.add_filters(&owner, any, &mut route);
+                        default_route = Some(route);
                     }
                 }
             }
             Some(backend) => {
                 for host in own_hosts {
                     let path = PathMatch::prefix("/");
-                    let route = table.route(
+                    let mut route = table.route(
                         &owner,
                         "defaultBackend",
                         "spec.defaultBackend",
@@ -168,6 +175,7 @@ pub(crate) fn routes(
                         backend,
                         findings,
                     );
+                    table.tls_hosts.add_filters(&owner, &host, &mut route);
                     defaults.push((host, route));
                 }
             }
@@ -205,7 +213,7 @@ fn with_demands(
     if let (Some(route), Some(of_any)) = (&mut default_route, demand(&HostMatch::Any)) {
         match of_any {
             Demand::Certificates(demand) => route.client_certificates = Some(Arc::clone(demand)),
-            Demand::Closed(reason) => route.action = unavailable(reason),
+            Demand::Closed(reason) => close(route, reason),
             Demand::Nothing => {}
         }
     }
@@ -213,9 +221,7 @@ fn with_demands(
         let client_certificates = match demand(&host) {
             Some(Demand::Certificates(demand)) => Some(Arc::clone(demand)),
             Some(Demand::Closed(reason)) => {
-                for route in &mut routes {
-                    route.action = unavailable(reason);
-                }
+                routes.iter_mut().for_each(|route| close(route, reason));
                 None
             }
             Some(Demand::Nothing) | None => None,
@@ -227,6 +233,12 @@ fn with_demands(
         }
     };
     (hosts.into_iter().map(virtual_host).collect(), default_route)
+}
+
+/// Makes a route answer 503 whatever it is asked.
+fn close(route: &mut Route, reason: &'static str) {
+    route.action = unavailable(reason);
+    route.filters.clear();
 }
 
 fn unavailable(reason: &'static str) -> Action {
@@ -373,7 +385,7 @@ impl Table<'_> {
                 free.insert(owner.object.key.to_string());
             }
         }
-        let route = self.route(
+        let mut route = self.route(
             owner,
             rule,
             &format!("{field}.backend"),
@@ -381,6 +393,7 @@ impl Table<'_> {
             &path.backend,
             findings,
         );
+        self.tls_hosts.add_filters(owner, host, &mut route);
         match self.hosts.entry(host.clone()) {
             Entry::Occupied(mut routes) => routes.get_mut().push(route),
             Entry::Vacant(host) => drop(host.insert(vec![route])),
@@ -484,6 +497,7 @@ impl Table<'_> {
                 ..limits
             },
             retry,
+            filters: Vec::new(),
             client_certificates: None,
             action,
         }

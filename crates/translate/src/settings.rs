@@ -24,6 +24,8 @@ pub struct Settings {
     pub udp_services: Option<ObjectKey>,
     /// Whether Ingresses may have their TLS passed on. Default false, as ingress-nginx.
     pub ssl_passthrough: bool,
+    /// Whether plain requests for hosts with TLS are sent to https where an object says nothing. Default true, as ingress-nginx.
+    pub ssl_redirect: bool,
     /// Limits of relayed TCP connections.
     pub tcp_limits: RelayLimits,
     /// Limits of UDP sessions.
@@ -71,6 +73,7 @@ impl Default for Settings {
             tcp_services: None,
             udp_services: None,
             ssl_passthrough: false,
+            ssl_redirect: true,
             tcp_limits: RelayLimits::TCP,
             udp_limits: RelayLimits::UDP,
             reserved_ports: Vec::new(),

@@ -128,6 +128,36 @@ fn add_ingress(
     }
 }
 
+/// The hosts that an Ingress has TLS for, with a certificate of its own or the default one.
+pub(crate) fn hosts(
+    snapshot: &Snapshot,
+    settings: &Settings,
+    ingress: &Ingress,
+    object: &ObjectRef,
+) -> Vec<HostMatch> {
+    let mut all = Vec::new();
+    for tls in ingress
+        .spec
+        .iter()
+        .flat_map(|spec| spec.tls.iter().flatten())
+    {
+        let named = tls.hosts.as_deref().unwrap_or_default();
+        let hosts = match tls.secret_name.as_deref() {
+            Some(name) if named.is_empty() && !name.contains('/') => {
+                let key = ObjectKey::new(&object.key.namespace, name);
+                // What is wrong with it is said where the certificate is used.
+                let findings = &mut Findings::default();
+                let certificate = secret(snapshot, settings, &key, object, "", findings);
+                certificate.map_or(Vec::new(), |one| covered_hosts(ingress, &patterns(&one)))
+            }
+            _ => named.to_vec(),
+        };
+        let parsed = hosts.iter().filter_map(|host| HostMatch::parse(host).ok());
+        all.extend(parsed.filter(|host| *host != HostMatch::Any));
+    }
+    all
+}
+
 /// Without `hosts`, an entry is for those hosts of the Ingress's own rules that the certificate names.
 fn covered_hosts(ingress: &Ingress, patterns: &[HostMatch]) -> Vec<String> {
     let rules = ingress

@@ -79,6 +79,15 @@ pub(crate) async fn judge(stand: &Stand, expect: &Expect, sent: &Sent) -> Result
             one_of(sent, statuses)?;
             nothing_upstream(stand, sent)
         }
+        Expect::Elsewhere(status, location) => {
+            one_of(sent, &[*status])?;
+            let found = field(&exchange.answers[0].fields, "location");
+            if found != Some(location.as_bytes()) {
+                let found = found.unwrap_or_default().escape_ascii();
+                return Err(format!("sent to {found} instead of {location}"));
+            }
+            nothing_upstream(stand, sent)
+        }
         Expect::Passed(count, checks) => {
             let statuses = exchange.statuses();
             if statuses != vec![200; *count] || !exchange.rest.is_empty() {

@@ -4,8 +4,7 @@
 //! behind it. `TIDEGATE_VECTORS=B4` runs one row, `TIDEGATE_SEED` repeats a run, and `TIDEGATE_REPEAT=1000` sends each vector
 //! of HTTP/1.1 so often and looks at memory.
 //!
-//! Not here yet, because what they test is not: R8 (rewrite), R9 (redirect), X9 and X10 (auth), regular expressions in R7,
-//! redirects in X6.
+//! Not here yet, because what they test is not: X9 and X10 (auth), regular expressions in R7, redirects in X6.
 
 mod backends;
 mod expectations;

@@ -1,10 +1,12 @@
-//! Hosts and paths: R1 to R7, R10 to R12. What has two readings is refused, the rest is matched exactly as it is forwarded.
+//! Hosts and paths: R1 to R12. What has two readings is refused, the rest is matched exactly as it is forwarded.
 //!
 //! Where the catalogue leaves room:
 //! - R1 and R2 may be 400 or one canonical form; the project has decided for 400 (decision 003).
 //! - R11, `xn--`: names are compared as they stand and never decoded, so a label that decodes to another tenant's name is
 //!   only an unknown host. 404 and 400 are both safe.
 //! - R7 has no regular expressions yet.
+//! - R8: the path of an Ingress's rewrite is whole, so nothing of the client's can get into it. Rewrites that keep a part are of
+//!   the configuration file; their vectors are in `data-plane/src/tests/filters.rs`.
 
 use super::stand::Setup;
 use super::vector::{Check, Expect, Row, get_target, join, row};
@@ -51,6 +53,18 @@ pub(crate) fn setup() -> Setup {
                     ("named.w.test", "/only", "Prefix", "a"),
                 ],
             ),
+            (
+                "nginx.ingress.kubernetes.io/rewrite-target: /",
+                vec![("rewrite.test", "/api", "Prefix", "a")],
+            ),
+            (
+                "nginx.ingress.kubernetes.io/rewrite-target: '//evil.test'",
+                vec![("bad-rewrite.test", "/api", "Prefix", "a")],
+            ),
+            (
+                "nginx.ingress.kubernetes.io/force-ssl-redirect: 'true'",
+                vec![("redirect.test", "/", "Prefix", "a")],
+            ),
         ],
         backends: vec!["a", "admin", "exact", "longer", "wild"],
         certificates: Vec::new(),
@@ -67,6 +81,8 @@ pub(crate) fn rows() -> Vec<Row> {
         r5(),
         r6(),
         r7(),
+        r8(),
+        r9(),
         r10(),
         r11(),
         r12(),
@@ -219,6 +235,67 @@ fn r6() -> Row {
         .passed("Exact /exact on /exact?x", to("/exact?x"), FOUND)
         .local("Prefix /foo on /foo%3Fx", to("/foo%3Fx"), &[404])
         .local("Prefix /foo on /foo;x", to("/foo;x"), &[404])
+}
+
+fn r8() -> Row {
+    let to = |target: &str| at("rewrite.test", target);
+    let root = &[Check::Targets(&["/"]), Check::Host("rewrite.test")];
+    let r8 = row("R8", "rewrites")
+        .passed("the whole path", to("/api/x"), root)
+        .passed("a host behind the prefix", to("/api//evil.test/x"), root)
+        .passed(
+            "the query stays",
+            to("/api?x=//evil.test"),
+            &[Check::Targets(&["/?x=//evil.test"])],
+        )
+        .passed(
+            "a target that names a host is not used",
+            at("bad-rewrite.test", "/api/x"),
+            &[Check::Targets(&["/api/x"])],
+        );
+    let refused = ["/api/../x", "/api/%2e%2e", "/api%0d%0aX:%20y"];
+    refused
+        .iter()
+        .fold(r8, |r8, target| r8.refused(*target, to(target), &[400]))
+}
+
+fn r9() -> Row {
+    const TO_HOST: Expect = Expect::Elsewhere(308, "https://redirect.test/x?y");
+    let request = |line: &str, fields: &str| {
+        format!("{line} HTTP/1.1\r\nHost: redirect.test\r\n{fields}\r\n").into_bytes()
+    };
+    row("R9", "redirects lead to the same host")
+        .vector("a path", request("GET /x?y", ""), TO_HOST)
+        .vector(
+            "POST",
+            request("POST /x?y", "Content-Length: 0\r\n"),
+            TO_HOST,
+        )
+        .vector(
+            "fields that name another host",
+            request(
+                "GET /x?y",
+                "X-Forwarded-Host: evil.test\r\nX-Forwarded-Proto: https\r\nForwarded: host=evil.test\r\n",
+            ),
+            TO_HOST,
+        )
+        .vector(
+            "a port",
+            at("redirect.test:80", "/x?y"),
+            TO_HOST,
+        )
+        .vector(
+            "a host as path",
+            request("GET //evil.test", ""),
+            Expect::Elsewhere(308, "https://redirect.test//evil.test"),
+        )
+        .refused("a host that is another", at("redirect.test@evil.test", "/"), &[400])
+        .refused("a line in the path", request("GET /%0d%0aX:%20y", ""), &[400])
+        .passed(
+            "a challenge is served",
+            request("GET /.well-known/acme-challenge/x", ""),
+            &[Check::Targets(&["/.well-known/acme-challenge/x"])],
+        )
 }
 
 fn r7() -> Row {

@@ -63,6 +63,8 @@ pub(crate) enum Expect {
     Aborted(&'static [u16]),
     /// One of these statuses by us; the backend saw nothing; the connection may go on.
     Local(&'static [u16]),
+    /// An answer by us of this status, with this `Location`; the backend saw nothing.
+    Elsewhere(u16, &'static str),
     /// So many answers of 200, and the backend got what the checks say.
     Passed(usize, &'static [Check]),
     /// As this, or as that.

@@ -20,7 +20,7 @@ fn fields(trusted: bool, client_fields: &[(&str, &str)]) -> Vec<String> {
         certificate_fields: false,
     };
     let mut out = Vec::new();
-    write_fields(&mut out, &headers, "shop.test", client, b"id");
+    write_fields(&mut out, &headers, "shop.test", "shop.test", client, b"id");
     String::from_utf8(out)
         .unwrap()
         .trim_end()

@@ -140,7 +140,7 @@ async fn the_same_endpoint_may_be_tried_again_before_another_is() {
     let held = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let dead = held.each_ref().map(|one| one.local_addr().unwrap());
     drop(held);
-    let mut rule = host("a.test", &dead);
+    let mut rule = host("a.test", &dead).attempts(2);
     rule.retry.same_endpoint = 3;
     rule.retry.pause = Duration::from_millis(10);
     // The budget of retries is shared out among workers.

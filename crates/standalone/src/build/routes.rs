@@ -173,6 +173,7 @@ fn route(
         None => context.defaults.request_body,
         Some(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
     };
+    let filters = super::filters::filters(config, &at)?;
     let make = |rule: &str, path: PathMatch, action: Action, backend: Option<Backend>| Route {
         id: id(rule),
         path,
@@ -183,6 +184,7 @@ fn route(
             in_flight: backend.and_then(|backend| backend.in_flight),
         },
         retry,
+        filters: filters.clone(),
         client_certificates: None,
         action,
     };
@@ -236,6 +238,13 @@ fn route(
         (Some(_), Some(_)) => {
             let message = "only one of \"backend\" and \"respond\" may be given";
             Err(Wrong::at(&below("respond"), message))
+        }
+        (None, None) if config.redirect.as_ref().is_some_and(|to| to.url.is_some()) => {
+            let never = DirectResponse {
+                status: 404,
+                reason: "redirected",
+            };
+            Ok(vec![make("", path, Action::Respond(never), None)])
         }
         (None, None) => Err(Wrong::at(&at, "the key \"backend\" is missing")),
     }

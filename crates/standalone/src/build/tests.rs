@@ -365,3 +365,66 @@ fn files_that_are_named_are_read_without_blocking() {
         );
     }
 }
+
+#[test]
+fn filters() {
+    check(
+        &format!(
+            "{BACKENDS}listeners: [{{port: 80}}]\nroutes:\n\
+             - {{name: a, path: {{prefix: /a}}, backend: cart, allow: [10.0.0.0/8], deny: ['10.0.0.1'], rateLimit: {{requests: 10, burst: 20, except: ['10.1.0.0/16']}}, rewrite: {{prefix: /v2/, host: 'in.test:81'}}, upstreamHeader: upstream}}\n\
+             - {{name: b, path: {{prefix: /b}}, backend: cart, redirect: {{https: true, port: 8443}}, rewrite: {{base: /base}}, requestHeaders: {{set: {{X-A: b}}, remove: [x-c]}}, responseHeaders: {{remove: [server]}}}}\n\
+             - {{name: c, path: {{prefix: /c}}, redirect: {{url: 'https://c.test', withPath: true, status: 301}}}}\n"
+        ),
+        "listener http-80 127.0.0.1:80 http
+  host *
+    prefix /a -> standalone/cart:0 deny=10.0.0.1/32 allow=10.0.0.0/8 rate<=10/1s at-once<=20 unlimited=10.1.0.0/16 prefix=/v2 host=in.test:81 upstream-header=upstream  [Route/standalone/a routes[0]]
+    prefix /b -> standalone/cart:0 redirect=308:https:8443 base=/base request-headers[-x-c +x-a] response-headers[-server]  [Route/standalone/b routes[1]]
+    prefix /c -> 404 redirected redirect=301:https://c.test+path  [Route/standalone/c routes[2]]
+cluster standalone/cart:0: 10.0.0.3:80
+cluster standalone/user:0: 10.0.0.1:80 weight=3 10.0.0.2:80 priority=1 max=5
+",
+    );
+    for (keys, wrong) in [
+        (
+            "allow: [all]",
+            "allow[0]: \"all\" is no network, such as 10.0.0.0/8",
+        ),
+        (
+            "rateLimit: {requests: 0}",
+            "rateLimit.requests: 0 is not from 1 to 1000000",
+        ),
+        (
+            "rewrite: {path: /a, base: /b}",
+            "rewrite: only one of \"path\", \"prefix\" and \"base\" may be given",
+        ),
+        (
+            "rewrite: {base: /../x}",
+            "rewrite.base: the path has a '.' or '..' element",
+        ),
+        (
+            "rewrite: {host: 'a b'}",
+            "rewrite.host: the host has a character that no host name has",
+        ),
+        (
+            "redirect: {https: true, status: 200}",
+            "redirect.status: 200 is none of 301, 302, 303, 307, 308",
+        ),
+        (
+            "redirect: {url: //evil.test}",
+            "redirect.url: it would lead to another host",
+        ),
+        (
+            "redirect: {url: 'https://a.test/x', withPath: true}",
+            "redirect.url: with \"withPath\", it must end with its host",
+        ),
+        (
+            "requestHeaders: {set: {Content-Length: '1'}}",
+            "requestHeaders.set.Content-Length: content-length frames the message or is our own word, and cannot be changed",
+        ),
+    ] {
+        let text =
+            format!("{BACKENDS}listeners: [{{port: 80}}]\nroutes: [{{backend: cart, {keys}}}]\n");
+        let error = built(&text).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("routes[0].{wrong}")), "{error}");
+    }
+}

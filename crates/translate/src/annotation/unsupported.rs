@@ -3,7 +3,7 @@
 //! An annotation that protects something closes its routes: they answer 503, never unprotected. One that changes what is
 //! served is said on the object. One that only tunes nginx is silent.
 
-use super::{ANNOTATIONS, NGINX_PREFIX, Policy};
+use super::{ANNOTATIONS, NGINX_PREFIX, Policy, RewriteTarget};
 use crate::diagnostic::{Findings, printable};
 use crate::snapshot::ObjectRef;
 use std::collections::BTreeMap;
@@ -11,7 +11,6 @@ use std::fmt::Write;
 
 /// They protect what is behind them, so without them nothing may be served.
 const SECURITY: &[&str] = &[
-    "allowlist-source-range",
     "auth-proxy-set-headers",
     "auth-secret",
     "auth-secret-type",
@@ -21,24 +20,18 @@ const SECURITY: &[&str] = &[
     "auth-type",
     "auth-url",
     "configuration-snippet",
-    "denylist-source-range",
     "enable-modsecurity",
     "enable-owasp-core-rules",
     "global-rate-limit",
     "global-rate-limit-ignored-cidrs",
     "global-rate-limit-key",
     "global-rate-limit-window",
-    "limit-allowlist",
     "limit-connections",
-    "limit-rpm",
-    "limit-rps",
-    "limit-whitelist",
     "modsecurity-snippet",
     "modsecurity-transaction-id",
     "satisfy",
     "server-snippet",
     "stream-snippet",
-    "whitelist-source-range",
 ];
 
 /// What only tunes nginx itself, and is ignored in silence.
@@ -55,6 +48,7 @@ const TUNING: &[&str] = &[
     "opentelemetry-operation-name",
     "opentelemetry-trust-incoming-span",
     "opentracing-trust-incoming-span",
+    "preserve-trailing-slash",
     "proxy-buffer-size",
     "proxy-buffering",
     "proxy-buffers-number",
@@ -70,7 +64,6 @@ const TUNING: &[&str] = &[
 /// They change what is served; it is served without the change.
 const BEHAVIOUR: &[&str] = &[
     "affinity-canary-behavior",
-    "app-root",
     "auth-always-set-cookie",
     "auth-cache-duration",
     "auth-cache-key",
@@ -99,17 +92,12 @@ const BEHAVIOUR: &[&str] = &[
     "disable-proxy-intercept-errors",
     "enable-cors",
     "enable-global-auth",
-    "force-ssl-redirect",
     "from-to-www-redirect",
-    "limit-burst-multiplier",
     "limit-rate",
     "limit-rate-after",
     "mirror-host",
     "mirror-request-body",
     "mirror-target",
-    "permanent-redirect",
-    "permanent-redirect-code",
-    "preserve-trailing-slash",
     "proxy-cookie-domain",
     "proxy-cookie-path",
     "proxy-next-upstream",
@@ -118,17 +106,12 @@ const BEHAVIOUR: &[&str] = &[
     "proxy-redirect-to",
     "proxy-ssl-ciphers",
     "relative-redirects",
-    "rewrite-target",
     "server-alias",
     "service-upstream",
     "session-cookie-change-on-failure",
     "session-cookie-conditional-samesite-none",
-    "ssl-redirect",
-    "temporal-redirect",
-    "temporal-redirect-code",
     "upstream-hash-by-subset",
     "upstream-hash-by-subset-size",
-    "upstream-vhost",
     "use-port-in-redirects",
     "use-regex",
     "x-forwarded-prefix",
@@ -219,11 +202,19 @@ pub(super) fn apply(
         );
     }
     policy.regex = is_true("use-regex") || set("rewrite-target").is_some();
-    let ignored: Vec<&str> = BEHAVIOUR
+    let mut ignored: Vec<&str> = BEHAVIOUR
         .iter()
         .copied()
         .filter(|name| set(name).is_some() && !harmless(name))
         .collect();
+    // Beside a regular expression, or with parts of one, the target means something that cannot be done.
+    let rewrite = &mut policy.filters.rewrite;
+    let cannot = *rewrite == Some(RewriteTarget::Unsupported);
+    if cannot || (rewrite.is_some() && is_true("use-regex")) {
+        *rewrite = None;
+        ignored.push("rewrite-target");
+        ignored.sort_unstable();
+    }
     if !ignored.is_empty() {
         let message = format!("not supported and ignored: {}", ignored.join(", "));
         findings.warning(
@@ -263,7 +254,8 @@ pub(super) fn markdown() -> String {
     );
     let _ = writeln!(
         out,
-        "- With `use-regex` or `rewrite-target`, a path that is a regular expression is taken off with a diagnostic; plain paths are served."
+        "- With `use-regex` or `rewrite-target`, a path that is a regular expression is taken off with a diagnostic; plain paths are served. \
+         A `rewrite-target` with `$1` or another variable, of another server, or beside `use-regex` is ignored, with a warning."
     );
     out
 }

@@ -1,5 +1,6 @@
 //! Values that several annotations share.
 
+use routing_table::filter::{IpNet, network};
 use std::time::Duration;
 
 /// Longest time that can be set.
@@ -58,6 +59,14 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "it is too large".into())
 }
 
+/// Reads a list of networks; nothing at all is an empty list, as charts write it that have no use for one.
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    text.split(',').map(|one| network(one.trim())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +97,18 @@ mod tests {
             "2s;",
         ] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_of_networks() {
+        assert_eq!(networks("").map(|all| all.len()), Ok(0));
+        assert_eq!(
+            networks("10.0.0.0/8,2001:db8::1").map(|all| all.len()),
+            Ok(2)
+        );
+        for bad in [",", "10.0.0.0/8,", "all", "10.0.0.0/8 10.0.0.1"] {
+            assert!(networks(bad).is_err(), "{bad}");
         }
     }
 

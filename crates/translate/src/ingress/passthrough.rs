@@ -33,7 +33,17 @@ pub(super) fn decide(
             message.to_owned(),
         );
     }
-    policy.passthrough = policy.closed.is_none() && !demands;
+    let limits = policy.filters.protects();
+    if limits {
+        let message = "clients cannot be let in by address or rate where TLS is passed on; its routes answer 503";
+        findings.error(
+            object,
+            "metadata.annotations",
+            "PassthroughProtected",
+            message.to_owned(),
+        );
+    }
+    policy.passthrough = policy.closed.is_none() && !demands && !limits;
     policy.closed = policy.closed.or(Some("ssl_passthrough"));
 }
 

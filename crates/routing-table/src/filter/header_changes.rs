@@ -1,0 +1,89 @@
+//! Sets and removes fields, of requests on their way upstream or of answers on their way to the client.
+//!
+//! Fields that frame a message, belong to the connection or are our own word about the client cannot be changed
+//! ([`may_be_changed`]); values are fixed, there are no variables.
+
+use super::{ApplyFilter, Ending, Passage};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+
+/// What is changed: first fields are removed, then set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderChanges {
+    /// Every field of this name goes.
+    pub remove: Vec<HeaderName>,
+    /// There is exactly this field of the name.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HeaderChanges {
+    fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+/// Changes of the fields that the upstream gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestHeaders(pub HeaderChanges);
+
+impl ApplyFilter for RequestHeaders {
+    fn on_request<'a>(&'a self, passage: &mut Passage<'a>) -> ControlFlow<Ending> {
+        let sent = passage.sent;
+        let headers = passage.headers.get_or_insert_with(|| sent.clone());
+        self.0.apply(headers);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Changes of the fields that the client gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseHeaders(pub HeaderChanges);
+
+impl ApplyFilter for ResponseHeaders {
+    fn on_response(&self, headers: &mut HeaderMap, _: Option<SocketAddr>) {
+        self.0.apply(headers);
+    }
+}
+
+/// Whether a field may be set or removed.
+pub fn may_be_changed(name: &HeaderName) -> bool {
+    const NEVER: &[&str] = &[
+        "cdn-loop",
+        "connection",
+        "content-length",
+        "date",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-original-forwarded-for",
+        "x-real-ip",
+        "x-request-id",
+        "x-scheme",
+    ];
+    const NEVER_BEGINS: &[&str] = &["proxy-", "sec-websocket-", "ssl-client-", "x-forwarded-"];
+    // Some servers read `_` as `-`.
+    let name = name.as_str().replace('_', "-");
+    !NEVER.contains(&name.as_str()) && !NEVER_BEGINS.iter().any(|start| name.starts_with(start))
+}
+
+impl fmt::Display for HeaderChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let removed = self.remove.iter().map(|name| format!("-{name}"));
+        let set = self.set.iter().map(|(name, _)| format!("+{name}"));
+        let all: Vec<String> = removed.chain(set).collect();
+        f.write_str(&all.join(" "))
+    }
+}
