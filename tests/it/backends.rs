@@ -1,4 +1,5 @@
-//! `/backends` of the admin port: it shows what requests meet, and changes it without a failed one.
+//! `/backends` of the admin port: it shows what requests meet, and changes it without a failed one. Checks through the whole
+//! binary, also while it is stopped.
 
 use bytes::Bytes;
 use http::Method;
@@ -6,9 +7,11 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use test_support::client::{Answer, Client, get, request, wait_for};
 use test_support::load::{Load, Plan};
+use test_support::process::free_port;
 use test_support::{Backend, Tidegate};
 
 fn manifests(hosts: &[&str], endpoints: &[SocketAddr]) -> String {
@@ -242,4 +245,77 @@ async fn an_operator_drains_an_endpoint_without_a_failed_request() {
     page.headers_mut()
         .insert("origin", "http://evil.test".parse().unwrap());
     assert_eq!(client.send(page).await.unwrap().status, 403);
+}
+
+fn signal(tidegate: &Tidegate, name: &str) {
+    let mut kill = Command::new("kill");
+    let status = kill.arg(name).arg(tidegate.pid().to_string()).status();
+    assert!(status.unwrap().success());
+}
+
+async fn more_probes(tidegate: &Tidegate, count: f64) {
+    let probes = "tidegate_health_probes_total";
+    let (start, before) = (Instant::now(), tidegate.metric(probes).await);
+    while tidegate.metric(probes).await < before + count {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{}",
+            tidegate.logged()
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn endpoints_are_probed_and_a_stopped_process_takes_nobody_out() {
+    let (mut backends, port) = (Vec::new(), free_port());
+    // They take a while to answer, so that most have a probe in progress when it is stopped.
+    let (any, slow) = (([127, 0, 0, 1], 0).into(), Duration::from_millis(60));
+    for n in 0..10 {
+        backends.push(Backend::start_at(&format!("b{n}"), any, slow).await);
+    }
+    let addrs = backends.iter().map(|backend| format!("'{}'", backend.addr));
+    let addrs: Vec<_> = addrs.collect();
+    let text = format!(
+        "listeners: [{{port: {port}}}]\nroutes: [{{backend: web}}]\nbackends: {{web: {{static: [{}], policy: \
+         {{activeCheck: {{path: /healthz, interval: 50ms, timeout: 2s, unhealthyAfter: 1}}}}}}}}\n",
+        addrs.join(", ")
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tidegate.yaml");
+    std::fs::write(&file, text).unwrap();
+    let config = format!("--config={}", file.display());
+    let args = ["serve", &config, "--access-log=off"];
+    let tidegate = Tidegate::start("stopped", &args).ready().await;
+    more_probes(&tidegate, 50.0).await;
+    signal(&tidegate, "-STOP");
+    // What is tested: longer than every timeout.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    signal(&tidegate, "-CONT");
+    more_probes(&tidegate, 100.0).await;
+    let out = "tidegate_endpoint_transitions_total{check=\"active\",to=\"out\"}";
+    assert_eq!(tidegate.metric(out).await, 0.0, "{}", tidegate.logged());
+
+    let gone = &backends[3];
+    assert_eq!(
+        endpoint(&tidegate, gone.addr).await["last_check"]["result"],
+        "pass"
+    );
+    gone.shut_down();
+    let start = Instant::now();
+    let shown = loop {
+        let shown = endpoint(&tidegate, gone.addr).await;
+        if shown["state"] == "out" {
+            break shown;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{shown}");
+    };
+    assert_eq!(shown["reasons"][0]["check"], "active");
+    assert_eq!(shown["last_check"]["kind"], "http");
+    assert_eq!(shown["gets_requests"], false);
+    assert!(tidegate.logged().contains("endpoint taken out"));
+    let here = SocketAddr::from(([127, 0, 0, 1], port));
+    for _ in 0..20 {
+        assert_eq!(get(here, "a.test", "/").await.unwrap().status, 200);
+    }
 }

@@ -178,21 +178,17 @@ impl Cluster {
             .collect()
     }
 
-    /// The process id of the API server.
-    pub(crate) fn apiserver_pid(&self) -> String {
-        std::fs::read_to_string(self.directory.join("apiserver.pid"))
-            .unwrap()
-            .trim()
-            .to_owned()
+    /// Kills a part of the cluster: `apiserver`, `coredns`.
+    pub(crate) fn stop(&self, part: &str) {
+        let pid = std::fs::read_to_string(self.directory.join(format!("{part}.pid"))).unwrap();
+        let status = Command::new("kill").args(["-9", pid.trim()]).status();
+        assert!(status.unwrap().success());
     }
 
-    /// Starts the API server again, after it was killed.
-    pub(crate) fn start_apiserver(&self) {
-        let status = Command::new("sh")
-            .arg(self.directory.join("apiserver.sh"))
-            .status()
-            .unwrap();
-        assert!(status.success());
+    /// Starts it again.
+    pub(crate) fn start(&self, part: &str) {
+        let script = self.directory.join(format!("{part}.sh"));
+        assert!(Command::new("sh").arg(script).status().unwrap().success());
     }
 }
 

@@ -1,7 +1,11 @@
 //! Mistakes on the command line: one clear line that names the thing, exit status 1 or 2, never a panic.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use test_support::Tidegate;
+use test_support::certificate::Authority;
+use test_support::client::get;
 use test_support::process::{binary, free_port};
 
 fn run(args: &[&str]) -> Output {
@@ -141,6 +145,17 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         1,
         "cannot use kubeconfig /nonexistent",
     );
+    check(
+        &[
+            "serve",
+            "--manifests",
+            "x",
+            "--http-addr=127.0.0.1:80",
+            "--https-addr=127.0.0.1:80",
+        ],
+        1,
+        "--http-addr and --https-addr are both 127.0.0.1:80",
+    );
     check(&["check", "/nonexistent"], 1, "cannot read /nonexistent");
 }
 
@@ -167,4 +182,44 @@ fn check_names_file_and_line() {
             .code(),
         Some(0)
     );
+}
+
+#[test]
+fn check_tells_of_certificates_that_have_expired() {
+    let directory = tempfile::tempdir().unwrap();
+    let expired = Authority::new("authority").expired_client("a.test");
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("a.pem", &expired.pem);
+    write("a.key", &expired.key_pem);
+    write(
+        "tidegate.yaml",
+        "listeners: [{port: 8443, protocol: https, tls: [{hosts: [a.test], certificate: a.pem, key: a.key}]}]\n",
+    );
+    let file = directory.path().join("tidegate.yaml");
+    let output = run(&["check", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("the certificate expired"), "{said}");
+    assert!(said.contains("a.pem"), "{said}");
+}
+
+/// One command starts named endpoints: ten requests one after the other, and ten at once.
+#[tokio::test]
+async fn the_demo_shows_what_there_is() {
+    let demo = Tidegate::start("demo", &["demo"]).ready().await;
+    let mut seen = BTreeSet::new();
+    for _ in 0..10 {
+        let answer = get(demo.http, "shop.localhost", "/").await.unwrap();
+        assert_eq!(answer.status, 200);
+        let text = answer.text();
+        seen.extend(text.lines().next().map(str::to_owned));
+    }
+    assert!(seen.len() >= 2, "{seen:?}");
+    let all = (0..10).map(|_| {
+        let addr = demo.http;
+        tokio::spawn(async move { get(addr, "shop.localhost", "/").await.unwrap().status })
+    });
+    for one in all.collect::<Vec<_>>() {
+        assert_eq!(one.await.unwrap(), 200);
+    }
 }

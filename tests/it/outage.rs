@@ -44,13 +44,7 @@ async fn cluster_the_api_server_is_killed_for_a_minute() {
         limit: 10_000,
     };
     let killed = Instant::now();
-    assert!(
-        Command::new("kill")
-            .args(["-9", &cluster.apiserver_pid()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    cluster.stop("apiserver");
     let load = Load::start(plan);
     tokio::time::sleep(Duration::from_secs(60).saturating_sub(killed.elapsed())).await;
     assert_eq!(
@@ -61,7 +55,7 @@ async fn cluster_the_api_server_is_killed_for_a_minute() {
         200,
         "it stays ready"
     );
-    cluster.start_apiserver();
+    cluster.start("apiserver");
     let outcome = load.finish().await;
     println!(
         "API server down for 60 s: {} requests, {} failed {:?}",

@@ -179,6 +179,15 @@ impl ClientConnection {
         })
     }
 
+    /// Whether it has made a request and nothing has been heard of it for so long.
+    pub(crate) fn has_rested_for(&self, time: Duration, now: Instant) -> bool {
+        self.active.get() == 0
+            && self.requests.get() > 0
+            && self.reading_since.get().is_none()
+            && !self.draining.get()
+            && now.saturating_duration_since(self.idle_since.get()) >= time
+    }
+
     /// Whether part of a request has come.
     pub(crate) fn is_reading(&self) -> bool {
         self.reading_since.get().is_some()

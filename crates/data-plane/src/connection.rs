@@ -86,7 +86,7 @@ impl Backoff {
 
 fn start(worker: &Rc<Worker>, open: &OpenListener, stream: TcpStream, peer: SocketAddr) {
     worker.stats.accepted.add(1);
-    if worker.stats.open.get() >= worker.settings.connections_per_worker() {
+    if !worker.has_room() {
         worker.stats.shed.add(1);
         return;
     }

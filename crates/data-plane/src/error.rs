@@ -91,6 +91,9 @@ pub(crate) enum ProxyError {
     /// The answer stopped in the middle.
     #[error("idle timeout")]
     IdleTimeout,
+    /// A defect of ours.
+    #[error("panic")]
+    Panic,
 }
 
 impl ProxyError {
@@ -125,6 +128,7 @@ impl ProxyError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoEndpoint | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Connect
             | Self::UpstreamTls
             | Self::UpstreamClosed
@@ -167,6 +171,7 @@ impl ProxyError {
             Self::BadResponse(_) => "bad_response",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::IdleTimeout => "idle_timeout",
+            Self::Panic => "panic",
         }
     }
 
@@ -188,6 +193,7 @@ impl ProxyError {
                 | Self::ClientAborted
                 | Self::ClientBodyTimeout
                 | Self::ClientCertificate
+                | Self::Panic
         )
     }
 }

@@ -20,6 +20,8 @@ use crate::upstream::{Entered, Upstream};
 use crate::upstream_io::{ConnectError, UpstreamIo};
 use crate::upstream_tls::{Reach, UpstreamConnector, transport};
 use crate::wishes::Wishes;
+use crate::worker::Worker;
+use balance::RetryBudget;
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, Version};
 use routing_table::{ProxyVersion, Route, Timeouts, UpstreamProtocol};
@@ -110,6 +112,7 @@ pub(crate) async fn forward(
     // After a stale connection the others at rest are as old, so the next attempt makes a new one.
     let mut fresh = false;
     let mut attempts_left = route.retry.attempts;
+    let mut again_left = route.retry.same_endpoint;
     let policy = &found.policy;
     let wishes = Wishes::read(policy, request, target, body.length());
     let limit = route.limits.in_flight.unwrap_or_default();
@@ -117,6 +120,7 @@ pub(crate) async fn forward(
     if let Some(budget) = budget {
         budget.deposit();
     }
+    let retries = Retries { worker, budget };
     // Kept until the answer has ended: the request counts at this endpoint until then.
     let mut entered: Option<Entered> = None;
     loop {
@@ -177,6 +181,17 @@ pub(crate) async fn forward(
         let safe = failure.nothing_sent
             || (failure.error == ProxyError::UpstreamClosed
                 && is_idempotent(&request.parts.method));
+        let unreachable = matches!(
+            failure.error,
+            ProxyError::Connect | ProxyError::ConnectTimeout
+        );
+        if unreachable && again_left > 0 && body.rewind() && retries.allow() {
+            // The same one, by a new connection.
+            (fresh, again_left) = (true, again_left - 1);
+            tokio::time::sleep(route.retry.pause).await;
+            continue;
+        }
+        again_left = route.retry.same_endpoint;
         if failure.stale && !fresh {
             // The upstream closed a connection at rest, which is its right: not counted as an attempt.
             fresh = true;
@@ -185,12 +200,8 @@ pub(crate) async fn forward(
             tried.push(addr);
             attempts_left = attempts_left.saturating_sub(1);
         }
-        let unreachable = matches!(
-            failure.error,
-            ProxyError::Connect | ProxyError::ConnectTimeout
-        );
         if let Some(entered) = entered.as_ref().filter(|_| unreachable) {
-            entered.pass_over(worker.now() + PASSED_OVER, worker.now());
+            entered.pass_over(PASSED_OVER, worker.now());
         }
         // Who has ended its side may be gone: it gets what there is, but nothing is begun anew for it.
         let may_be_gone = request.client.has_ended.get() && !failure.nothing_sent;
@@ -198,11 +209,30 @@ pub(crate) async fn forward(
             return Err(failure.error);
         }
         // What the upstream closed at rest it did not see: that costs it nothing to be asked again.
-        if !fresh && !budget.is_some_and(|budget| budget.withdraw(worker.now())) {
-            worker.stats.retries_denied.add(1);
+        if fresh {
+            worker.stats.retries.add(1);
+        } else if !retries.allow() {
             return Err(failure.error);
         }
-        worker.stats.retries.add(1);
+    }
+}
+
+/// What may be sent again, of all requests of a route.
+struct Retries<'a> {
+    worker: &'a Worker,
+    budget: Option<&'a RetryBudget>,
+}
+
+impl Retries<'_> {
+    /// Whether one more may be, which is counted.
+    fn allow(&self) -> bool {
+        let now = self.worker.now();
+        let allowed = self.budget.is_some_and(|budget| budget.withdraw(now));
+        match allowed {
+            true => self.worker.stats.retries.add(1),
+            false => self.worker.stats.retries_denied.add(1),
+        }
+        allowed
     }
 }
 

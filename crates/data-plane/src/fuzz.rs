@@ -5,8 +5,10 @@
 use crate::h1::chunked::{Decoded, Decoder};
 use crate::h1::head;
 use crate::h1::request::{Framing, HeadReader, Read, RequestError, RequestHead};
+use crate::health_probe;
 use crate::l4::client_hello::{HelloReader, Progress};
 use crate::proxy_header;
+use balance::agent_check::{AgentWord, MOST_PERCENT};
 use bytes::BytesMut;
 use http::{Method, Version};
 use routing_table::HostMatch;
@@ -24,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("proxy_header", proxy_header),
     ("client_hello", client_hello),
     ("host_and_path", host_and_path),
+    ("health_answers", health_answers),
 ];
 
 /// Runs one target. Panics when something does not hold, or when there is no such target.
@@ -198,4 +201,22 @@ fn host_and_path(input: &[u8]) {
                 .any(|element| element == "." || element == "..")
         );
     }
+}
+
+/// What an agent says is its first line, and only that; nothing of it that is kept is large or cannot be printed. Answers to
+/// probes are read without a panic.
+fn health_answers(input: &[u8]) {
+    let said = AgentWord::parse(input);
+    let line = input
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    assert_eq!(AgentWord::parse(line), said);
+    assert!(
+        said.weight_percent
+            .is_none_or(|percent| percent <= MOST_PERCENT)
+    );
+    let reason = said.reason.unwrap_or_default();
+    assert!(reason.chars().count() <= 100 && !reason.chars().any(char::is_control));
+    health_probe::read_any(input);
 }

@@ -3,10 +3,12 @@
 //! Every worker has slots of its own and is their only writer, so counting is a plain load and store. They are added up when
 //! somebody asks. Labels come from objects, never from a request, and series go when their route goes.
 
+mod certificates;
 pub(crate) mod exposition;
 
 use crate::health::{Transitions, Watched};
 use balance::RetryBudget;
+use certificates::Certificates;
 use exposition::{family, label, number};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -178,6 +180,8 @@ worker_stats! {
     upstream_streams: COUNTER "tidegate_upstream_http2_requests_total",
     /// Client connections closed at once because the limit was reached.
     shed: COUNTER "tidegate_connections_shed_total",
+    /// Client connections at rest that were ended because the limit was reached and others came.
+    evicted: COUNTER "tidegate_connections_evicted_total",
     /// Connections closed because a header of the PROXY protocol was asked for and the peer may not send one.
     proxy_untrusted: COUNTER "tidegate_proxy_protocol_untrusted_total",
     /// Connections closed because there was no header of the PROXY protocol, not a good one, or none in time.
@@ -336,6 +340,7 @@ pub(crate) struct Metrics {
     /// Of endpoints.
     pub(crate) transitions: Arc<Transitions>,
     pub(crate) watched: Watched,
+    pub(crate) certificates: Certificates,
     generation: AtomicU64,
 }
 
@@ -356,6 +361,7 @@ impl Metrics {
             }),
             transitions: Arc::default(),
             watched: Watched::default(),
+            certificates: Certificates::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -534,63 +540,12 @@ impl Collector for Collected {
         all.push(handshake_failures(&self.metrics.workers));
         all.extend(self.metrics.transitions.families());
         all.extend(self.metrics.watched.families());
+        all.extend(self.metrics.certificates.family());
         all.extend(self.metrics.route_families());
         all
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use super::*;
-
-    #[test]
-    fn codes_can_be_searched() {
-        assert!(CODES.is_sorted());
-    }
-
-    #[test]
-    fn series_are_summed_over_workers_and_go_with_their_route() {
-        let metrics = Arc::new(Metrics::new(2));
-        let registry = prometheus::Registry::new();
-        registry
-            .register(Box::new(Collected::new(Arc::clone(&metrics)).unwrap()))
-            .unwrap();
-        let id = RouteId {
-            kind: "Ingress",
-            namespace: "shop".into(),
-            name: "web".into(),
-            rule: "".into(),
-        };
-        let stats = metrics.route(&id, Some(&ClusterId::new("shop", "api", 80)));
-        stats.record(0, 200, Duration::from_millis(7), 1, 10);
-        stats.record(1, 200, Duration::from_secs(20), 2, 20);
-        stats.record(1, 418, Duration::ZERO, 0, 0);
-        metrics.worker(0).accepted.add(3);
-        metrics.worker(1).accepted.add(4);
-        let text = |registry: &prometheus::Registry| {
-            prometheus::TextEncoder::new()
-                .encode_to_string(&registry.gather())
-                .unwrap()
-        };
-        let shown = text(&registry);
-        let labels = r#"ingress="web",namespace="shop",service="api""#;
-        for line in [
-            format!(r#"tidegate_requests_total{{code="200",{labels}}} 2"#),
-            format!(r#"tidegate_requests_total{{code="other",{labels}}} 1"#),
-            format!(r#"tidegate_request_duration_seconds_bucket{{{labels},le="0.01"}} 2"#),
-            format!(r#"tidegate_request_duration_seconds_bucket{{{labels},le="+Inf"}} 3"#),
-            format!(r#"tidegate_response_body_bytes_total{{{labels}}} 30"#),
-            "tidegate_connections_accepted_total 7".to_owned(),
-        ] {
-            assert!(
-                shown.lines().any(|shown| shown == line),
-                "{line} is not in\n{shown}"
-            );
-        }
-        metrics.published(1, std::iter::empty());
-        let shown = text(&registry);
-        assert!(!shown.contains("web"), "{shown}");
-        assert!(shown.contains("tidegate_table_generation 1"), "{shown}");
-    }
-}
+#[path = "tests/metrics.rs"]
+mod tests;

@@ -16,11 +16,13 @@ use crate::request_head::RequestTarget;
 use crate::upgrade::WEBSOCKET_VERSION;
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use routing_table::Action;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -38,7 +40,9 @@ pub(crate) async fn proxy(
     body: ClientBody,
 ) -> Response<AnswerBody> {
     let mut record = Record::new(worker, client, parts);
-    let answer = match answer(&mut record, body).await {
+    // What a defect leaves behind is this request's alone: the record is finished whatever happens, everything else is dropped.
+    let answered = AssertUnwindSafe(answer(&mut record, body)).catch_unwind();
+    let answer = match answered.await.unwrap_or(Err(ProxyError::Panic)) {
         Ok(answer) => answer,
         Err(error) => {
             record.outcome.failed(error);
@@ -74,6 +78,8 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
     admitted?;
     let found = Arc::clone(found);
     let route = &found.route;
+    #[cfg(test)]
+    crate::tests::panic_if_asked_to(&request.parts);
     if !route.filters.is_empty()
         && let Some(elsewhere) = filters::before(request, &found, &mut target)?
     {

@@ -366,6 +366,7 @@ impl Publisher {
             tls,
         });
         self.metrics.watched.set(&snapshot.upstreams);
+        self.metrics.certificates.set(&snapshot.table);
         self.current.store(Arc::clone(&snapshot));
         self.listeners.send_replace(self.sockets.set());
         self.generation += 1;

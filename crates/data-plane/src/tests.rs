@@ -21,6 +21,7 @@ mod outliers;
 mod proxy_protocol;
 mod raw;
 mod retries;
+mod routing;
 mod swaps;
 mod tls;
 mod upgrade;
@@ -199,6 +200,16 @@ pub(crate) fn table_on(name: &str, protocol: ListenerProtocol, rules: &[Rule]) -
         Arc::new(RoutingTable::new(vec![listener], clusters).unwrap()),
         sets,
     )
+}
+
+/// A defect in the middle of a request, for those who ask for one.
+pub(crate) fn panic_if_asked_to(request: &http::request::Parts) {
+    let host = request.headers.get(http::header::HOST);
+    let host = request
+        .uri
+        .host()
+        .or(host.and_then(|host| host.to_str().ok()));
+    assert!(host != Some("panic.test"), "as it was asked to");
 }
 
 /// Serves these rules.

@@ -24,6 +24,13 @@ use tokio::time::Instant;
 /// How often resting connections are looked at, the log is flushed and gauges are set.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
+/// A connection that has rested this long may have to go when others come.
+const REST: Duration = Duration::from_secs(1);
+/// Connections that are looked at for one that comes.
+const LOOKED_AT: usize = 64;
+/// Connections beyond the limit while others are on their way out.
+const LEAVING: u64 = 16;
+
 /// Length of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
 const DATE_LENGTH: usize = 29;
 
@@ -54,6 +61,8 @@ pub(crate) struct Worker {
     now: Cell<Duration>,
     phase: Cell<Phase>,
     connections: RefCell<Slab<Rc<ClientConnection>>>,
+    /// Where among them one at rest is looked for next.
+    next_to_go: Cell<usize>,
 }
 
 /// What a worker is started with.
@@ -96,6 +105,7 @@ impl Worker {
             now: Cell::new(setup.started.elapsed()),
             phase: Cell::new(Phase::Serving),
             connections: RefCell::default(),
+            next_to_go: Cell::new(0),
         })
     }
 
@@ -135,6 +145,39 @@ impl Worker {
             worker: Rc::clone(self),
             key,
         }
+    }
+
+    /// Whether one more connection may be had. At the limit one at rest has to go for it; none of those is looked for longer
+    /// than a moment.
+    pub(crate) fn has_room(&self) -> bool {
+        let (open, most) = (
+            self.stats.open.get(),
+            self.settings.connections_per_worker(),
+        );
+        if open < most {
+            return true;
+        }
+        // Those that were asked to end take a moment.
+        if open >= most + LEAVING {
+            return false;
+        }
+        let connections = self.connections.borrow();
+        let places = connections.capacity();
+        let now = Instant::now();
+        for _ in 0..places.min(LOOKED_AT) {
+            let place = self.next_to_go.get() % places;
+            self.next_to_go.set(place + 1);
+            let at_rest = connections
+                .get(place)
+                .filter(|client| client.has_rested_for(REST, now));
+            if let Some(client) = at_rest.cloned() {
+                drop(connections);
+                client.drain();
+                self.stats.evicted.add(1);
+                return true;
+            }
+        }
+        false
     }
 
     fn drain(&self) {

@@ -117,12 +117,20 @@ impl Default for InFlightLimit {
 /// When a request may be tried again on another endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, at least 1. Default 3.
+    /// Endpoints that are tried in all, at least 1. Default 3.
     pub attempts: u32,
+    /// How often one that cannot be connected to is tried again before another is. Default 0.
+    pub same_endpoint: u32,
+    /// Before it is tried again. Default 10 ms.
+    pub pause: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 3 }
+        Self {
+            attempts: 3,
+            same_endpoint: 0,
+            pause: Duration::from_millis(10),
+        }
     }
 }

@@ -245,6 +245,14 @@ fn write_route(out: &mut String, table: &RoutingTable, route: &Route, path: &str
     }
     if route.retry != RetryPolicy::default() {
         write!(out, " attempts={}", route.retry.attempts)?;
+        if route.retry.same_endpoint > 0 {
+            let RetryPolicy {
+                same_endpoint,
+                pause,
+                ..
+            } = route.retry;
+            write!(out, " again={same_endpoint} pause={pause:?}")?;
+        }
     }
     writeln!(out, "  [{}]", route.id)
 }

@@ -187,8 +187,12 @@ pub struct TimeoutsConfig {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetriesConfig {
-    /// Attempts in all, 1 to 100. Default 3.
+    /// Endpoints that are tried in all, 1 to 100. Default 3.
     pub attempts: Option<u32>,
+    /// How often one that cannot be connected to is tried again before another is, up to 100. Default 0.
+    pub same_endpoint: Option<u32>,
+    /// Before it is tried again. Default `10ms`.
+    pub pause: Option<Span>,
 }
 
 /// A group of endpoints, found in exactly one way.

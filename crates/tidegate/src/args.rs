@@ -159,6 +159,9 @@ pub(crate) struct RoutingArgs {
     /// Name server to ask for endpoints that are in the DNS; may be given several times. Default: those of the system
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) dns_resolver: Vec<SocketAddr>,
+    /// How long endpoints from the DNS stay in use while it does not answer; default: for ever
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) dns_keep: Option<Duration>,
     /// Secret with the certificate for clients that no other certificate fits; default: a generated one
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
     pub(crate) default_certificate: Option<ObjectKey>,
@@ -366,6 +369,14 @@ impl RoutingArgs {
         named
     }
 
+    /// Times of DNS discovery.
+    pub(crate) fn dns_timing(&self) -> discovery::Timing {
+        discovery::Timing {
+            keep: self.dns_keep,
+            ..discovery::Timing::default()
+        }
+    }
+
     /// What counts where a configuration says nothing.
     pub(crate) fn defaults(&self) -> standalone::Defaults {
         standalone::Defaults {
@@ -447,6 +458,12 @@ impl ProxyArgs {
             !self.proxy_protocol || !self.proxy_header_from().is_empty(),
             "--proxy-protocol needs --proxy-protocol-from (or --trusted-proxy): nobody's header would be believed"
         );
+        if let (Some(http), Some(https)) = (self.http_addr.0, self.https_addr.0) {
+            anyhow::ensure!(
+                http != https || http.port() == 0,
+                "--http-addr and --https-addr are both {http}"
+            );
+        }
         Ok(())
     }
 

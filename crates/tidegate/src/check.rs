@@ -3,8 +3,11 @@
 use crate::args::PathArgs;
 use controller::source::directory::{self, Loaded};
 use routing_table::text::render;
+use routing_table::{ListenerProtocol, RoutingTable};
 use standalone::source;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 use translate::{Object, Severity, Snapshot, Translation};
 
 /// Says what is wrong. Exit status 1 if there is an error, 0 with warnings only.
@@ -45,6 +48,10 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
             None => println!("{diagnostic}"),
         }
     }
+    for expired in expired(&translation.table) {
+        warnings += 1;
+        println!("warning: {expired}");
+    }
     println!(
         "{} object(s), {} of {ingresses} Ingress(es) ours, {} of other kinds skipped; {errors} error(s), {warnings} warning(s)",
         loaded.objects.len(),
@@ -71,6 +78,9 @@ fn check_configuration(args: &PathArgs) -> ExitCode {
     match source::load(&args.path, &args.routing.defaults()) {
         Ok(made) => {
             let table = &made.table;
+            for expired in expired(table) {
+                println!("warning: {expired}");
+            }
             println!(
                 "{} listener(s), {} route(s), {} backend(s); no error",
                 table.listeners().len(),
@@ -84,6 +94,35 @@ fn check_configuration(args: &PathArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What there is to say of certificates that are not valid any more.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "validity ends by the time of day"
+)]
+fn expired(table: &RoutingTable) -> BTreeSet<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs() as i64);
+    let https = table.listeners().iter();
+    let https = https.filter_map(|listener| match &listener.protocol {
+        ListenerProtocol::Https(tls) => Some(tls),
+        _ => None,
+    });
+    let served = https.flat_map(|tls| {
+        let named = tls.certificates.iter().map(|(_, certificate)| certificate);
+        named.chain(&tls.default_certificate)
+    });
+    served
+        .filter(|certificate| certificate.not_after < now)
+        .map(|certificate| {
+            let days = (now - certificate.not_after) / (24 * 3600);
+            format!(
+                "{}: the certificate expired {days} day(s) ago",
+                certificate.source
+            )
+        })
+        .collect()
 }
 
 /// Prints the routing table.

@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod demo;
 mod files;
+mod open_files;
 mod proxy;
 mod standalone;
 mod telemetry;

@@ -2,12 +2,13 @@
 
 use crate::admin::{self, Admin};
 use crate::args::ProxyArgs;
+use crate::open_files;
 use crate::telemetry;
 use crate::ticket_keys;
 use anyhow::{Context, anyhow};
 use controller::{Batch, Change, Metrics, Options, Report};
 use data_plane::{DataPlane, Publisher};
-use discovery::{Discovery, Timing};
+use discovery::Discovery;
 use prometheus::Registry;
 use routing_table::{ListenerId, Update};
 use std::net::SocketAddr;
@@ -138,13 +139,14 @@ where
     let keys = args.tls_ticket_keys.as_deref();
     let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));
     let settings = args.data_plane(keys.transpose()?);
+    open_files::raise_limit(args.max_connections);
     let (data_plane, publisher) = DataPlane::start(settings, log_sink, &registry)?;
     // There is one data plane, so it is set once.
     let _ = admin.backends.set(data_plane.backends());
     let (first_table, mut first_served) = oneshot::channel();
     let publishing = Publishing {
         publish: Box::new(publish_with(publisher, first_table, started)),
-        discovery: Discovery::new(Timing::default(), &registry)
+        discovery: Discovery::new(args.routing.dns_timing(), &registry)
             .context("cannot register metrics")?,
         registry,
         shutdown: shutdown.clone(),

@@ -89,9 +89,10 @@ fn add_ingress(
         ) else {
             continue;
         };
+        let patterns = patterns(&certificate);
         let hosts = match tls.hosts.as_deref() {
             Some(hosts) if !hosts.is_empty() => hosts.to_vec(),
-            _ => covered_hosts(ingress, &certificate),
+            _ => covered_hosts(ingress, &patterns),
         };
         for (index, host) in hosts.iter().enumerate() {
             let field = format!("{field}.hosts[{index}]");
@@ -108,6 +109,12 @@ fn add_ingress(
                     continue;
                 }
             };
+            if !covers(&patterns, &host) {
+                let message = format!(
+                    "the certificate of Secret {key} is not for {host}; it is used all the same, and clients refuse it"
+                );
+                findings.warning(object, &field, "CertificateHostMismatch", message);
+            }
             match owners.claim(&host, &object.key.namespace) {
                 Ok(()) => drop(certificates.add(&host, &certificate)),
                 Err(owner) => {
@@ -141,7 +148,7 @@ pub(crate) fn hosts(
                 // What is wrong with it is said where the certificate is used.
                 let findings = &mut Findings::default();
                 let certificate = secret(snapshot, settings, &key, object, "", findings);
-                certificate.map_or(Vec::new(), |one| covered_hosts(ingress, &one))
+                certificate.map_or(Vec::new(), |one| covered_hosts(ingress, &patterns(&one)))
             }
             _ => named.to_vec(),
         };
@@ -152,27 +159,31 @@ pub(crate) fn hosts(
 }
 
 /// Without `hosts`, an entry is for those hosts of the Ingress's own rules that the certificate names.
-fn covered_hosts(ingress: &Ingress, certificate: &Certificate) -> Vec<String> {
-    let patterns: Vec<HostMatch> = names(certificate)
-        .iter()
-        .filter_map(|name| HostMatch::parse(name).ok())
-        .collect();
-    let covers = |host: &HostMatch| {
-        patterns.iter().any(|pattern| match (pattern, host) {
-            (HostMatch::Any, _) | (_, HostMatch::Any) => false,
-            (pattern, HostMatch::Exact(name)) => pattern.matches(name),
-            (pattern, wildcard) => pattern == wildcard,
-        })
-    };
+fn covered_hosts(ingress: &Ingress, patterns: &[HostMatch]) -> Vec<String> {
     let rules = ingress
         .spec
         .iter()
         .flat_map(|spec| spec.rules.iter().flatten());
     let hosts = rules.filter_map(|rule| rule.host.as_deref());
     hosts
-        .filter(|host| HostMatch::parse(host).is_ok_and(|host| covers(&host)))
+        .filter(|host| HostMatch::parse(host).is_ok_and(|host| covers(patterns, &host)))
         .map(str::to_owned)
         .collect()
+}
+
+/// The names that a certificate is for.
+fn patterns(certificate: &Certificate) -> Vec<HostMatch> {
+    let names = names(certificate);
+    let read = names.iter().filter_map(|name| HostMatch::parse(name).ok());
+    read.collect()
+}
+
+fn covers(patterns: &[HostMatch], host: &HostMatch) -> bool {
+    patterns.iter().any(|pattern| match (pattern, host) {
+        (HostMatch::Any, _) | (_, HostMatch::Any) => false,
+        (pattern, HostMatch::Exact(name)) => pattern.matches(name),
+        (pattern, wildcard) => pattern == wildcard,
+    })
 }
 
 /// The certificate of a Secret, with whatever is wrong said on `object`.

@@ -71,7 +71,7 @@ fn question(service: &str) -> Vec<u8> {
 }
 
 /// The status in a framed `HealthCheckResponse`; 0, which is not written, is unknown.
-fn serving_status(frame: &[u8]) -> Option<u64> {
+pub(super) fn serving_status(frame: &[u8]) -> Option<u64> {
     let (prefix, message) = frame.split_at_checked(PREFIX)?;
     let length = u32::from_be_bytes(prefix[1..].try_into().ok()?);
     if prefix[0] != 0 || usize::try_from(length) != Ok(message.len()) {

@@ -93,7 +93,7 @@ pub(super) async fn ask(
 }
 
 /// Length and status of a head that is complete.
-fn head_of(bytes: &[u8]) -> Result<Option<(usize, u16)>, String> {
+pub(super) fn head_of(bytes: &[u8]) -> Result<Option<(usize, u16)>, String> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     match response.parse(bytes) {

@@ -3,6 +3,7 @@
 use super::raw::exchange;
 use super::{host, serve, serve_with};
 use crate::{ClientTimeouts, Settings};
+use routing_table::{ClusterId, Endpoint, EndpointSets, Update};
 use std::time::Duration;
 use test_support::Backend;
 use test_support::client::{Client, get};
@@ -210,4 +211,69 @@ async fn a_request_that_loops_ends() {
         .apply(super::table(&[host("loop.test", &[addr])]))
         .unwrap();
     assert_eq!(get(addr, "loop.test", "/").await.unwrap().status, 508);
+}
+
+/// At the limit a connection at rest goes for one that comes; those that are busy, or were never used, stay.
+#[tokio::test]
+async fn a_connection_at_rest_makes_room_at_the_limit() {
+    let backend = Backend::start_at("a", "127.0.0.1:0".parse().unwrap(), Duration::ZERO).await;
+    let proxy = serve_with(
+        &[host("a.test", &[backend.addr])],
+        Settings {
+            workers: 1,
+            connections: 3,
+            ..Settings::default()
+        },
+    );
+    let _never_used = TcpStream::connect(proxy.addr).await.unwrap();
+    let mut at_rest = Client::connect(proxy.addr).await.unwrap();
+    let mut busy = Client::connect(proxy.addr).await.unwrap();
+    for client in [&mut at_rest, &mut busy] {
+        assert_eq!(client.get("a.test", "/").await.unwrap().status, 200);
+    }
+    let started = std::time::Instant::now();
+    loop {
+        assert!(started.elapsed() < Duration::from_secs(10));
+        assert_eq!(busy.get("a.test", "/").await.unwrap().status, 200);
+        if let Ok(answer) = get(proxy.addr, "a.test", "/").await {
+            assert_eq!(answer.status, 200);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(proxy.metric("tidegate_connections_evicted_total"), 1.0);
+    assert_eq!(busy.get("a.test", "/").await.unwrap().status, 200);
+    assert!(at_rest.get("a.test", "/").await.is_err());
+}
+
+#[tokio::test]
+async fn connections_to_endpoints_end_when_they_rest_or_their_endpoint_goes() {
+    let (a, b) = (Backend::start("a").await, Backend::start("b").await);
+    let pool = crate::PoolLimits {
+        idle: Duration::from_millis(300),
+        ..crate::PoolLimits::default()
+    };
+    for idle in [pool, crate::PoolLimits::default()] {
+        let mut proxy = serve_with(
+            &[host("a.test", &[a.addr, b.addr])],
+            Settings {
+                workers: 1,
+                pool: idle,
+                ..Settings::default()
+            },
+        );
+        for _ in 0..2 {
+            assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().status, 200);
+        }
+        let at_rest = "tidegate_upstream_idle";
+        if idle.idle > Duration::from_secs(1) {
+            proxy.metric_becomes(at_rest, 2.0).await;
+            let id = ClusterId::new("test", "a.test", 80);
+            let sets = EndpointSets::from([(id, vec![Endpoint::ready(a.addr)])]);
+            proxy.publisher.apply(Update::Endpoints(sets)).unwrap();
+            proxy.metric_becomes(at_rest, 1.0).await;
+        } else {
+            proxy.metric_becomes(at_rest, 0.0).await;
+        }
+    }
 }

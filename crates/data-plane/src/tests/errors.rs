@@ -4,7 +4,7 @@ use super::raw::{Act, RawBackend, exchange};
 use super::{host, serve};
 use std::time::Duration;
 use test_support::Backend;
-use test_support::client::get;
+use test_support::client::{Client, get};
 
 #[tokio::test]
 async fn a_request_that_has_no_single_reading_is_refused_before_routing() {
@@ -196,4 +196,21 @@ async fn a_response_that_stops_is_cut_at_the_idle_limit() {
     .await;
     let proxy = serve(&[host("a.test", &[backend.addr]).idle(Duration::from_millis(100))]);
     assert!(get(proxy.addr, "a.test", "/").await.is_err());
+}
+
+/// A defect costs the request that meets it: 500, and nothing is left of it.
+#[tokio::test]
+async fn a_panic_costs_one_request() {
+    let backend = Backend::start("a").await;
+    let both = ["a.test", "panic.test"].map(|name| host(name, &[backend.addr]));
+    let proxy = serve(&both);
+    for _ in 0..3 {
+        let mut client = Client::connect(proxy.addr).await.unwrap();
+        assert_eq!(client.get("a.test", "/").await.unwrap().text(), "a");
+        let answer = client.get("panic.test", "/").await.unwrap();
+        assert_eq!(answer.status, 500);
+        assert!(answer.closes());
+    }
+    assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().text(), "a");
+    proxy.metric_becomes("tidegate_requests_active", 0.0).await;
 }

@@ -1,7 +1,8 @@
 //! What is tried again, and what never is.
 
 use super::raw::{Act, RawBackend};
-use super::{host, serve};
+use super::{host, serve, serve_with};
+use crate::Settings;
 use bytes::Bytes;
 use http::Method;
 use std::time::Duration;
@@ -111,4 +112,49 @@ async fn an_answer_of_500_is_an_answer() {
     let proxy = serve(&[host("a.test", &[backend.addr])]);
     assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().status, 500);
     assert_eq!(backend.requests(), 1);
+}
+
+/// However often it was tried, an endpoint gets what the client sent: nothing is added twice.
+#[tokio::test]
+async fn each_attempt_starts_from_the_original() {
+    let alive = Backend::start("alive").await;
+    let endpoints = [refused(), refused(), refused(), refused(), alive.addr];
+    let proxy = serve(&[host("a.test", &endpoints).attempts(5)]);
+    for _ in 0..5 {
+        let answer = get(proxy.addr, "a.test", "/x?k=1").await.unwrap();
+        assert_eq!(answer.status, 200);
+        let seen = alive.last().unwrap();
+        assert_eq!(seen.target, "/x?k=1");
+        let forwarded: Vec<_> = seen.headers.get_all("x-forwarded-for").iter().collect();
+        assert_eq!(forwarded, ["127.0.0.1"]);
+        assert_eq!(seen.headers.get_all("x-request-id").iter().count(), 1);
+    }
+    // How many depends on their ports, by which they take turns.
+    assert!(proxy.metric("tidegate_upstream_retries_total") >= 1.0);
+}
+
+/// Each of two dead ones is tried four times, a pause apart, and then the client is told.
+#[tokio::test]
+async fn the_same_endpoint_may_be_tried_again_before_another_is() {
+    // Held together, so that they are two.
+    let held = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let dead = held.each_ref().map(|one| one.local_addr().unwrap());
+    drop(held);
+    let mut rule = host("a.test", &dead);
+    rule.retry.same_endpoint = 3;
+    rule.retry.pause = Duration::from_millis(10);
+    // The budget of retries is shared out among workers.
+    let proxy = serve_with(
+        &[rule],
+        Settings {
+            workers: 1,
+            ..Settings::default()
+        },
+    );
+    let started = std::time::Instant::now();
+    let mut client = Client::connect(proxy.addr).await.unwrap();
+    let asked = request(Method::POST, "a.test", "/", Bytes::from_static(b"body"));
+    assert_eq!(client.send(asked).await.unwrap().status, 502);
+    assert!(started.elapsed() >= Duration::from_millis(60));
+    assert_eq!(proxy.metric("tidegate_upstream_connect_errors_total"), 8.0);
 }

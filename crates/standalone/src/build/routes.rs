@@ -168,14 +168,7 @@ fn route(
     };
     let conditions = conditions(config, &at)?;
     let timeouts = timeouts(config);
-    let retry = match config.retries.as_ref().and_then(|retries| retries.attempts) {
-        None => RetryPolicy::default(),
-        Some(attempts @ 1..=100) => RetryPolicy { attempts },
-        Some(other) => {
-            let at = [&below("retries")[..], &steps!["attempts"]].concat();
-            return Err(Wrong::at(&at, format!("{other} is not from 1 to 100")));
-        }
-    };
+    let retry = retries(config, &at)?;
     let request_body = match config.max_request_body {
         None => context.defaults.request_body,
         Some(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
@@ -255,6 +248,30 @@ fn route(
         }
         (None, None) => Err(Wrong::at(&at, "the key \"backend\" is missing")),
     }
+}
+
+fn retries(config: &RouteConfig, at: &[Step]) -> Result<RetryPolicy, Wrong> {
+    let usual = RetryPolicy::default();
+    let Some(given) = &config.retries else {
+        return Ok(usual);
+    };
+    let number = |key: &str, value: Option<u32>, least: u32, usual: u32| match value {
+        None => Ok(usual),
+        Some(number) if (least..=100).contains(&number) => Ok(number),
+        Some(other) => {
+            let at = [at, &steps!["retries", key]].concat();
+            let message = format!("{other} is not from {least} to 100");
+            Err(Wrong::at(&at, message))
+        }
+    };
+    Ok(RetryPolicy {
+        attempts: number("attempts", given.attempts, 1, usual.attempts)?,
+        same_endpoint: number("sameEndpoint", given.same_endpoint, 0, usual.same_endpoint)?,
+        pause: given
+            .pause
+            .as_ref()
+            .map_or(usual.pause, |pause| *pause.get()),
+    })
 }
 
 fn timeouts(config: &RouteConfig) -> Timeouts {

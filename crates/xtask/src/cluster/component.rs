@@ -41,8 +41,15 @@ pub(super) const CONTROLLER_MANAGER: Component = Component {
     flags: controller_manager_flags,
 };
 
+const COREDNS: Component = Component {
+    name: "coredns",
+    binary: "coredns",
+    ports: &[53],
+    flags: coredns_flags,
+};
+
 /// In the order of starting.
-pub(super) static COMPONENTS: [Component; 3] = [ETCD, APISERVER, CONTROLLER_MANAGER];
+pub(super) static COMPONENTS: [Component; 4] = [ETCD, APISERVER, CONTROLLER_MANAGER, COREDNS];
 
 impl Component {
     /// The process, if the one its file names lives and is ours: a number may since have gone to another program.
@@ -163,6 +170,20 @@ pub(super) fn service_account_public_key(dir: &Path) -> PathBuf {
     dir.join("service-account.pub")
 }
 
+/// What CoreDNS is told.
+pub(super) fn corefile(dir: &Path) -> PathBuf {
+    dir.join("Corefile")
+}
+
+/// The cluster's DNS as it is usually set up, on every address of the namespace.
+pub(super) fn corefile_text(dir: &Path) -> String {
+    let kubeconfig = dir.join("kubeconfig");
+    format!(
+        "cluster.local:53 {{\n    errors\n    kubernetes cluster.local {{\n        kubeconfig \"{}\"\n        ttl 1\n    }}\n}}\n",
+        kubeconfig.display()
+    )
+}
+
 pub(super) fn tokens(dir: &Path) -> PathBuf {
     dir.join("tokens.csv")
 }
@@ -241,6 +262,14 @@ fn controller_manager_flags(dir: &Path) -> Vec<String> {
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
         "--profiling=false".into(),
+    ]
+}
+
+fn coredns_flags(dir: &Path) -> Vec<String> {
+    vec![
+        "-conf".into(),
+        corefile(dir).display().to_string(),
+        "-quiet".into(),
     ]
 }
 

@@ -177,6 +177,10 @@ impl Cluster {
                 .arg(&public),
         )?;
 
+        let corefile = component::corefile(dir);
+        fs::write(&corefile, component::corefile_text(dir))
+            .with_context(|| format!("cannot write {}", corefile.display()))?;
+
         COMPONENTS
             .iter()
             .try_for_each(|component| component.write_script(dir))

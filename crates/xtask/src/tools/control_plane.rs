@@ -1,7 +1,7 @@
-//! Where the programs of a real control plane come from: etcd, kube-apiserver, kube-controller-manager, kubectl.
+//! Where the programs of a real control plane come from: etcd, kube-apiserver, kube-controller-manager, kubectl, CoreDNS.
 //!
-//! Each comes from the first of: the folder `$KUBEBUILDER_ASSETS`; the cache; a build of the Go module
-//! `tests/cluster`, which pins one Kubernetes version. Nothing is downloaded but Go modules, and nothing is
+//! Each comes from the first of: the folder `$KUBEBUILDER_ASSETS`; the cache; a build of a Go module: `tests/cluster`, which
+//! pins one Kubernetes version, or `tests/cluster/coredns`. Nothing is downloaded but Go modules, and nothing is
 //! installed outside the cache.
 
 use super::on_path;
@@ -25,34 +25,57 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// One program: the name of its file, and the Go package it is built from.
+/// One program: the name of its file, and what it is built from.
 struct Program {
     name: &'static str,
     package: &'static str,
+    /// The folder of the Go module that pins its version, from the root of the checkout.
+    module: &'static str,
+    /// The module path whose version is the program's.
+    versioned: &'static str,
 }
 
-const PROGRAMS: [Program; 4] = [
+const KUBERNETES: &str = "k8s.io/kubernetes";
+const CLUSTER: &str = "tests/cluster";
+
+const PROGRAMS: [Program; 5] = [
     Program {
         name: "etcd",
         package: "go.etcd.io/etcd/server/v3",
+        module: CLUSTER,
+        versioned: KUBERNETES,
     },
     Program {
         name: "kube-apiserver",
         package: "k8s.io/kubernetes/cmd/kube-apiserver",
+        module: CLUSTER,
+        versioned: KUBERNETES,
     },
     Program {
         name: "kube-controller-manager",
         package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+        module: CLUSTER,
+        versioned: KUBERNETES,
     },
     Program {
         name: "kubectl",
         package: "k8s.io/kubernetes/cmd/kubectl",
+        module: CLUSTER,
+        versioned: KUBERNETES,
+    },
+    // A module of its own, because it wants other versions of what both use.
+    Program {
+        name: "coredns",
+        package: ".",
+        module: "tests/cluster/coredns",
+        versioned: "github.com/coredns/coredns",
     },
 ];
 
-/// The folder of the Go module that pins the versions.
-fn module() -> PathBuf {
-    process::root().join("tests/cluster")
+impl Program {
+    fn module(&self) -> PathBuf {
+        process::root().join(self.module)
+    }
 }
 
 /// Whether [`find_or_build`] has what it needs. It builds nothing and takes no time.
@@ -60,10 +83,13 @@ pub(crate) fn available() -> Result<(), Unavailable> {
     if on_path("go").is_some() {
         return Ok(());
     }
-    let built = pinned().and_then(|pinned| pinned.dir()).ok();
+    let built = |program: &Program| {
+        let dir = pinned(program).and_then(|pinned| pinned.dir()).ok()?;
+        cached(&dir, program)
+    };
     let missing: Vec<_> = PROGRAMS
         .iter()
-        .filter(|p| asset(p).or_else(|| cached(built.as_deref()?, p)).is_none())
+        .filter(|program| asset(program).or_else(|| built(program)).is_none())
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -81,16 +107,18 @@ pub(crate) fn available() -> Result<(), Unavailable> {
 /// The path of every program by its name, built first where it must be (once, some six minutes on two cores).
 pub(crate) fn find_or_build() -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     available()?;
-    let pinned = pinned()?;
-    let dir = pinned.dir()?;
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let cache = process::cache()?.join("control-plane");
+    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
     // Two runs that start at once must not both build for minutes.
-    let lock = File::create(dir.join("lock"))
+    let lock = File::create(cache.join("lock"))
         .context("cannot create the lock of the control-plane cache")?;
     lock.lock().context("cannot lock the control-plane cache")?;
     PROGRAMS
         .iter()
         .map(|program| {
+            let pinned = pinned(program)?;
+            let dir = pinned.dir()?;
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
             let path = match asset(program).or_else(|| cached(&dir, program)) {
                 Some(path) => path,
                 None => pinned.build(program, &dir)?,
@@ -113,27 +141,32 @@ fn cached(dir: &Path, program: &Program) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// What the Go module pins.
+/// What a program's Go module pins.
 struct Pinned {
-    /// The Kubernetes version, such as `v1.36.3`.
+    /// The version, such as `v1.36.3`.
     version: String,
     /// Names everything that decides the built bytes, save the Go version.
     hash: u64,
 }
 
-fn pinned() -> anyhow::Result<Pinned> {
+fn pinned(program: &Program) -> anyhow::Result<Pinned> {
     let read = |name: &str| {
-        let path = module().join(name);
+        let path = program.module().join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     let go_mod = read("go.mod")?;
-    let version = kubernetes_version(&go_mod).with_context(|| {
+    let version = version(&go_mod, program.versioned).with_context(|| {
+        let module = program.module();
         format!(
-            "{}/go.mod requires no k8s.io/kubernetes",
-            module().display()
+            "{}/go.mod requires no {}",
+            module.display(),
+            program.versioned
         )
     })?;
-    let hash = hash(&[&go_mod, &read("go.sum")?, &ldflags(version)]);
+    let hash = match read("main.go") {
+        Ok(main) => hash(&[&go_mod, &read("go.sum")?, &main]),
+        Err(_) => hash(&[&go_mod, &read("go.sum")?, &ldflags(version)]),
+    };
     Ok(Pinned {
         version: version.to_owned(),
         hash,
@@ -149,14 +182,14 @@ impl Pinned {
 
     /// Builds to a temporary name and renames, so an interrupted build leaves nothing that looks whole.
     fn build(&self, program: &Program, dir: &Path) -> anyhow::Result<PathBuf> {
-        let time = if program.name == "kube-apiserver" {
-            "about 5 min"
-        } else {
-            "about 1 min"
+        let time = match program.name {
+            "kube-apiserver" => "about 5 min",
+            "coredns" => "about 2 min",
+            _ => "about 1 min",
         };
         let (name, version) = (program.name, &self.version);
         eprintln!(
-            "building {name} for Kubernetes {version} ({time}, once; cached in {})",
+            "building {name} {version} ({time}, once; cached in {})",
             dir.display()
         );
         let partial = dir.join(format!(".{}.partial", program.name));
@@ -180,7 +213,7 @@ impl Pinned {
                 .arg(program.package)
                 .env("CGO_ENABLED", "0")
                 .env("GOWORK", "off")
-                .current_dir(module()),
+                .current_dir(program.module()),
         )?;
         fs::rename(&partial, &done)
             .with_context(|| format!("cannot rename {}", partial.display()))?;
@@ -188,11 +221,12 @@ impl Pinned {
     }
 }
 
-/// The version of `k8s.io/kubernetes` in a go.mod, from a `require` line of either form.
-fn kubernetes_version(go_mod: &str) -> Option<&str> {
+/// The version of a module in a go.mod, from a `require` line of either form.
+fn version<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
     go_mod.lines().find_map(|line| {
         let line = line.trim().strip_prefix("require ").unwrap_or(line.trim());
-        line.strip_prefix("k8s.io/kubernetes ")?
+        line.strip_prefix(module)?
+            .strip_prefix(' ')?
             .split_whitespace()
             .next()
             .filter(|v| v.starts_with('v'))
@@ -228,14 +262,17 @@ mod tests {
     #[test]
     fn the_version_is_that_of_the_require_line() {
         let block = "module m\n\nrequire (\n\tk8s.io/kubernetes v1.36.3\n)\n";
-        assert_eq!(kubernetes_version(block), Some("v1.36.3"));
+        assert_eq!(version(block, KUBERNETES), Some("v1.36.3"));
         assert_eq!(
-            kubernetes_version("require k8s.io/kubernetes v1.36.3 // indirect\n"),
+            version(
+                "require k8s.io/kubernetes v1.36.3 // indirect\n",
+                KUBERNETES
+            ),
             Some("v1.36.3")
         );
         // Not the tool line, whose path only starts alike.
         assert_eq!(
-            kubernetes_version("tool k8s.io/kubernetes/cmd/kubectl\n"),
+            version("tool k8s.io/kubernetes/cmd/kubectl\n", KUBERNETES),
             None
         );
     }
@@ -261,8 +298,9 @@ mod tests {
 
     #[test]
     fn the_committed_module_pins_every_staging_module_to_the_kubernetes_patch() {
-        let go_mod = fs::read_to_string(module().join("go.mod")).unwrap_or_default();
-        let version = kubernetes_version(&go_mod).map(|v| v.replacen("v1.", "v0.", 1));
+        let go_mod =
+            fs::read_to_string(process::root().join(CLUSTER).join("go.mod")).unwrap_or_default();
+        let version = version(&go_mod, KUBERNETES).map(|v| v.replacen("v1.", "v0.", 1));
         let staged: Vec<_> = go_mod
             .lines()
             .filter_map(|line| line.split_once(" => "))
