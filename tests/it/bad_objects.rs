@@ -248,6 +248,16 @@ fn cases() -> Vec<Case> {
             Some(503),
         ),
         case(
+            "K8",
+            "k8-list",
+            annotated(
+                "k8-list",
+                json!({format!("{nginx}/whitelist-source-range"): "10.0.0.0/8, all"}),
+            ),
+            &["InvalidAnnotation"],
+            Some(503),
+        ),
+        case(
             "K9",
             "k9-regex",
             {

@@ -549,12 +549,16 @@ fn rules_are_tried() {
     write(
         "c.yaml",
         "listeners: [{port: 80}]\nroutes:\n- {name: api, path: {prefix: /api}, backend: a}\n- {name: posts, method: POST, backend: b}\n\
+         - {name: v2, path: {prefix: /v1}, backend: a, rewrite: {prefix: /v2}, allow: [10.0.0.0/8]}\n\
+         - {name: old, path: {prefix: /old}, redirect: {url: 'https://new.test', status: 301}}\n\
          backends: {a: {static: ['10.0.0.1:80']}, b: {static: ['10.0.0.2:80']}}\n",
     );
     write(
         "good.yaml",
         "cases:\n- request: {host: x.test, path: /api/%61?q=1}\n  expect: {route: api, backend: a, path: /api/a?q=1}\n\
          - request: {method: POST, host: x.test, path: /}\n  expect: {route: posts}\n\
+         - request: {host: x.test, path: /v1/x?q=1}\n  expect: {backend: a, path: /v2/x?q=1}\n\
+         - request: {host: x.test, path: /old/x}\n  expect: {route: old, status: 301}\n\
          - request: {host: x.test, path: /}\n  expect: {status: 404}\n",
     );
     let test = |cases: &str| {
@@ -568,7 +572,7 @@ fn rules_are_tried() {
     };
     assert_eq!(
         test("good.yaml"),
-        (Some(0), ["3 passed, 0 failed\n".to_owned(), String::new()])
+        (Some(0), ["5 passed, 0 failed\n".to_owned(), String::new()])
     );
     write(
         "bad.yaml",
