@@ -18,6 +18,7 @@ mod command_line;
 mod convergence;
 mod dns;
 mod draining;
+mod faults;
 mod files;
 mod idle_connections;
 mod load_stand;
