@@ -51,6 +51,7 @@ pub struct EndpointSet {
     trials: Vec<Member>,
     policy: Arc<Policy>,
     judges: bool,
+    made_at: Duration,
     changes_at: Option<Duration>,
     in_panic: bool,
 }
@@ -167,6 +168,7 @@ impl EndpointSet {
             trials,
             judges: policy.judges_traffic(),
             policy: Arc::clone(policy),
+            made_at: now.max(previous.made_at),
             changes_at,
             in_panic,
         }
@@ -286,6 +288,11 @@ impl EndpointSet {
     /// The policy it was made by.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+
+    /// The latest time by which it, or one before it, was made.
+    pub fn made_at(&self) -> Duration {
+        self.made_at
     }
 
     /// When the set has to be made anew even if nothing happens: somebody's time is up then.

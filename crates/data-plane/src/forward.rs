@@ -190,7 +190,7 @@ pub(crate) async fn forward(
             ProxyError::Connect | ProxyError::ConnectTimeout
         );
         if let Some(entered) = entered.as_ref().filter(|_| unreachable) {
-            entered.pass_over(worker.now() + PASSED_OVER, worker.now());
+            entered.pass_over(PASSED_OVER, worker.now());
         }
         // Who has ended its side may be gone: it gets what there is, but nothing is begun anew for it.
         let may_be_gone = request.client.has_ended.get() && !failure.nothing_sent;

@@ -131,6 +131,13 @@ impl Upstream {
         }
     }
 
+    /// Workers' times are apart by some of their housekeeping's interval. By the time of one that is behind, an endpoint is
+    /// still passed over that is back in the set already: then this one would seem to be nothing new, and the endpoint would
+    /// stay in for as long as it goes on failing.
+    fn no_earlier(&self, now: Duration) -> Duration {
+        now.max(self.endpoints.load().made_at())
+    }
+
     /// Puts another set in. Whoever calls holds the lock, so one is made after the other.
     fn make_set(&self, declared: &[Endpoint], policy: &Arc<Policy>, now: Duration) {
         let before = self.endpoints.load();
@@ -257,9 +264,11 @@ impl Entered {
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
             )
             && let Some(wait) = retry_after(headers)
-            && self.endpoint.ease_until(now + wait, now)
         {
-            self.upstream.refresh(now);
+            let now = self.upstream.no_earlier(now);
+            if self.endpoint.ease_until(now + wait, now) {
+                self.upstream.refresh(now);
+            }
         }
     }
 
@@ -273,9 +282,10 @@ impl Entered {
         }
     }
 
-    /// Lets others go before this endpoint until that time.
-    pub(crate) fn pass_over(&self, until: Duration, now: Duration) {
-        if self.endpoint.pass_over_until(until, now) {
+    /// Lets others go before this endpoint for so long.
+    pub(crate) fn pass_over(&self, time: Duration, now: Duration) {
+        let now = self.upstream.no_earlier(now);
+        if self.endpoint.pass_over_until(now + time, now) {
             self.upstream.refresh(now);
         }
     }
@@ -317,5 +327,61 @@ impl Drop for Place<'_> {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
         // What it was told it may have been told in place of another.
         self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use routing_table::id::Transport;
+    use tokio::time::Instant;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn upstream() -> Arc<Upstream> {
+        let endpoints: Vec<_> = ["10.0.0.1:80", "10.0.0.2:80"]
+            .map(|addr| Endpoint::ready(addr.parse().unwrap()))
+            .into();
+        let id = ClusterId {
+            namespace: "shop".into(),
+            service: "web".into(),
+            port: 80,
+            variant: None,
+            transport: Transport::Tcp,
+        };
+        let replica = Replica {
+            started: Instant::now(),
+            number: 1,
+            workers: 1,
+        };
+        let upstream = Upstream::new(id, Arc::default(), replica, Arc::default());
+        upstream.set_endpoints(&endpoints, MS(0));
+        Arc::new(upstream)
+    }
+
+    #[test]
+    fn a_worker_whose_time_is_behind_takes_out_what_has_just_come_back() {
+        let upstream = upstream();
+        let members = || upstream.endpoints().members().count();
+        let fails = |now| {
+            // Always the same one.
+            let ask = Ask {
+                tried: &["10.0.0.2:80".parse().unwrap()],
+                ..Ask::new(now)
+            };
+            let entered = upstream.pick(&ask).unwrap();
+            assert_eq!(entered.addr(), "10.0.0.1:80".parse().unwrap());
+            entered.pass_over(MS(1000), now);
+        };
+        fails(MS(0));
+        assert_eq!(members(), 1);
+        upstream.refresh_if_due(MS(1000));
+        assert_eq!(members(), 2);
+        fails(MS(900));
+        assert_eq!(members(), 1);
+        upstream.refresh_if_due(MS(1999));
+        assert_eq!(members(), 1);
+        upstream.refresh_if_due(MS(2000));
+        assert_eq!(members(), 2);
     }
 }

@@ -155,7 +155,7 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
                 record.flag = error.flag();
                 if let Some(entered) = &mut record.entered {
                     entered.failed(error, false);
-                    entered.pass_over(worker.now() + PASSED_OVER, worker.now());
+                    entered.pass_over(PASSED_OVER, worker.now());
                 }
                 tracing::debug!(%endpoint, flag = record.flag, "relay tries the next endpoint");
                 tried.push(endpoint);
