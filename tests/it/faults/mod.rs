@@ -8,9 +8,9 @@
 
 mod answers;
 mod between;
-mod breaker;
 mod checks;
 mod dead;
+mod judged;
 mod operators;
 mod outages;
 mod pressure;
