@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 /// The same port at every address, below those that the system gives to whoever connects.
@@ -60,7 +60,7 @@ impl BackendProcess {
             .spawn()
             .expect("a backend starts");
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        let (say, said) = channel();
+        let (say, said) = sync_channel(16);
         std::thread::spawn(move || {
             let lines = output.lines().map_while(Result::ok);
             for line in lines {
