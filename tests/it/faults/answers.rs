@@ -13,7 +13,7 @@ async fn what_never_answers_is_given_up_at_the_limit_and_asked_once() {
     let limit = Duration::from_secs(1);
     let clusters = Clusters::new("timeouts: {firstByte: 1s}", "", &at(&backends));
     let stand = Stand::start("silent", clusters).await;
-    let count = scaled(40, 400);
+    let count = scaled(40, 100);
     let asked = (0..count).map(|number| {
         let method = if number % 2 == 0 { "GET" } else { "POST" };
         tokio::spawn(ask_once(stand.addr, WEB, "/", method))
