@@ -3,6 +3,7 @@
 //! Knows no HTTP and no JSON: the admin port makes them of this. What an operator wants is kept with what else is known of the
 //! endpoint, by its address, for as long as some table has it; it is gone with the process.
 
+use crate::clock::Clock;
 use crate::forward::PASSED_OVER;
 use crate::metrics::exposition::{family, label, number};
 use crate::publish::Current;
@@ -16,13 +17,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Reads what is published now. Cheap to clone.
 #[derive(Clone)]
 pub struct Backends {
     current: Current,
-    started: Instant,
+    clock: Clock,
 }
 
 impl fmt::Debug for Backends {
@@ -153,13 +153,13 @@ pub enum UnknownBackend {
 }
 
 impl Backends {
-    pub(crate) fn new(current: Current, started: Instant) -> Self {
-        Self { current, started }
+    pub(crate) fn new(current: Current, clock: Clock) -> Self {
+        Self { current, clock }
     }
 
     /// Every cluster of the published table, in the order of their names.
     pub fn read(&self) -> Vec<ClusterStatus> {
-        let (snapshot, now) = (self.current.load_full(), self.started.elapsed());
+        let (snapshot, now) = (self.current.load_full(), self.clock.now());
         let clusters = snapshot.clusters();
         let mut all: Vec<_> = clusters
             .map(|(_, upstream, _)| status(upstream, now))
@@ -181,7 +181,7 @@ impl Backends {
         addr: SocketAddr,
         wish: Wish,
     ) -> Result<(), UnknownBackend> {
-        let (snapshot, now) = (self.current.load_full(), self.started.elapsed());
+        let (snapshot, now) = (self.current.load_full(), self.clock.now());
         let (mut has_cluster, mut has_endpoint) = (false, false);
         for (cluster, upstream, _) in snapshot.clusters() {
             let id = &cluster.id;
@@ -348,7 +348,7 @@ impl Collector for EndpointCounts {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let snapshot = self.backends.current.load_full();
-        let now = self.backends.started.elapsed();
+        let now = self.backends.clock.now();
         let mut counts: BTreeMap<(&str, &str, u16), BTreeMap<State, u64>> = BTreeMap::new();
         for (cluster, upstream, _) in snapshot.clusters() {
             let id = &cluster.id;

@@ -8,6 +8,7 @@ use crate::body::Source;
 use crate::error::ProxyError;
 use crate::grpc;
 use crate::h1::connection::Connection;
+use crate::h1::deadline::within;
 use crate::h1::exchange::{Exchange, Home};
 use crate::h1::head::ResponseHead;
 use crate::h2::SharedConnection;
@@ -29,7 +30,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// An attempt that ended without a response head.
 pub(crate) struct Failure {
@@ -371,19 +371,19 @@ impl Forwarding<'_> {
             proxy_header::write(&mut greeting, version, self.request.client.ends());
         }
         let connected = UpstreamIo::connect(addr, self.tls.as_deref(), &greeting);
-        let error = match timeout(self.timeouts.connect, connected).await {
-            Ok(Ok(io)) => {
+        let error = match within(self.timeouts.connect, connected).await {
+            Some(Ok(io)) => {
                 stats.upstream_connects.add(1);
                 return Ok(io);
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 tracing::debug!(%addr, %error, "connect failed");
                 match error {
                     ConnectError::Tcp(_) => ProxyError::Connect,
                     ConnectError::Tls(_) => ProxyError::UpstreamTls,
                 }
             }
-            Err(_) => {
+            None => {
                 tracing::debug!(%addr, waited = ?self.timeouts.connect, "connect timed out");
                 ProxyError::ConnectTimeout
             }

@@ -15,6 +15,7 @@ mod http2;
 mod patience;
 
 use crate::Phase;
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::publish::Current;
 use crate::upstream::Upstream;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 /// How often it is seen to that every task still runs.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
@@ -41,8 +42,7 @@ pub(crate) struct Setup {
     pub(crate) updates: watch::Receiver<()>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) metrics: Arc<Metrics>,
-    /// When the data plane started.
-    pub(crate) started: Instant,
+    pub(crate) clock: Clock,
 }
 
 /// Checks endpoints until the data plane stops.
@@ -112,13 +112,13 @@ struct Subject {
     policy: Arc<Policy>,
     way: Way,
     metrics: Arc<Metrics>,
-    started: Instant,
+    clock: Clock,
 }
 
 impl Subject {
     /// As [`crate::worker::Worker::now`].
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        self.clock.now()
     }
 
     /// Whether the same is checked in the same way.
@@ -192,7 +192,7 @@ impl Running {
                     policy: Arc::clone(policy),
                     way: Way::new(cluster, reach),
                     metrics: Arc::clone(&setup.metrics),
-                    started: setup.started,
+                    clock: setup.clock.clone(),
                 };
                 let key = |check| Key {
                     cluster: cluster.id.clone(),

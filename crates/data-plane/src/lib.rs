@@ -14,6 +14,7 @@ mod certificate_chain;
 mod client;
 mod client_certificate;
 mod client_io;
+mod clock;
 mod connection;
 mod distinguished_name;
 mod error;
@@ -177,15 +178,15 @@ impl DataPlane {
         let metrics = Arc::new(Metrics::new(settings.workers));
         registry.register(Box::new(Collected::new(Arc::clone(&metrics))?))?;
         let current = publish::Current::default();
-        let started = tokio::time::Instant::now();
-        let backends = Backends::new(Arc::clone(&current), started);
+        let clock = clock::Clock::start();
+        let backends = Backends::new(Arc::clone(&current), clock.clone());
         registry.register(Box::new(EndpointCounts::new(backends.clone())?))?;
         let sockets = listener::Sockets::new(settings.workers);
         let tls = tls::ServerTls::new(&settings)?;
         let (listeners, listeners_seen) = watch::channel(sockets.set());
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let replica = publish::Replica {
-            started,
+            clock: clock.clone(),
             number: random_seed(usize::MAX),
             workers: settings.workers,
         };
@@ -200,7 +201,7 @@ impl DataPlane {
                 log: log.clone(),
                 metrics: Arc::clone(&metrics),
                 seed: random_seed(index),
-                started,
+                clock: clock.clone(),
             };
             let run = move || {
                 if let Err(error) = worker::run(setup) {
@@ -219,7 +220,7 @@ impl DataPlane {
             updates,
             phase: phase_seen,
             metrics: Arc::clone(&metrics),
-            started,
+            clock,
         };
         let probes = std::thread::Builder::new()
             .name("probes".into())

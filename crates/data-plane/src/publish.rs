@@ -8,6 +8,7 @@
 use crate::access_log::RouteLine;
 use crate::admission::Connection;
 use crate::client::ClientConnection;
+use crate::clock::Clock;
 use crate::error::ProxyError;
 use crate::filters::Limiters;
 use crate::l4::target::RelayTargets;
@@ -28,7 +29,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// One table with everything its indices lead to.
 #[derive(Debug, Default)]
@@ -182,10 +182,10 @@ pub struct Publisher {
 }
 
 /// What is true of this data plane as a whole.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Replica {
-    /// When it started: what [`crate::worker::Worker::now`] counts from.
-    pub(crate) started: Instant,
+    /// What [`crate::worker::Worker::now`] is read from.
+    pub(crate) clock: Clock,
     /// Tells replicas apart.
     pub(crate) number: u64,
     pub(crate) workers: usize,
@@ -247,7 +247,7 @@ impl Publisher {
     }
 
     fn set_endpoints(&self, sets: &EndpointSets) {
-        let now = self.replica.started.elapsed();
+        let now = self.replica.clock.now();
         for (id, endpoints) in sets {
             if let Some(upstream) = self.upstreams.get(id) {
                 upstream.set_endpoints(endpoints, now);
@@ -260,7 +260,7 @@ impl Publisher {
         table: Arc<RoutingTable>,
         sets: &EndpointSets,
     ) -> Result<(), PublishError> {
-        let now = self.replica.started.elapsed();
+        let now = self.replica.clock.now();
         // An upstream of the table before is kept: its place in the round and what is known of its endpoints live on.
         let upstreams: Vec<Arc<Upstream>> = table
             .clusters()
@@ -274,7 +274,7 @@ impl Publisher {
                 None => {
                     let (id, policy) = (cluster.id.clone(), Arc::clone(&cluster.policy));
                     let transitions = Arc::clone(&self.metrics.transitions);
-                    Arc::new(Upstream::new(id, policy, self.replica, transitions))
+                    Arc::new(Upstream::new(id, policy, &self.replica, transitions))
                 }
             })
             .collect();

@@ -46,7 +46,7 @@ impl Upstream {
     pub(crate) fn new(
         id: ClusterId,
         policy: Arc<Policy>,
-        replica: Replica,
+        replica: &Replica,
         transitions: Arc<Transitions>,
     ) -> Self {
         let none = EndpointSet::new(
@@ -334,7 +334,6 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
     use routing_table::id::Transport;
-    use tokio::time::Instant;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -350,11 +349,11 @@ mod tests {
             transport: Transport::Tcp,
         };
         let replica = Replica {
-            started: Instant::now(),
+            clock: crate::clock::Clock::start(),
             number: 1,
             workers: 1,
         };
-        let upstream = Upstream::new(id, Arc::default(), replica, Arc::default());
+        let upstream = Upstream::new(id, Arc::default(), &replica, Arc::default());
         upstream.set_endpoints(&endpoints, MS(0));
         Arc::new(upstream)
     }

@@ -2,6 +2,7 @@
 
 use crate::access_log::{AccessLog, AccessLogSink};
 use crate::client::ClientConnection;
+use crate::clock::Clock;
 use crate::connection;
 use crate::forwarded_headers::RequestIds;
 use crate::l4;
@@ -57,7 +58,7 @@ pub(crate) struct Worker {
     unrouted: Arc<RouteStats>,
     /// The time of day as HTTP writes it, a housekeeping interval old at most.
     date: Cell<[u8; DATE_LENGTH]>,
-    started: Instant,
+    clock: Clock,
     now: Cell<Duration>,
     phase: Cell<Phase>,
     connections: RefCell<Slab<Rc<ClientConnection>>>,
@@ -76,8 +77,8 @@ pub(crate) struct Setup {
     pub(crate) metrics: Arc<Metrics>,
     /// Random, for request ids.
     pub(crate) seed: u64,
-    /// When the data plane started.
-    pub(crate) started: Instant,
+    /// By which endpoints are judged.
+    pub(crate) clock: Clock,
 }
 
 impl Worker {
@@ -101,22 +102,22 @@ impl Worker {
             turns: Rc::default(),
             unrouted: Arc::clone(setup.metrics.unrouted()),
             date: Cell::new(date_now()),
-            started: setup.started,
-            now: Cell::new(setup.started.elapsed()),
+            clock: setup.clock.clone(),
+            now: Cell::new(setup.clock.now()),
             phase: Cell::new(Phase::Serving),
             connections: RefCell::default(),
             next_to_go: Cell::new(0),
         })
     }
 
-    /// The time since the data plane started, as near as housekeeping has it. The same for all workers but for that.
+    /// The time by [`Clock`], as near as housekeeping has it. The same for all workers but for that.
     pub(crate) fn now(&self) -> Duration {
         self.now.get()
     }
 
     /// As [`Worker::now`], read from the clock.
     pub(crate) fn clock(&self) -> Duration {
-        self.started.elapsed()
+        self.clock.now()
     }
 
     /// The time of day, for a `Date` field.
@@ -254,7 +255,8 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
                 }
                 _ = ticks.tick() => {
                     worker.date.set(date_now());
-                    worker.now.set(worker.started.elapsed());
+                    worker.clock.tick();
+                    worker.now.set(worker.clock());
                     if worker.index == 0 {
                         worker.reader.read(|table| table.refresh(worker.now()));
                     }

@@ -9,7 +9,7 @@ use super::target::RelayTarget;
 use crate::connection::Accepted;
 use crate::error::ProxyError;
 use crate::forward::PASSED_OVER;
-use crate::h1::deadline::Deadline;
+use crate::h1::deadline::{Deadline, within};
 use crate::listener::OpenListener;
 use crate::proxy_header;
 use crate::proxy_protocol;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// Most endpoints that are tried for one connection.
 const MAX_ATTEMPTS: u32 = 10;
@@ -136,8 +136,8 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
             tried.push(endpoint);
             continue;
         }
-        match timeout(target.relay.limits.connect, TcpStream::connect(endpoint)).await {
-            Ok(Ok(stream)) => {
+        match within(target.relay.limits.connect, TcpStream::connect(endpoint)).await {
+            Some(Ok(stream)) => {
                 worker.stats.upstream_connects.add(1);
                 let _ = socket::tune((&stream).into());
                 record.flag = "stopped";
@@ -149,8 +149,8 @@ async fn connect(record: &mut RelayRecord) -> Option<TcpStream> {
             failed => {
                 worker.stats.upstream_connect_errors.add(1);
                 let error = match failed {
-                    Ok(_) => ProxyError::Connect,
-                    Err(_) => ProxyError::ConnectTimeout,
+                    Some(_) => ProxyError::Connect,
+                    None => ProxyError::ConnectTimeout,
                 };
                 record.flag = error.flag();
                 if let Some(entered) = &mut record.entered {
