@@ -66,6 +66,7 @@ pub use tickets::{TicketKeyError, TicketKeys};
 pub use tls::{MinTlsVersion, TlsError};
 
 use backends::EndpointCounts;
+use balance::Here;
 use ipnet::IpNet;
 use metrics::{Collected, Metrics};
 use std::sync::Arc;
@@ -95,6 +96,8 @@ pub struct Settings {
     /// Networks of proxies in front of us whose header of the PROXY protocol is believed, on listeners that ask for one.
     /// Default: none.
     pub proxy_header_from: Vec<IpNet>,
+    /// The zone we are in, for preference of what is near. Default: not known.
+    pub zone: Option<Arc<str>>,
     /// Limits of upstream connections at rest.
     pub pool: PoolLimits,
 }
@@ -111,6 +114,7 @@ impl Default for Settings {
             ticket_keys: None,
             trusted_proxies: Vec::new(),
             proxy_header_from: Vec::new(),
+            zone: None,
             pool: PoolLimits::default(),
         }
     }
@@ -184,7 +188,10 @@ impl DataPlane {
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let replica = publish::Replica {
             started,
-            number: random_seed(usize::MAX),
+            here: Arc::new(Here {
+                number: random_seed(usize::MAX),
+                zone: settings.zone.clone(),
+            }),
             workers: settings.workers,
         };
         let mut threads = Vec::with_capacity(settings.workers);

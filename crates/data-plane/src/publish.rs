@@ -16,6 +16,7 @@ use crate::tls::{ListenerTls, ServerTls};
 use crate::upstream::Upstream;
 use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
+use balance::Here;
 use routing_table::{
     Action, Cluster, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy, ProxyVersion,
     RequestFields, Route, RoutingTable, Update, UpstreamProtocol,
@@ -177,12 +178,12 @@ pub struct Publisher {
 }
 
 /// What is true of this data plane as a whole.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Replica {
     /// When it started: what [`crate::worker::Worker::now`] counts from.
     pub(crate) started: Instant,
-    /// Tells replicas apart.
-    pub(crate) number: u64,
+    /// What endpoint sets need to know of us.
+    pub(crate) here: Arc<Here>,
     pub(crate) workers: usize,
 }
 
@@ -268,7 +269,7 @@ impl Publisher {
                 None => {
                     let (id, policy) = (cluster.id.clone(), Arc::clone(&cluster.policy));
                     let transitions = Arc::clone(&self.metrics.transitions);
-                    Arc::new(Upstream::new(id, policy, self.replica, transitions))
+                    Arc::new(Upstream::new(id, policy, &self.replica, transitions))
                 }
             })
             .collect();

@@ -6,7 +6,7 @@ use crate::judge::Judge;
 use crate::publish::Replica;
 use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
-use balance::{Ask, EndpointSet, EndpointState, NoPick, Picker, Seat};
+use balance::{Ask, EndpointSet, EndpointState, Here, NoPick, Picker, Seat};
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use routing_table::policy::Balancing;
@@ -30,8 +30,7 @@ pub(crate) struct Upstream {
     /// What the set was made of. Locked to make another, never to pick.
     declared: Mutex<Vec<Endpoint>>,
     picker: Picker,
-    /// Tells replicas apart, for the choice of a subset.
-    replica: u64,
+    here: Arc<Here>,
     transitions: Arc<Transitions>,
     /// Locked while one is put into effect: see [`crate::judge`].
     verdicts: Mutex<()>,
@@ -46,14 +45,14 @@ impl Upstream {
     pub(crate) fn new(
         id: ClusterId,
         policy: Arc<Policy>,
-        replica: Replica,
+        replica: &Replica,
         transitions: Arc<Transitions>,
     ) -> Self {
         let none = EndpointSet::new(
             &[],
             &policy,
             &EndpointSet::default(),
-            replica.number,
+            &replica.here,
             Duration::ZERO,
         );
         Self {
@@ -61,7 +60,7 @@ impl Upstream {
             endpoints: ArcSwap::from_pointee(none),
             declared: Mutex::default(),
             picker: Picker::new(replica.workers),
-            replica: replica.number,
+            here: Arc::clone(&replica.here),
             transitions,
             verdicts: Mutex::default(),
             waiting: AtomicU32::new(0),
@@ -134,7 +133,7 @@ impl Upstream {
     /// Puts another set in. Whoever calls holds the lock, so one is made after the other.
     fn make_set(&self, declared: &[Endpoint], policy: &Arc<Policy>, now: Duration) {
         let before = self.endpoints.load();
-        let next = EndpointSet::new(declared, policy, &before, self.replica, now);
+        let next = EndpointSet::new(declared, policy, &before, &self.here, now);
         self.endpoints.store(Arc::new(next));
         // There may be new ones with room.
         self.freed.notify_waiters();

@@ -95,6 +95,7 @@ impl PolicySpec {
             affinity: self.affinity.as_ref().map(affinity),
             slow_start: optional(&self.slow_start),
             subset: self.subset.map(|most| most.get()),
+            prefers_zone: self.prefer_zone.unwrap_or(usual.prefers_zone),
             active_check: self
                 .active_check
                 .as_ref()

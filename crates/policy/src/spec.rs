@@ -114,6 +114,9 @@ spec! {
         /// Use no more endpoints than so many, chosen by this replica. Default: all.
         #[schemars(example = 20)]
         subset: Ranged<1, 65_535>,
+        /// Endpoints of the zone that `--zone` names get requests before others of their priority, which get some when those are full, or when less than a third of those is available. Default false.
+        #[schemars(example = true)]
+        prefer_zone: bool,
         /// When less than this share of the endpoints is available, in percent, health is ignored. Default 0: only when none is left.
         #[schemars(example = 30)]
         panic_threshold: Ranged<0, 100>,

@@ -28,6 +28,8 @@ pub struct Policy {
     pub slow_start: Option<Duration>,
     /// Use no more endpoints than so many, chosen by this replica's name. Default: all.
     pub subset: Option<u32>,
+    /// Endpoints of the replica's own zone get requests before others. Default: no.
+    pub prefers_zone: bool,
     /// Endpoints are probed. Default: no.
     pub active_check: Option<ActiveCheck>,
     /// Endpoints are asked how they are. Default: no.
@@ -67,6 +69,9 @@ impl fmt::Display for Policy {
         if let Some(most) = self.subset {
             words.push(format!("subset of {most}"));
         }
+        if self.prefers_zone {
+            words.push("own zone first".to_owned());
+        }
         if let Some(check) = &self.active_check {
             words.push(check.to_string());
         }
@@ -96,6 +101,7 @@ impl Default for Policy {
             affinity: None,
             slow_start: None,
             subset: None,
+            prefers_zone: false,
             active_check: None,
             agent_check: None,
             outlier: None,

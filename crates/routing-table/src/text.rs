@@ -144,6 +144,12 @@ fn write_endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
     if endpoint.priority != 0 {
         write!(out, " priority={}", endpoint.priority)?;
     }
+    if let Some(zone) = &endpoint.zone {
+        write!(out, " zone={zone}")?;
+    }
+    for zone in endpoint.for_zones.iter().flat_map(|zones| zones.iter()) {
+        write!(out, " for={zone}")?;
+    }
     if let Some(most) = endpoint.max_requests {
         write!(out, " max={most}")?;
     }
