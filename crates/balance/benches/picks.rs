@@ -116,6 +116,7 @@ fn main() {
         Balancing::LeastRequest,
         Balancing::LeastConnections,
         Balancing::PeakEwma,
+        Balancing::LatencyRank,
         Balancing::Random,
         Balancing::RingHash(HashOn::Path),
         Balancing::Maglev(HashOn::Path),

@@ -7,6 +7,7 @@ use crate::breaker::{Phase, Trial};
 use crate::endpoint_state::{Bar, EndpointState, Seat};
 use crate::here::Here;
 use crate::order::hashed::digest;
+use crate::order::ranked::RANKING;
 use crate::order::{Order, mix};
 use crate::picker::Picker;
 use crate::zone::Nearness;
@@ -143,6 +144,9 @@ impl EndpointSet {
             .flat_map(|state| [state.passed_over_until(), state.eased_until()])
             .filter(|until| *until > now)
             .for_each(&mut changes);
+        if policy.balancing == Balancing::LatencyRank {
+            changes(now + RANKING);
+        }
         let trials = trials(&states, policy, now);
         let known = states.iter();
         let known = known.map(|(endpoint, state)| {
@@ -170,7 +174,7 @@ impl EndpointSet {
                 }
             })
             .collect();
-        let tiers = tiers(members, policy, nearness);
+        let tiers = tiers(members, policy, nearness, here, now);
         Self {
             all,
             declared,
@@ -242,6 +246,11 @@ impl EndpointSet {
     fn member_at(&self, place: u64) -> Option<&Member> {
         self.members()
             .find(|member| digest(member.endpoint.addr) == place)
+    }
+
+    /// Whether the endpoint of this [`digest`] gets requests.
+    pub fn has_place(&self, place: u64) -> bool {
+        self.member_at(place).is_some()
     }
 
     fn pick_trial(&self, ask: &Ask<'_>) -> Option<Picked<'_>> {
@@ -459,7 +468,13 @@ fn weight(
 }
 
 /// Members by priority, in each the near ones first. In each tier those without weight get nothing, unless nobody has any.
-fn tiers(mut members: Vec<Member>, policy: &Policy, nearness: Nearness<'_>) -> Vec<Tier> {
+fn tiers(
+    mut members: Vec<Member>,
+    policy: &Policy,
+    nearness: Nearness<'_>,
+    here: &Here,
+    now: Duration,
+) -> Vec<Tier> {
     let one_for_all = policy.balancing == Balancing::SrvPriorityCycle;
     let tier = |member: &Member| {
         let priority = (!one_for_all).then_some(member.endpoint.priority);
@@ -479,7 +494,7 @@ fn tiers(mut members: Vec<Member>, policy: &Policy, nearness: Nearness<'_>) -> V
             if members.iter().any(|member| member.weight > 0) {
                 members.retain(|member| member.weight > 0);
             }
-            let order = Order::new(policy, &members);
+            let order = Order::new(policy, &members, here, now);
             Tier { members, order }
         })
         .collect()

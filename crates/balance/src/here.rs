@@ -1,5 +1,6 @@
 //! What the replica that picks is: the same for all its clusters and for its whole life.
 
+use crate::order::custom::CustomOrder;
 use std::sync::Arc;
 
 /// The replica that picks.
@@ -9,4 +10,15 @@ pub struct Here {
     pub number: u64,
     /// The zone it is in. `None`: not known, so no endpoint is nearer than another.
     pub zone: Option<Arc<str>>,
+    /// Orders that policies may name beside ours. Of two with one name the first counts.
+    pub orders: Vec<Arc<dyn CustomOrder>>,
+}
+
+impl Here {
+    /// The order of this name.
+    pub fn order(&self, name: &str) -> Option<&dyn CustomOrder> {
+        let mut orders = self.orders.iter();
+        let found = orders.find(|order| order.name() == name);
+        found.map(|order| &**order)
+    }
 }

@@ -17,6 +17,7 @@ mod health_probes;
 mod http2_upstream;
 mod l4;
 mod outliers;
+mod placement;
 mod proxy_protocol;
 mod raw;
 mod retries;

@@ -6,14 +6,15 @@ use crate::judge::Judge;
 use crate::publish::Replica;
 use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
-use balance::{Ask, EndpointSet, EndpointState, Here, NoPick, Picker, Seat};
+use balance::order::hashed::digest;
+use balance::{Ask, EndpointSet, EndpointState, Here, NoPick, Picked, Picker, Seat, Sticky};
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use routing_table::policy::Balancing;
 use routing_table::{ClusterId, Endpoint, InFlightLimit, Policy};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -30,6 +31,8 @@ pub(crate) struct Upstream {
     /// What the set was made of. Locked to make another, never to pick.
     declared: Mutex<Vec<Endpoint>>,
     picker: Picker,
+    /// Made by the first request of a policy that wants to know who had which endpoint.
+    sticky: OnceLock<Box<Sticky>>,
     here: Arc<Here>,
     transitions: Arc<Transitions>,
     /// Locked while one is put into effect: see [`crate::judge`].
@@ -60,6 +63,7 @@ impl Upstream {
             endpoints: ArcSwap::from_pointee(none),
             declared: Mutex::default(),
             picker: Picker::new(replica.workers),
+            sticky: OnceLock::new(),
             here: Arc::clone(&replica.here),
             transitions,
             verdicts: Mutex::default(),
@@ -184,7 +188,11 @@ impl Upstream {
 
     fn try_enter(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Option<Entered>, ProxyError> {
         let set = self.endpoints.load();
-        match set.pick(&self.picker, ask) {
+        let picked = match (set.policy().sticky_for, ask.hash) {
+            (Some(keep), Some(client)) => self.pick_again(&set, ask, client, keep),
+            _ => set.pick(&self.picker, ask),
+        };
+        match picked {
             Ok(picked) => {
                 let endpoint = &picked.member.state;
                 let judge = set.judges().then(|| {
@@ -203,6 +211,30 @@ impl Upstream {
             Err(NoPick::Full) => Ok(None),
             Err(NoPick::Empty) => Err(ProxyError::NoEndpoint),
         }
+    }
+
+    /// The endpoint that this client had last, if it can have it. Where that is only full it is remembered all the same.
+    fn pick_again<'a>(
+        &self,
+        set: &'a EndpointSet,
+        ask: &Ask<'_>,
+        client: u64,
+        keep: Duration,
+    ) -> Result<Picked<'a>, NoPick> {
+        let sticky = self.sticky.get_or_init(Box::default);
+        let known = sticky.place(client, keep, ask.now);
+        let ask = Ask {
+            stay_at: ask.stay_at.or(known),
+            ..*ask
+        };
+        let picked = set.pick(&self.picker, &ask)?;
+        let place = digest(picked.member.endpoint.addr);
+        let stays = known
+            .is_some_and(|known| known == place || (ask.tried.is_empty() && set.has_place(known)));
+        if !stays {
+            sticky.remember(client, place, keep, ask.now);
+        }
+        Ok(picked)
     }
 
     /// Every endpoint.
@@ -244,6 +276,8 @@ impl Entered {
         self.came(status);
         match policy.balancing {
             Balancing::PeakEwma => self.endpoint.answered(waited, now),
+            // Who fails at once is not quick.
+            Balancing::LatencyRank if !status.is_server_error() => self.endpoint.took(waited, now),
             Balancing::LeastBandwidth | Balancing::Cost(_) => {
                 self.watches_bytes = true;
                 self.cost_of_byte = cost_of_byte(policy);

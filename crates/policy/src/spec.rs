@@ -49,6 +49,7 @@ pub enum BalancingName {
     LeastRequest,
     LeastConnections,
     PeakEwma,
+    LatencyRank,
     Random,
     RingHash,
     Maglev,
@@ -108,6 +109,12 @@ spec! {
         /// Requests with the same value go to the same endpoint, those without it to any: `client-ip`, `path`, `path-and-query`, `header:NAME`, `cookie:NAME` or `query:NAME`. For `ring_hash` and `maglev`, which need it.
         #[schemars(example = &"header:x-user")]
         hash_by: HashBy,
+        /// Instead of `balancing`: an order that this build has beside the built-in ones, by its name. The program as it is released has none.
+        #[schemars(example = &"first_of_name")]
+        custom_balancing: Token,
+        /// With `source_ip`: a client stays at its endpoint, whatever others come, until it has been silent for this long. Default: it may move when endpoints come.
+        #[schemars(example = &"30m")]
+        sticky_for: Span,
         /// Over how long a new endpoint, or one that has come back, rises from a tenth of its share to all of it. Default: at once.
         #[schemars(example = &"30s")]
         slow_start: Span,

@@ -21,6 +21,9 @@ use std::time::Duration;
 pub struct Policy {
     /// How an endpoint is chosen.
     pub balancing: Balancing,
+    /// How long a client may be silent for its endpoint to be remembered, where it is chosen by [`Balancing::SourceIp`].
+    /// Default: it is not remembered.
+    pub sticky_for: Option<Duration>,
     /// Whether a client stays at its endpoint by a cookie. Default: no.
     pub affinity: Option<Affinity>,
     /// Over how long a new endpoint, or one that has come back, rises from a tenth of its share to all of it. Default: at
@@ -60,6 +63,9 @@ impl fmt::Display for Policy {
         if self.balancing != usual.balancing {
             words.push(self.balancing.to_string());
         }
+        if let Some(time) = self.sticky_for {
+            words.push(format!("sticky for {time:?}"));
+        }
         if let Some(affinity) = &self.affinity {
             words.push(affinity.to_string());
         }
@@ -98,6 +104,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             balancing: Balancing::default(),
+            sticky_for: None,
             affinity: None,
             slow_start: None,
             subset: None,

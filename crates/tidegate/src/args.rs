@@ -496,6 +496,7 @@ impl ProxyArgs {
             },
             ticket_keys,
             zone: self.zone.as_deref().map(Arc::from),
+            orders: usual.orders,
         }
     }
 }

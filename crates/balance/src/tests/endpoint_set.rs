@@ -581,7 +581,7 @@ fn hashing_is_stable_when_an_endpoint_goes_and_comes_back() {
             &EndpointSet::default(),
             &Here {
                 number: 9,
-                zone: None,
+                ..Here::default()
             },
             NOW,
         );
