@@ -5,7 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use arc_swap::ArcSwap;
-use balance::{Ask, Bar, EndpointSet, Picker};
+use balance::{Ask, Bar, EndpointSet, Here, Picker};
 use routing_table::policy::{Balancing, HashOn};
 use routing_table::{Endpoint, Policy};
 use std::net::SocketAddr;
@@ -27,11 +27,17 @@ fn endpoints(count: u16) -> Vec<Endpoint> {
 
 fn set(count: u16, policy: &Arc<Policy>, up: u16) -> EndpointSet {
     let endpoints = endpoints(count);
-    let all = EndpointSet::new(&endpoints, policy, &EndpointSet::default(), 0, NOW);
+    let all = EndpointSet::new(
+        &endpoints,
+        policy,
+        &EndpointSet::default(),
+        &Here::default(),
+        NOW,
+    );
     for state in &all.all()[usize::from(up)..] {
         state.bar(Bar::Probe);
     }
-    EndpointSet::new(&endpoints, policy, &all, 0, NOW)
+    EndpointSet::new(&endpoints, policy, &all, &Here::default(), NOW)
 }
 
 fn pick(set: &EndpointSet, picker: &Picker, worker: usize, n: u64) {
@@ -80,7 +86,13 @@ fn rate(threads: usize) -> f64 {
         let start = Instant::now();
         while start.elapsed() < TIME {
             std::thread::sleep(Duration::from_millis(10));
-            let next = EndpointSet::new(&endpoints(3), &policy, &current.load(), 0, NOW);
+            let next = EndpointSet::new(
+                &endpoints(3),
+                &policy,
+                &current.load(),
+                &Here::default(),
+                NOW,
+            );
             current.store(Arc::new(next));
         }
         stop.store(true, Ordering::Relaxed);
@@ -104,6 +116,7 @@ fn main() {
         Balancing::LeastRequest,
         Balancing::LeastConnections,
         Balancing::PeakEwma,
+        Balancing::LatencyRank,
         Balancing::Random,
         Balancing::RingHash(HashOn::Path),
         Balancing::Maglev(HashOn::Path),

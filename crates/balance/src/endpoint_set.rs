@@ -5,9 +5,12 @@
 
 use crate::breaker::{Phase, Trial};
 use crate::endpoint_state::{Bar, EndpointState, Seat};
+use crate::here::Here;
 use crate::order::hashed::digest;
+use crate::order::ranked::RANKING;
 use crate::order::{Order, mix};
 use crate::picker::Picker;
+use crate::zone::Nearness;
 use routing_table::policy::Balancing;
 use routing_table::{Endpoint, Policy, Serving};
 use std::cell::Cell;
@@ -121,13 +124,13 @@ impl Picked<'_> {
 }
 
 impl EndpointSet {
-    /// The set for these endpoints by this policy. State is taken over from `previous` by address. `replica` tells replicas
-    /// apart, for the choice of a subset.
+    /// The set for these endpoints by this policy. State is taken over from `previous` by address; `here` is the replica
+    /// that will pick.
     pub fn new(
         endpoints: &[Endpoint],
         policy: &Arc<Policy>,
         previous: &EndpointSet,
-        replica: u64,
+        here: &Here,
         now: Duration,
     ) -> Self {
         let states = states(endpoints, policy, previous, now);
@@ -142,10 +145,22 @@ impl EndpointSet {
             .flat_map(|state| [state.passed_over_until(), state.eased_until()])
             .filter(|until| *until > now)
             .for_each(&mut changes);
+        if policy.balancing == Balancing::LatencyRank {
+            changes(now + RANKING);
+        }
         let trials = trials(&states, policy, now);
+        let known = states.iter();
+        let known = known.map(|(endpoint, state)| {
+            let has_share = endpoint.weight > 0 && state.weight_percent() > 0;
+            (*endpoint, has_share && state.is_available(now))
+        });
+        let nearness = Nearness::new(known, policy, here);
         let (mut usable, in_panic) = usable(states, policy, now);
         if let Some(most) = policy.subset {
-            usable.sort_by_key(|(endpoint, _)| mix(digest(endpoint.addr) ^ replica));
+            usable.sort_by_cached_key(|(endpoint, _)| {
+                let drawn = mix(digest(endpoint.addr) ^ here.number);
+                (nearness.is_far(endpoint), drawn)
+            });
             usable.truncate(most.max(1) as usize);
             usable.sort_by_cached_key(|(endpoint, _)| rank(endpoint));
         }
@@ -160,7 +175,7 @@ impl EndpointSet {
                 }
             })
             .collect();
-        let tiers = tiers(members, policy);
+        let tiers = tiers(members, policy, nearness, here, now);
         Self {
             all,
             declared,
@@ -233,6 +248,11 @@ impl EndpointSet {
     fn member_at(&self, place: u64) -> Option<&Member> {
         self.members()
             .find(|member| digest(member.endpoint.addr) == place)
+    }
+
+    /// Whether the endpoint of this [`digest`] gets requests.
+    pub fn has_place(&self, place: u64) -> bool {
+        self.member_at(place).is_some()
     }
 
     fn pick_trial(&self, ask: &Ask<'_>) -> Option<Picked<'_>> {
@@ -454,17 +474,24 @@ fn weight(
     (u64::from(endpoint.weight) * percent).max(least)
 }
 
-/// Members by priority. In each tier those without weight get nothing, unless nobody has any.
-fn tiers(members: Vec<Member>, policy: &Policy) -> Vec<Tier> {
+/// Members by priority, in each the near ones first. In each tier those without weight get nothing, unless nobody has any.
+fn tiers(
+    mut members: Vec<Member>,
+    policy: &Policy,
+    nearness: Nearness<'_>,
+    here: &Here,
+    now: Duration,
+) -> Vec<Tier> {
     let one_for_all = policy.balancing == Balancing::SrvPriorityCycle;
+    let tier = |member: &Member| {
+        let priority = (!one_for_all).then_some(member.endpoint.priority);
+        (priority, nearness.is_far(&member.endpoint))
+    };
+    members.sort_by_key(tier);
     let mut grouped: Vec<Vec<Member>> = Vec::new();
     for member in members {
         match grouped.last_mut() {
-            Some(group)
-                if one_for_all || group[0].endpoint.priority == member.endpoint.priority =>
-            {
-                group.push(member);
-            }
+            Some(group) if tier(&group[0]) == tier(&member) => group.push(member),
             _ => grouped.push(vec![member]),
         }
     }
@@ -474,7 +501,7 @@ fn tiers(members: Vec<Member>, policy: &Policy) -> Vec<Tier> {
             if members.iter().any(|member| member.weight > 0) {
                 members.retain(|member| member.weight > 0);
             }
-            let order = Order::new(policy, &members);
+            let order = Order::new(policy, &members, here, now);
             Tier { members, order }
         })
         .collect()

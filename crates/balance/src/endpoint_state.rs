@@ -4,6 +4,7 @@
 //! should get nothing. All of it is atomics, so that no request waits for another.
 
 use crate::conduct::Conduct;
+use crate::latency::Window;
 use crate::notes::{Notes, Voice};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -93,6 +94,8 @@ pub struct EndpointState {
     moved: AtomicU64,
     moved_at: AtomicU64,
     cost: AtomicU64,
+    /// How long answers took lately; made where its policy ranks by that.
+    window: OnceLock<Box<Window>>,
     /// What is seen of it in real traffic; made where its policy judges that.
     conduct: OnceLock<Box<Conduct>>,
     /// What people are told; no request reads it.
@@ -119,6 +122,7 @@ impl EndpointState {
             moved: AtomicU64::new(0),
             moved_at: AtomicU64::new(0),
             cost: AtomicU64::new(0),
+            window: OnceLock::new(),
             conduct: OnceLock::new(),
             notes: Mutex::default(),
         }
@@ -307,6 +311,16 @@ impl EndpointState {
         let known = f64::from_bits(self.latency.load(Ordering::Relaxed));
         let elapsed = micros(now).saturating_sub(self.latency_at.load(Ordering::Relaxed));
         known * (-(elapsed as f64) / LATENCY_DECAY.as_micros() as f64).exp()
+    }
+
+    /// Notes how long an answer took, for [`EndpointState::p90`].
+    pub fn took(&self, took: Duration, now: Duration) {
+        self.window.get_or_init(Box::default).note(took, now);
+    }
+
+    /// See [`Window::p90`].
+    pub fn p90(&self, now: Duration) -> Option<u32> {
+        self.window.get()?.p90(now)
     }
 
     /// Notes bytes moved to or from it.

@@ -1,14 +1,18 @@
 //! The order in which the endpoints of one tier get requests: made once for a set of endpoints, asked for every request.
 //!
-//! A new policy is a file in `order/` with a type of its own, a variant here, and a row in each `match`.
+//! A new policy of ours is a file in `order/` with a type of its own, a variant here, and a row in each `match`.
 
+pub mod custom;
 pub mod hashed;
 pub mod least;
+pub mod ranked;
 pub mod slots;
 pub mod weighted;
 
 use crate::endpoint_set::{Member, Taker};
 use crate::endpoint_state::EndpointState;
+use crate::here::Here;
+use custom::{Arrangement, Choice};
 use hashed::{Maglev, Ring};
 use routing_table::Policy;
 use routing_table::policy::{AffinityMode, Balancing};
@@ -31,11 +35,12 @@ pub(crate) enum Order {
     Ring(Ring),
     Maglev(Maglev),
     Rendezvous,
+    Custom(Box<dyn Arrangement>),
 }
 
 impl Order {
     /// The order of a tier by this policy.
-    pub(crate) fn new(policy: &Policy, members: &[Member]) -> Self {
+    pub(crate) fn new(policy: &Policy, members: &[Member], here: &Here, now: Duration) -> Self {
         let affinity = policy.affinity.as_ref();
         if affinity.is_some_and(|affinity| affinity.mode == AffinityMode::Balanced) {
             // The cookie is what is hashed.
@@ -46,6 +51,7 @@ impl Order {
             Balancing::RoundRobin => Self::Slots(Slots::round_robin(members)),
             Balancing::SrvPriorityCycle => Self::Slots(Slots::priority_cycle(members)),
             Balancing::SrvRfc2782 | Balancing::Random => Self::Weighted(Weighted::new(members)),
+            Balancing::LatencyRank => Self::Weighted(ranked::ranked(members, now)),
             Balancing::LeastRequest => Self::LeastRequest,
             Balancing::LeastConnections => Self::LeastConnections,
             Balancing::PeakEwma => Self::PeakEwma,
@@ -54,6 +60,11 @@ impl Order {
             Balancing::RingHash(_) => Self::Ring(Ring::new(members)),
             Balancing::Maglev(_) => Self::Maglev(Maglev::new(members)),
             Balancing::SourceIp => Self::Rendezvous,
+            Balancing::Custom(name) => match here.order(name) {
+                Some(order) => Self::Custom(order.arrange(members)),
+                // Whoever publishes the table says so.
+                None => Self::Even,
+            },
         }
     }
 
@@ -75,6 +86,7 @@ impl Order {
                 | Self::PeakEwma
                 | Self::LeastBandwidth
                 | Self::LeastCost
+                | Self::Custom(_)
         )
     }
 
@@ -111,6 +123,15 @@ impl Order {
             Self::Rendezvous => hash
                 .and_then(|hash| hashed::rendezvous(members, hash, taker))
                 .filter(take),
+            Self::Custom(custom) => {
+                let choice = Choice {
+                    members,
+                    turn,
+                    taker,
+                };
+                let chosen = custom.choose(&choice);
+                chosen.filter(|index| *index < members.len()).filter(take)
+            }
         };
         // In turn: by policy, or because the one that was chosen cannot take it.
         chosen.or_else(|| of_all().find(take))

@@ -69,11 +69,12 @@ pub(crate) fn trim(object: Object) -> Object {
             trim_metadata(&mut slice.metadata, &[], &[SERVICE_NAME_LABEL]);
             for endpoint in &mut slice.endpoints {
                 endpoint.deprecated_topology = None;
-                endpoint.hints = None;
+                if let Some(hints) = &mut endpoint.hints {
+                    hints.for_nodes = None;
+                }
                 endpoint.hostname = None;
                 endpoint.node_name = None;
                 endpoint.target_ref = None;
-                endpoint.zone = None;
             }
             Object::EndpointSlice(Arc::new(slice))
         }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_keeps_addresses_conditions_and_its_service() {
+    fn a_slice_keeps_addresses_conditions_zones_and_its_service() {
         let endpoint = json!({"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "nodeName": "a", "zone": "z",
             "hints": {"forZones": [{"name": "z"}]}, "targetRef": {"kind": "Pod", "name": "p"}, "hostname": "h"});
         let labels = json!({"kubernetes.io/service-name": "web", "app": "web"});
@@ -158,7 +159,8 @@ mod tests {
             json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [endpoint]}),
             json!({
                 "metadata": {"name": "s", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
-                "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": true}}],
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "zone": "z", "hints": {"forZones": [{"name": "z"}]}}],
             }),
         );
     }

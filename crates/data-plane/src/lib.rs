@@ -5,6 +5,75 @@
 //!
 //! To follow a request: `worker` owns a thread, `connection` accepts and speaks HTTP, **`proxy` is a request's whole life**,
 //! `forward` tries endpoints, `h1` speaks to them, `record` writes down what happened.
+//!
+//! # A proxy of one's own
+//!
+//! ```
+//! use data_plane::{DataPlane, Settings};
+//! use routing_table::*;
+//! use std::io::{Read, Write};
+//! use std::net::{TcpListener, TcpStream};
+//! use std::sync::Arc;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Something to forward to.
+//! let backend = TcpListener::bind("127.0.0.1:0")?;
+//! let endpoint = backend.local_addr()?;
+//! std::thread::spawn(move || {
+//!     for mut stream in backend.incoming().flatten() {
+//!         let _ = stream.read(&mut [0; 1024]);
+//!         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+//!     }
+//! });
+//!
+//! // Everything for every host goes there.
+//! let id = ClusterId::new("mine", "hello", 80);
+//! let mut clusters = ClusterSet::default();
+//! let cluster = clusters.add(Cluster {
+//!     id: id.clone(),
+//!     protocol: UpstreamProtocol::Http1,
+//!     tls: None,
+//!     discovery: Discovery::Static,
+//!     policy: Arc::default(),
+//!     proxy_header: None,
+//! });
+//! let route = Route {
+//!     id: RouteId {
+//!         kind: "Example",
+//!         namespace: "mine".into(),
+//!         name: "all".into(),
+//!         rule: "1".into(),
+//!     },
+//!     path: PathMatch::prefix("/"),
+//!     conditions: Default::default(),
+//!     timeouts: Timeouts::default(),
+//!     limits: Limits::default(),
+//!     retry: RetryPolicy::default(),
+//!     client_certificates: None,
+//!     action: Action::Forward(cluster),
+//! };
+//! let listener = Listener {
+//!     id: ListenerId::new("http"),
+//!     addr: "127.0.0.1:0".parse()?,
+//!     protocol: ListenerProtocol::Http,
+//!     proxy_header: false,
+//!     virtual_hosts: Arc::new(VirtualHosts::new(Vec::new(), Some(route))),
+//! };
+//! let table = RoutingTable::new(vec![listener], clusters)?;
+//! let endpoints = EndpointSets::from([(id, vec![Endpoint::ready(endpoint)])]);
+//!
+//! let registry = prometheus::Registry::new();
+//! let (_running, mut publisher) = DataPlane::start(Settings::default(), None, &registry)?;
+//! publisher.apply(Update::Table(Arc::new(table), endpoints))?;
+//!
+//! let mut client = TcpStream::connect(publisher.addresses()[0].1)?;
+//! client.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")?;
+//! let mut answer = String::new();
+//! client.read_to_string(&mut answer)?;
+//! assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod access_log;
 mod admission;
@@ -69,6 +138,8 @@ pub use tickets::{TicketKeyError, TicketKeys};
 pub use tls::{MinTlsVersion, TlsError};
 
 use backends::EndpointCounts;
+use balance::Here;
+use balance::order::custom::CustomOrder;
 use ipnet::IpNet;
 use metrics::{Collected, Metrics};
 use std::sync::Arc;
@@ -98,6 +169,10 @@ pub struct Settings {
     /// Networks of proxies in front of us whose header of the PROXY protocol is believed, on listeners that ask for one.
     /// Default: none.
     pub proxy_header_from: Vec<IpNet>,
+    /// The zone we are in, for preference of what is near. Default: not known.
+    pub zone: Option<Arc<str>>,
+    /// Orders of endpoints that policies may name beside the built-in ones (`docs/extending.md`). Default: none.
+    pub orders: Vec<Arc<dyn CustomOrder>>,
     /// Limits of upstream connections at rest.
     pub pool: PoolLimits,
 }
@@ -114,6 +189,8 @@ impl Default for Settings {
             ticket_keys: None,
             trusted_proxies: Vec::new(),
             proxy_header_from: Vec::new(),
+            zone: None,
+            orders: Vec::new(),
             pool: PoolLimits::default(),
         }
     }
@@ -187,7 +264,11 @@ impl DataPlane {
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let replica = publish::Replica {
             clock: clock.clone(),
-            number: random_seed(usize::MAX),
+            here: Arc::new(Here {
+                number: random_seed(usize::MAX),
+                zone: settings.zone.clone(),
+                orders: settings.orders.clone(),
+            }),
             workers: settings.workers,
         };
         let mut threads = Vec::with_capacity(settings.workers);

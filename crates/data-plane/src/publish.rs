@@ -19,9 +19,11 @@ use crate::tls::{ListenerTls, ServerTls};
 use crate::upstream::Upstream;
 use crate::upstream_tls::{Connectors, Reach};
 use arc_swap::ArcSwap;
+use balance::Here;
+use routing_table::policy::Balancing;
 use routing_table::{
-    Action, Cluster, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy, ProxyVersion,
-    RequestFields, Route, RoutingTable, Update, UpstreamProtocol,
+    Action, Cluster, ClusterId, EndpointSets, Listener, ListenerId, ListenerProtocol, Policy,
+    ProxyVersion, RequestFields, Route, RoutingTable, Update, UpstreamProtocol,
 };
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -186,8 +188,8 @@ pub struct Publisher {
 pub(crate) struct Replica {
     /// What [`crate::worker::Worker::now`] is read from.
     pub(crate) clock: Clock,
-    /// Tells replicas apart.
-    pub(crate) number: u64,
+    /// What endpoint sets need to know of us.
+    pub(crate) here: Arc<Here>,
     pub(crate) workers: usize,
 }
 
@@ -197,6 +199,14 @@ pub enum PublishError {
     /// A listener cannot listen; the others do.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A cluster is to be balanced by an order that nobody added; its endpoints get requests in turn.
+    #[error("cluster {cluster} is balanced by {name:?}, an order that this build does not have")]
+    UnknownOrder {
+        /// The first such cluster.
+        cluster: ClusterId,
+        /// What it names.
+        name: Arc<str>,
+    },
 }
 
 impl Publisher {
@@ -255,12 +265,27 @@ impl Publisher {
         }
     }
 
+    /// The first order that is named and not there.
+    fn unknown_order(&self, table: &RoutingTable) -> Option<PublishError> {
+        let mut clusters = table.clusters().as_slice().iter();
+        clusters.find_map(|cluster| match &cluster.policy.balancing {
+            Balancing::Custom(name) if self.replica.here.order(name).is_none() => {
+                Some(PublishError::UnknownOrder {
+                    cluster: cluster.id.clone(),
+                    name: Arc::clone(name),
+                })
+            }
+            _ => None,
+        })
+    }
+
     fn set_table(
         &mut self,
         table: Arc<RoutingTable>,
         sets: &EndpointSets,
     ) -> Result<(), PublishError> {
         let now = self.replica.clock.now();
+        let unknown_order = self.unknown_order(&table);
         // An upstream of the table before is kept: its place in the round and what is known of its endpoints live on.
         let upstreams: Vec<Arc<Upstream>> = table
             .clusters()
@@ -378,6 +403,7 @@ impl Publisher {
         // Whoever holds one of these is a worker that has not looked yet; it is dropped here next time.
         self.retired
             .retain(|snapshot| Arc::strong_count(snapshot) > 1);
-        Ok(bound?)
+        bound?;
+        unknown_order.map_or(Ok(()), Err)
     }
 }

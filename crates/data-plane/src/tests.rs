@@ -18,6 +18,7 @@ mod health_probes;
 mod http2_upstream;
 mod l4;
 mod outliers;
+mod placement;
 mod proxy_protocol;
 mod raw;
 mod retries;

@@ -6,14 +6,15 @@ use crate::judge::Judge;
 use crate::publish::Replica;
 use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
-use balance::{Ask, EndpointSet, EndpointState, NoPick, Picker, Seat};
+use balance::order::hashed::digest;
+use balance::{Ask, EndpointSet, EndpointState, Here, NoPick, Picked, Picker, Seat, Sticky};
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use routing_table::policy::Balancing;
 use routing_table::{ClusterId, Endpoint, InFlightLimit, Policy};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -30,8 +31,9 @@ pub(crate) struct Upstream {
     /// What the set was made of. Locked to make another, never to pick.
     declared: Mutex<Vec<Endpoint>>,
     picker: Picker,
-    /// Tells replicas apart, for the choice of a subset.
-    replica: u64,
+    /// Made by the first request of a policy that wants to know who had which endpoint.
+    sticky: OnceLock<Box<Sticky>>,
+    here: Arc<Here>,
     transitions: Arc<Transitions>,
     /// Locked while one is put into effect: see [`crate::judge`].
     verdicts: Mutex<()>,
@@ -53,7 +55,7 @@ impl Upstream {
             &[],
             &policy,
             &EndpointSet::default(),
-            replica.number,
+            &replica.here,
             Duration::ZERO,
         );
         Self {
@@ -61,7 +63,8 @@ impl Upstream {
             endpoints: ArcSwap::from_pointee(none),
             declared: Mutex::default(),
             picker: Picker::new(replica.workers),
-            replica: replica.number,
+            sticky: OnceLock::new(),
+            here: Arc::clone(&replica.here),
             transitions,
             verdicts: Mutex::default(),
             waiting: AtomicU32::new(0),
@@ -141,7 +144,7 @@ impl Upstream {
     /// Puts another set in. Whoever calls holds the lock, so one is made after the other.
     fn make_set(&self, declared: &[Endpoint], policy: &Arc<Policy>, now: Duration) {
         let before = self.endpoints.load();
-        let next = EndpointSet::new(declared, policy, &before, self.replica, now);
+        let next = EndpointSet::new(declared, policy, &before, &self.here, now);
         self.endpoints.store(Arc::new(next));
         // There may be new ones with room.
         self.freed.notify_waiters();
@@ -192,7 +195,11 @@ impl Upstream {
 
     fn try_enter(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Option<Entered>, ProxyError> {
         let set = self.endpoints.load();
-        match set.pick(&self.picker, ask) {
+        let picked = match (set.policy().sticky_for, ask.hash) {
+            (Some(keep), Some(client)) => self.pick_again(&set, ask, client, keep),
+            _ => set.pick(&self.picker, ask),
+        };
+        match picked {
             Ok(picked) => {
                 let endpoint = &picked.member.state;
                 let judge = set.judges().then(|| {
@@ -211,6 +218,30 @@ impl Upstream {
             Err(NoPick::Full) => Ok(None),
             Err(NoPick::Empty) => Err(ProxyError::NoEndpoint),
         }
+    }
+
+    /// The endpoint that this client had last, if it can have it. Where that is only full it is remembered all the same.
+    fn pick_again<'a>(
+        &self,
+        set: &'a EndpointSet,
+        ask: &Ask<'_>,
+        client: u64,
+        keep: Duration,
+    ) -> Result<Picked<'a>, NoPick> {
+        let sticky = self.sticky.get_or_init(Box::default);
+        let known = sticky.place(client, keep, ask.now);
+        let ask = Ask {
+            stay_at: ask.stay_at.or(known),
+            ..*ask
+        };
+        let picked = set.pick(&self.picker, &ask)?;
+        let place = digest(picked.member.endpoint.addr);
+        let stays = known
+            .is_some_and(|known| known == place || (ask.tried.is_empty() && set.has_place(known)));
+        if !stays {
+            sticky.remember(client, place, keep, ask.now);
+        }
+        Ok(picked)
     }
 
     /// Every endpoint.
@@ -252,6 +283,8 @@ impl Entered {
         self.came(status);
         match policy.balancing {
             Balancing::PeakEwma => self.endpoint.answered(waited, now),
+            // Who fails at once is not quick.
+            Balancing::LatencyRank if !status.is_server_error() => self.endpoint.took(waited, now),
             Balancing::LeastBandwidth | Balancing::Cost(_) => {
                 self.watches_bytes = true;
                 self.cost_of_byte = cost_of_byte(policy);
@@ -350,7 +383,7 @@ mod tests {
         };
         let replica = Replica {
             clock: crate::clock::Clock::start(),
-            number: 1,
+            here: Arc::default(),
             workers: 1,
         };
         let upstream = Upstream::new(id, Arc::default(), &replica, Arc::default());

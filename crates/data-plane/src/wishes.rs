@@ -39,7 +39,9 @@ impl Wishes {
             Balancing::RingHash(on) | Balancing::Maglev(on) => {
                 wishes.hash = hashed(on, request, target);
             }
-            Balancing::SourceIp => wishes.hash = hashed(&HashOn::ClientIp, request, target),
+            Balancing::SourceIp | Balancing::Custom(_) => {
+                wishes.hash = hashed(&HashOn::ClientIp, request, target)
+            }
             Balancing::Cost(cost) => wishes.cost = cost_of(cost, headers, length),
             _ => {}
         }
@@ -65,6 +67,7 @@ impl Wishes {
     pub(crate) fn of_client(policy: &Policy, client: IpAddr) -> Self {
         let hash = match &policy.balancing {
             Balancing::SourceIp
+            | Balancing::Custom(_)
             | Balancing::RingHash(HashOn::ClientIp)
             | Balancing::Maglev(HashOn::ClientIp) => Some(hash_of(client)),
             _ => None,

@@ -19,8 +19,9 @@ use routing_table::{
     ClusterId, Discovery as Owner, DnsSource, Endpoint, EndpointSets, RoutingTable,
 };
 use schedule::{Effect, Schedule};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -39,6 +40,8 @@ pub struct Discovery {
     timing: Timing,
     metrics: Metrics,
     sources: BTreeMap<Arc<DnsSource>, Source>,
+    /// Where the endpoints of each cluster come from.
+    clusters: BTreeMap<ClusterId, Owner>,
     news: mpsc::Receiver<News>,
     sender: mpsc::Sender<News>,
 }
@@ -71,6 +74,7 @@ impl Discovery {
             timing,
             metrics: Metrics::new(registry)?,
             sources: BTreeMap::new(),
+            clusters: BTreeMap::new(),
             news,
             sender,
         })
@@ -82,10 +86,13 @@ impl Discovery {
     /// Must be called inside a tokio runtime.
     pub fn apply(&mut self, table: &RoutingTable) -> EndpointSets {
         let mut wanted: BTreeMap<Arc<DnsSource>, BTreeSet<ClusterId>> = BTreeMap::new();
+        self.clusters.clear();
         for cluster in table.clusters().as_slice() {
-            if let Owner::Dns(source) = &cluster.discovery {
+            for source in cluster.discovery.dns() {
                 let clusters = wanted.entry(Arc::clone(source)).or_default();
                 clusters.insert(cluster.id.clone());
+                let owner = cluster.discovery.clone();
+                self.clusters.insert(cluster.id.clone(), owner);
             }
         }
         self.sources.retain(|source, _| {
@@ -95,7 +102,6 @@ impl Discovery {
             }
             stays
         });
-        let mut known = EndpointSets::new();
         for (source, clusters) in wanted {
             let (timing, metrics, sender) = (self.timing, &self.metrics, &self.sender);
             let entry = self.sources.entry(source);
@@ -111,17 +117,24 @@ impl Discovery {
                 was_asked: false,
             });
             source.clusters = clusters;
-            if let Some(endpoints) = &source.endpoints {
-                known.extend(
-                    source
-                        .clusters
-                        .iter()
-                        .map(|id| (id.clone(), endpoints.clone())),
-                );
-            }
         }
         self.metrics.sources.set(self.sources.len() as i64);
-        known
+        self.known(self.clusters.keys())
+    }
+
+    /// What is known of these clusters. Those of which nothing is are absent.
+    fn known<'a>(&self, clusters: impl IntoIterator<Item = &'a ClusterId>) -> EndpointSets {
+        let known = clusters.into_iter().filter_map(|id| {
+            let owner = self.clusters.get(id)?;
+            let sources = owner.dns().iter();
+            let answers = sources.filter_map(|source| self.sources.get(source)?.endpoints.as_ref());
+            let mut answers = answers.peekable();
+            if answers.peek().is_none() && owner.fixed().is_empty() {
+                return None;
+            }
+            Some((id.clone(), merged(owner.fixed(), answers)))
+        });
+        known.collect()
     }
 
     /// Waits until endpoints have changed; gives those of the clusters of the last table. Safe to drop before it is ready.
@@ -136,9 +149,9 @@ impl Discovery {
             if let Some(known) = self.sources.get_mut(&source) {
                 known.was_asked = true;
                 let Some(endpoints) = endpoints else { continue };
-                known.endpoints = Some(endpoints.clone());
-                let each = known.clusters.iter();
-                return each.map(|id| (id.clone(), endpoints.clone())).collect();
+                known.endpoints = Some(endpoints);
+                let clusters = known.clusters.clone();
+                return self.known(&clusters);
             }
         }
     }
@@ -146,7 +159,7 @@ impl Discovery {
     /// Waits until every name of the last table was asked for once, whatever came of it, or `limit` is over. Gives what is
     /// known by then: who serves a first table with it does not answer 503 while the first answers are on their way.
     pub async fn settled(&mut self, limit: Duration) -> EndpointSets {
-        let mut known = EndpointSets::new();
+        let mut learnt = BTreeSet::new();
         let settle = async {
             while self.sources.values().any(|source| !source.was_asked) {
                 let Some((source, endpoints)) = self.news.recv().await else {
@@ -155,16 +168,30 @@ impl Discovery {
                 if let Some(of) = self.sources.get_mut(&source) {
                     of.was_asked = true;
                     if let Some(endpoints) = endpoints {
-                        let each = of.clusters.iter();
-                        known.extend(each.map(|id| (id.clone(), endpoints.clone())));
+                        learnt.extend(of.clusters.iter().cloned());
                         of.endpoints = Some(endpoints);
                     }
                 }
             }
         };
         let _ = tokio::time::timeout(limit, settle).await;
-        known
+        self.known(&learnt)
     }
+}
+
+/// All endpoints of several sources, each address once: as the first of them has it.
+fn merged<'a>(
+    fixed: &[Endpoint],
+    answers: impl Iterator<Item = &'a Vec<Endpoint>>,
+) -> Vec<Endpoint> {
+    let mut all = fixed.to_vec();
+    let mut seen: HashSet<SocketAddr> = fixed.iter().map(|endpoint| endpoint.addr).collect();
+    for endpoint in answers.flatten() {
+        if seen.insert(endpoint.addr) {
+            all.push(endpoint.clone());
+        }
+    }
+    all
 }
 
 /// Asks for one name for ever.

@@ -7,6 +7,7 @@ use hickory_resolver::proto::rr::{Record, RecordType};
 use routing_table::{Cluster, ClusterSet, DnsQuery, UpstreamProtocol};
 use test_support::dns::{NameServer, Reply, address, alias, srv};
 
+mod merged;
 mod several;
 
 const NAME: &str = "_http._tcp.api.test";

@@ -73,14 +73,21 @@ fn optional(span: &Option<Span>) -> Option<Duration> {
 }
 
 impl PolicySpec {
-    /// This, and where it says nothing, what is `below` it. `balancing`, `hashBy` and `cost` go together: whoever says one of
-    /// them says all three.
+    /// This, and where it says nothing, what is `below` it. `balancing`, `customBalancing`, `hashBy`, `stickyFor` and `cost` go
+    /// together: whoever says one of them says all of them.
     #[must_use]
     pub fn laid_over(self, below: &Self) -> Self {
         let mut below = below.clone();
-        if self.balancing.is_some() || self.hash_by.is_some() || self.cost.is_some() {
+        if self.balancing.is_some()
+            || self.custom_balancing.is_some()
+            || self.hash_by.is_some()
+            || self.sticky_for.is_some()
+            || self.cost.is_some()
+        {
             below.balancing = None;
+            below.custom_balancing = None;
             below.hash_by = None;
+            below.sticky_for = None;
             below.cost = None;
         }
         self.over(&below)
@@ -90,11 +97,14 @@ impl PolicySpec {
     pub fn build(&self) -> (Built, Vec<Contradiction>) {
         let mut found = Found::default();
         let usual = Policy::default();
+        let balancing = self.balancing(&mut found);
         let policy = Policy {
-            balancing: self.balancing(&mut found),
+            balancing: balancing.clone(),
             affinity: self.affinity.as_ref().map(affinity),
+            sticky_for: optional(&self.sticky_for).filter(|_| balancing == Balancing::SourceIp),
             slow_start: optional(&self.slow_start),
             subset: self.subset.map(|most| most.get()),
+            prefers_zone: self.prefer_zone.unwrap_or(usual.prefers_zone),
             active_check: self
                 .active_check
                 .as_ref()
@@ -121,6 +131,14 @@ impl PolicySpec {
     }
 
     fn balancing(&self, found: &mut Found) -> Balancing {
+        if let Some(name) = &self.custom_balancing {
+            let reason = "customBalancing is given instead";
+            found.stray("balancing", &self.balancing, reason);
+            found.stray("hashBy", &self.hash_by, reason);
+            found.stray("stickyFor", &self.sticky_for, reason);
+            found.stray("cost", &self.cost, reason);
+            return Balancing::Custom(Arc::clone(name.get()));
+        }
         let name = match (self.balancing, &self.hash_by) {
             (Some(name), _) => name,
             (None, Some(_)) => BalancingName::RingHash,
@@ -128,6 +146,13 @@ impl PolicySpec {
         };
         if name != BalancingName::Cost {
             found.stray("cost", &self.cost, "it is for balancing cost");
+        }
+        if name != BalancingName::SourceIp {
+            found.stray(
+                "stickyFor",
+                &self.sticky_for,
+                "it is for balancing source_ip",
+            );
         }
         let hash_by = self.hash_by.as_ref().map(|hash_by| hash_by.get().clone());
         if let BalancingName::RingHash | BalancingName::Maglev = name {
@@ -147,6 +172,7 @@ impl PolicySpec {
             BalancingName::LeastRequest => Balancing::LeastRequest,
             BalancingName::LeastConnections => Balancing::LeastConnections,
             BalancingName::PeakEwma => Balancing::PeakEwma,
+            BalancingName::LatencyRank => Balancing::LatencyRank,
             BalancingName::Random => Balancing::Random,
             BalancingName::SourceIp => Balancing::SourceIp,
             BalancingName::LeastBandwidth => Balancing::LeastBandwidth,

@@ -49,6 +49,7 @@ pub enum BalancingName {
     LeastRequest,
     LeastConnections,
     PeakEwma,
+    LatencyRank,
     Random,
     RingHash,
     Maglev,
@@ -108,12 +109,21 @@ spec! {
         /// Requests with the same value go to the same endpoint, those without it to any: `client-ip`, `path`, `path-and-query`, `header:NAME`, `cookie:NAME` or `query:NAME`. For `ring_hash` and `maglev`, which need it.
         #[schemars(example = &"header:x-user")]
         hash_by: HashBy,
+        /// Instead of `balancing`: an order that this build has beside the built-in ones, by its name. The program as it is released has none.
+        #[schemars(example = &"first_of_name")]
+        custom_balancing: Token,
+        /// With `source_ip`: a client stays at its endpoint, whatever others come, until it has been silent for this long. Default: it may move when endpoints come.
+        #[schemars(example = &"30m")]
+        sticky_for: Span,
         /// Over how long a new endpoint, or one that has come back, rises from a tenth of its share to all of it. Default: at once.
         #[schemars(example = &"30s")]
         slow_start: Span,
         /// Use no more endpoints than so many, chosen by this replica. Default: all.
         #[schemars(example = 20)]
         subset: Ranged<1, 65_535>,
+        /// Endpoints of the zone that `--zone` names get requests before others of their priority, which get some when those are full, or when less than a third of those is available. Default false.
+        #[schemars(example = true)]
+        prefer_zone: bool,
         /// When less than this share of the endpoints is available, in percent, health is ignored. Default 0: only when none is left.
         #[schemars(example = 30)]
         panic_threshold: Ranged<0, 100>,

@@ -178,6 +178,15 @@ fn what_is_declared_is_what_comes_of_it() {
 
 #[test]
 fn what_does_not_go_together_is_told() {
+    contradicts(
+        json!({"balancing": "random", "customBalancing": "mine"}),
+        "balancing",
+    );
+    contradicts(json!({"stickyFor": "5m"}), "stickyFor");
+    contradicts(
+        json!({"stickyFor": "5m", "balancing": "maglev", "hashBy": "path"}),
+        "stickyFor",
+    );
     contradicts(json!({"balancing": "ring_hash"}), "hashBy");
     contradicts(json!({"balancing": "random", "hashBy": "path"}), "hashBy");
     contradicts(json!({"cost": {"base": 2}}), "cost");
@@ -218,6 +227,12 @@ fn layers_lie_over_each_other_field_by_field() {
         "activeCheck": {"path": "/b", "interval": "1s"},
     }));
     assert_eq!(both, expected);
+    let above = spec(json!({"customBalancing": "mine"}));
+    let (built, contradictions) = above.laid_over(&below).build();
+    assert_eq!(
+        (built.policy.balancing, contradictions),
+        (Balancing::Custom("mine".into()), vec![])
+    );
     // Whoever says how to choose says all of it.
     let above = spec(json!({"balancing": "random"}));
     let (built, contradictions) = above.laid_over(&below).build();

@@ -1,5 +1,6 @@
 //! Clusters: named groups of endpoints, and the set a table is closed over.
 
+use crate::endpoint::Endpoint;
 use crate::id::ClusterId;
 use crate::policy::Policy;
 use crate::upstream_tls::UpstreamTls;
@@ -53,6 +54,36 @@ pub enum Discovery {
     Dns(Arc<DnsSource>),
     /// Written down beside the table, never updated apart from it.
     Static,
+    /// Several at once: see [`Merged`].
+    Merged(Arc<Merged>),
+}
+
+/// Endpoints that are those of several sources together. One that knows nothing, or fails, takes nothing from the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// Written down. An address that a name has too is as it is here.
+    pub fixed: Vec<Endpoint>,
+    /// Looked up.
+    pub dns: Vec<Arc<DnsSource>>,
+}
+
+impl Discovery {
+    /// What is asked of the DNS.
+    pub fn dns(&self) -> &[Arc<DnsSource>] {
+        match self {
+            Self::Dns(source) => std::slice::from_ref(source),
+            Self::Merged(merged) => &merged.dns,
+            Self::EndpointSlices | Self::Static => &[],
+        }
+    }
+
+    /// Endpoints that are there beside those of the DNS.
+    pub fn fixed(&self) -> &[Endpoint] {
+        match self {
+            Self::Merged(merged) => &merged.fixed,
+            Self::Dns(_) | Self::EndpointSlices | Self::Static => &[],
+        }
+    }
 }
 
 /// Where in the DNS the endpoints of a cluster are found.

@@ -18,6 +18,8 @@ pub struct Endpoint {
     pub max_requests: Option<u32>,
     /// Where it is, for preference of what is near.
     pub zone: Option<Arc<str>>,
+    /// Zones that its source wants to send to it. Default: it does not say.
+    pub for_zones: Option<Arc<[Arc<str>]>>,
     /// What it is called, where its source gives it a name: the target of an SRV record.
     pub name: Option<Arc<str>>,
 }
@@ -37,6 +39,7 @@ impl Endpoint {
             priority: 0,
             max_requests: None,
             zone: None,
+            for_zones: None,
             name: None,
         }
     }

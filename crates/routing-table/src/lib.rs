@@ -37,7 +37,7 @@ pub use authorities::Authorities;
 pub use certificate::{Certificate, SniIndex};
 pub use client_certificate::{CertificateDemand, ClientCertificates};
 pub use cluster::{
-    Cluster, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource, ProxyVersion,
+    Cluster, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource, Merged, ProxyVersion,
     UpstreamProtocol,
 };
 pub use endpoint::{Endpoint, Serving};

@@ -21,6 +21,9 @@ use std::time::Duration;
 pub struct Policy {
     /// How an endpoint is chosen.
     pub balancing: Balancing,
+    /// How long a client may be silent for its endpoint to be remembered, where it is chosen by [`Balancing::SourceIp`].
+    /// Default: it is not remembered.
+    pub sticky_for: Option<Duration>,
     /// Whether a client stays at its endpoint by a cookie. Default: no.
     pub affinity: Option<Affinity>,
     /// Over how long a new endpoint, or one that has come back, rises from a tenth of its share to all of it. Default: at
@@ -28,6 +31,8 @@ pub struct Policy {
     pub slow_start: Option<Duration>,
     /// Use no more endpoints than so many, chosen by this replica's name. Default: all.
     pub subset: Option<u32>,
+    /// Endpoints of the replica's own zone get requests before others. Default: no.
+    pub prefers_zone: bool,
     /// Endpoints are probed. Default: no.
     pub active_check: Option<ActiveCheck>,
     /// Endpoints are asked how they are. Default: no.
@@ -58,6 +63,9 @@ impl fmt::Display for Policy {
         if self.balancing != usual.balancing {
             words.push(self.balancing.to_string());
         }
+        if let Some(time) = self.sticky_for {
+            words.push(format!("sticky for {time:?}"));
+        }
         if let Some(affinity) = &self.affinity {
             words.push(affinity.to_string());
         }
@@ -66,6 +74,9 @@ impl fmt::Display for Policy {
         }
         if let Some(most) = self.subset {
             words.push(format!("subset of {most}"));
+        }
+        if self.prefers_zone {
+            words.push("own zone first".to_owned());
         }
         if let Some(check) = &self.active_check {
             words.push(check.to_string());
@@ -93,9 +104,11 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             balancing: Balancing::default(),
+            sticky_for: None,
             affinity: None,
             slow_start: None,
             subset: None,
+            prefers_zone: false,
             active_check: None,
             agent_check: None,
             outlier: None,

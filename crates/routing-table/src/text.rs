@@ -117,15 +117,19 @@ fn write_table(out: &mut String, table: &RoutingTable, endpoints: &EndpointSets)
             Some(ProxyVersion::V1) => write!(out, " PROXY v1")?,
             Some(ProxyVersion::V2) => write!(out, " PROXY v2")?,
         }
-        match (&cluster.discovery, endpoints.get(&cluster.id)) {
-            (Discovery::Dns(source), None) => write!(out, " {source}")?,
-            (_, None) => write!(out, " no endpoints")?,
-            (_, Some(all)) if all.is_empty() => write!(out, " no endpoints")?,
-            (_, Some(all)) => {
-                for endpoint in all {
-                    write_endpoint(out, endpoint)?;
-                }
+        let dns = cluster.discovery.dns();
+        let known = endpoints.get(&cluster.id);
+        for endpoint in known.into_iter().flatten() {
+            write_endpoint(out, endpoint)?;
+        }
+        // What is merged says what else there may be.
+        if known.is_none() || matches!(cluster.discovery, Discovery::Merged(_)) {
+            for source in dns {
+                write!(out, " {source}")?;
             }
+        }
+        if known.is_none_or(Vec::is_empty) && (dns.is_empty() || known.is_some()) {
+            write!(out, " no endpoints")?;
         }
         writeln!(out)?;
         if let Some(tls) = &cluster.tls {
@@ -143,6 +147,12 @@ fn write_endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
     }
     if endpoint.priority != 0 {
         write!(out, " priority={}", endpoint.priority)?;
+    }
+    if let Some(zone) = &endpoint.zone {
+        write!(out, " zone={zone}")?;
+    }
+    for zone in endpoint.for_zones.iter().flat_map(|zones| zones.iter()) {
+        write!(out, " for={zone}")?;
     }
     if let Some(most) = endpoint.max_requests {
         write!(out, " max={most}")?;

@@ -195,11 +195,11 @@ pub struct RetriesConfig {
     pub pause: Option<Span>,
 }
 
-/// A group of endpoints, found in exactly one way.
+/// A group of endpoints, found by `static`, `dns` and `srv`, or by several of them together.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendConfig {
-    /// Lines `IP:port weight=N priority=N max_connections=N`. Defaults: 1, 0, no limit. At least one.
+    /// Lines `IP:port weight=N priority=N max_connections=N zone=NAME`. Defaults: 1, 0, no limit, nowhere. At least one.
     #[serde(rename = "static")]
     pub fixed: Option<Vec<String>>,
     /// `name:port`: every address that the DNS has for the name.

@@ -1,11 +1,11 @@
-//! A static endpoint, on one line: `10.0.0.1:8080 weight=2 priority=1 max_connections=100`.
+//! A static endpoint, on one line: `10.0.0.1:8080 weight=2 priority=1 max_connections=100 zone=a`.
 
 use crate::problem::{printable, unknown};
 use routing_table::Endpoint;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-const OPTIONS: [&str; 3] = ["weight", "priority", "max_connections"];
+const OPTIONS: [&str; 4] = ["weight", "priority", "max_connections", "zone"];
 
 /// Reads a line.
 ///
@@ -30,6 +30,8 @@ pub(crate) fn parse(line: &str) -> Result<Endpoint, String> {
             "weight" => endpoint.weight = number(name, value, 0)?,
             "priority" => endpoint.priority = number(name, value, 0)?,
             "max_connections" => endpoint.max_requests = Some(number(name, value, 1)?),
+            "zone" if value.is_empty() => return Err("zone has no name".to_owned()),
+            "zone" => endpoint.zone = Some(value.into()),
             _ => return Err(unknown("option", name, &OPTIONS)),
         }
         given.push(name);

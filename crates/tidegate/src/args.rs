@@ -245,6 +245,9 @@ pub(crate) struct ProxyArgs {
     /// --trusted-proxy
     #[arg(long = "proxy-protocol-from", value_name = "CIDR")]
     pub(crate) proxy_protocol_from: Vec<IpNet>,
+    /// The zone we are in, as endpoints name theirs: those that are near are preferred. Default: not known
+    #[arg(long, env = "TIDEGATE_ZONE", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) zone: Option<String>,
     /// Where access log lines go: "stdout", "off", or a file to append to
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     pub(crate) access_log: String,
@@ -496,6 +499,8 @@ impl ProxyArgs {
                 MinTls::V13 => MinTlsVersion::Tls13,
             },
             ticket_keys,
+            zone: self.zone.as_deref().map(Arc::from),
+            orders: usual.orders,
         }
     }
 }

@@ -6,11 +6,14 @@ use crate::policies::Policies;
 use crate::settings::Settings;
 use crate::snapshot::{Kind, ObjectKey, ObjectRef, Snapshot};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint as SliceEndpoint, EndpointConditions, EndpointSlice,
+};
 use k8s_openapi::api::networking::v1::IngressServiceBackend;
 use policy::PolicySpec;
 use routing_table::{Cluster, ClusterId, Endpoint, Serving, Transport, UpstreamProtocol};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -170,7 +173,7 @@ pub(crate) fn endpoints(
     }) else {
         return Vec::new();
     };
-    let mut merged: BTreeMap<SocketAddr, Serving> = BTreeMap::new();
+    let mut merged: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
     for slice in slices.values() {
         for endpoint in slice_endpoints(
             slice,
@@ -179,14 +182,16 @@ pub(crate) fn endpoints(
             settings,
             findings,
         ) {
-            let serving = merged.entry(endpoint.addr).or_insert(endpoint.serving);
-            *serving = (*serving).min(endpoint.serving);
+            match merged.entry(endpoint.addr) {
+                Entry::Vacant(entry) => drop(entry.insert(endpoint)),
+                Entry::Occupied(mut known) if endpoint.serving < known.get().serving => {
+                    known.insert(endpoint);
+                }
+                Entry::Occupied(_) => {}
+            }
         }
     }
-    merged
-        .into_iter()
-        .map(|(addr, serving)| Endpoint::new(addr, serving))
-        .collect()
+    merged.into_values().collect()
 }
 
 fn slice_endpoints(
@@ -240,10 +245,16 @@ fn slice_endpoints(
         let Some(serving) = serving(endpoint.conditions.as_ref()) else {
             continue;
         };
+        let zone = endpoint.zone.as_deref().map(Arc::from);
+        let for_zones = hinted(endpoint);
         for address in &endpoint.addresses {
             match address.parse::<IpAddr>() {
                 Ok(ip) if ip.is_ipv6() == v6 && is_usable(ip, settings.local_endpoints) => {
-                    out.push(Endpoint::new(SocketAddr::new(ip, port), serving));
+                    out.push(Endpoint {
+                        zone: zone.clone(),
+                        for_zones: for_zones.clone(),
+                        ..Endpoint::new(SocketAddr::new(ip, port), serving)
+                    });
                 }
                 _ => refused.push(address.as_str()),
             }
@@ -263,6 +274,15 @@ fn slice_endpoints(
         invalid("endpoints", message);
     }
     out
+}
+
+/// EndpointHints: "the zone(s) this endpoint should be consumed by"; nobody in particular where there are none.
+fn hinted(endpoint: &SliceEndpoint) -> Option<Arc<[Arc<str>]>> {
+    let zones = endpoint.hints.as_ref()?.for_zones.as_deref()?;
+    let mut names: Vec<&str> = zones.iter().map(|zone| zone.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    (!names.is_empty()).then(|| names.into_iter().map(Arc::from).collect())
 }
 
 /// EndpointConditions: "ready: [...] nil should be interpreted as true"; "serving: [...] nil: consumers should defer to the

@@ -154,7 +154,7 @@ spec:
 **Which one wins.** Of two policies for the same Service, or the same port, the older one; the other gets the condition
 `Accepted: False` with reason `Conflicted`. One for a port goes before one for its Service, both before the annotations of the
 Service, and those before the annotations of an Ingress; a field that one of them does not say is taken from the next. Who says
-one of `balancing`, `hashBy` and `cost` says all three. Where an Ingress makes a difference, what is sent by it is balanced and
+one of `balancing`, `customBalancing`, `hashBy`, `stickyFor` and `cost` says all of them. Where an Ingress makes a difference, what is sent by it is balanced and
 judged apart.
 
 **What its status says.** `Accepted` is `True`, or `False` with one of the reasons `Invalid` (it has no effect),

@@ -9,9 +9,15 @@ pub(crate) struct Weighted(Box<[u64]>);
 impl Weighted {
     pub(crate) fn new(members: &[Member]) -> Self {
         let all_zero = members.iter().all(|member| member.weight == 0);
+        let weights = members.iter().map(|member| member.weight);
+        Self::of(weights.map(|weight| if all_zero { 1 } else { weight }))
+    }
+
+    /// By these weights, of which one is more than zero.
+    pub(crate) fn of(weights: impl Iterator<Item = u64>) -> Self {
         let mut sum = 0;
-        let sums = members.iter().map(|member| {
-            sum += if all_zero { 1 } else { member.weight };
+        let sums = weights.map(|weight| {
+            sum += weight;
             sum
         });
         Self(sums.collect())

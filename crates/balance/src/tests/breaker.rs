@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::conduct::Conduct;
-use crate::{Ask, Bar, EndpointSet, EndpointState, NoPick, Picker};
+use crate::{Ask, Bar, EndpointSet, EndpointState, Here, NoPick, Picker};
 use routing_table::{Endpoint, Policy};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -241,7 +241,7 @@ fn cluster(count: u8, breaker: CircuitBreaker) -> (Vec<Endpoint>, Arc<Policy>) {
 }
 
 fn again(before: &EndpointSet, endpoints: &[Endpoint]) -> EndpointSet {
-    EndpointSet::new(endpoints, before.policy(), before, 0, NOW)
+    EndpointSet::new(endpoints, before.policy(), before, &Here::default(), NOW)
 }
 
 /// Opens the breaker of an endpoint as whoever judges does.
@@ -257,7 +257,13 @@ fn break_open(state: &EndpointState, config: &CircuitBreaker) {
 fn an_open_breaker_is_not_ignored_in_panic_and_one_request_tries() {
     let config = by_errors(50);
     let (endpoints, policy) = cluster(2, config.clone());
-    let before = EndpointSet::new(&endpoints, &policy, &EndpointSet::default(), 0, NOW);
+    let before = EndpointSet::new(
+        &endpoints,
+        &policy,
+        &EndpointSet::default(),
+        &Here::default(),
+        NOW,
+    );
     let picker = Picker::default();
     break_open(&before.all()[0], &config);
     let one = again(&before, &endpoints);
@@ -300,7 +306,13 @@ fn an_open_breaker_is_not_ignored_in_panic_and_one_request_tries() {
 fn who_has_its_place_elsewhere_does_not_try() {
     let config = by_errors(50);
     let (endpoints, policy) = cluster(2, config.clone());
-    let before = EndpointSet::new(&endpoints, &policy, &EndpointSet::default(), 0, NOW);
+    let before = EndpointSet::new(
+        &endpoints,
+        &policy,
+        &EndpointSet::default(),
+        &Here::default(),
+        NOW,
+    );
     let state = &before.all()[0];
     break_open(state, &config);
     let at = NOW + config.open;

@@ -36,11 +36,17 @@ fn policy(balancing: Balancing) -> Arc<Policy> {
 }
 
 fn set(endpoints: &[Endpoint], policy: &Arc<Policy>) -> EndpointSet {
-    EndpointSet::new(endpoints, policy, &EndpointSet::default(), 0, NOW)
+    EndpointSet::new(
+        endpoints,
+        policy,
+        &EndpointSet::default(),
+        &Here::default(),
+        NOW,
+    )
 }
 
 fn again(before: &EndpointSet, endpoints: &[Endpoint], now: Duration) -> EndpointSet {
-    EndpointSet::new(endpoints, before.policy(), before, 0, now)
+    EndpointSet::new(endpoints, before.policy(), before, &Here::default(), now)
 }
 
 fn number(addr: SocketAddr) -> u16 {
@@ -573,7 +579,10 @@ fn hashing_is_stable_when_an_endpoint_goes_and_comes_back() {
             &reversed,
             &policy(balancing),
             &EndpointSet::default(),
-            9,
+            &Here {
+                number: 9,
+                ..Here::default()
+            },
             NOW,
         );
         assert!(
@@ -692,7 +701,11 @@ fn a_subset_is_its_replicas_own_and_stays() {
         ..Policy::default()
     });
     let of = |replica| {
-        let set = EndpointSet::new(&even(20), &some, &EndpointSet::default(), replica, NOW);
+        let here = Here {
+            number: replica,
+            ..Here::default()
+        };
+        let set = EndpointSet::new(&even(20), &some, &EndpointSet::default(), &here, NOW);
         set.members()
             .map(|member| number(member.endpoint.addr))
             .collect::<Vec<_>>()

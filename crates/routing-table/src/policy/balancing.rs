@@ -22,6 +22,9 @@ pub enum Balancing {
     /// The endpoint with the least expected wait: a moving average of its answer time that rises at once and decays slowly,
     /// times its requests in progress.
     PeakEwma,
+    /// Nearly all to the endpoint with the least 90th percentile of its answer times lately, a little to the second, and to all
+    /// others what tells theirs.
+    LatencyRank,
     /// At random in proportion to weight.
     Random,
     /// By consistent hashing on a ring: when an endpoint goes only its own requests move.
@@ -34,6 +37,8 @@ pub enum Balancing {
     LeastBandwidth,
     /// The endpoint with the least cost in progress.
     Cost(Cost),
+    /// By an order that is none of ours, by its name.
+    Custom(Arc<str>),
 }
 
 /// What of a request is hashed. A request without it is given to any endpoint.
@@ -160,6 +165,7 @@ impl fmt::Display for Balancing {
                 write!(f, " {base}+{per_mebibyte}/MiB")
             }
             Self::Cost(Cost::Header(name)) => write!(f, " of header:{name}"),
+            Self::Custom(name) => write!(f, " {name}"),
             _ => Ok(()),
         }
     }
@@ -175,12 +181,14 @@ impl Balancing {
             Self::LeastRequest => "least_request",
             Self::LeastConnections => "least_connections",
             Self::PeakEwma => "peak_ewma",
+            Self::LatencyRank => "latency_rank",
             Self::Random => "random",
             Self::RingHash(_) => "ring_hash",
             Self::Maglev(_) => "maglev",
             Self::SourceIp => "source_ip",
             Self::LeastBandwidth => "least_bandwidth",
             Self::Cost(_) => "cost",
+            Self::Custom(_) => "custom",
         }
     }
 }

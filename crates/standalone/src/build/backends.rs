@@ -7,7 +7,7 @@ use crate::endpoint_line;
 use crate::problem::{Step, Wrong, printable, steps, unknown};
 use routing_table::{
     Cluster, ClusterId, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource, Endpoint,
-    EndpointSets, InFlightLimit, Policy, TlsVersions, UpstreamProtocol, UpstreamTls,
+    EndpointSets, InFlightLimit, Merged, Policy, TlsVersions, UpstreamProtocol, UpstreamTls,
     UpstreamVerify,
 };
 use std::collections::BTreeMap;
@@ -86,30 +86,30 @@ fn endpoints(
     at: &[Step],
 ) -> Result<(Discovery, Option<Vec<Endpoint>>), Wrong> {
     let below = |key: &str| [at, &steps![key]].concat();
-    let query = match (&config.fixed, &config.dns, &config.srv) {
-        (Some(lines), None, None) => {
-            if config.resolver.is_some() {
-                let message = "a name server is for \"dns\" and \"srv\" only";
-                return Err(Wrong::at(&below("resolver"), message));
-            }
-            let endpoints = static_endpoints(lines, &below("static"))?;
-            return Ok((Discovery::Static, Some(endpoints)));
-        }
-        (None, Some(name), None) => {
-            address_query(name.trim()).map_err(|message| Wrong::at(&below("dns"), message))?
-        }
-        (None, None, Some(name)) => {
-            srv_query(name.trim()).map_err(|message| Wrong::at(&below("srv"), message))?
-        }
-        (None, None, None) => {
-            let message = "endpoints are missing: one of \"static\", \"dns\" and \"srv\"";
-            return Err(Wrong::at(at, message));
-        }
-        _ => {
-            let message = "only one of \"static\", \"dns\" and \"srv\" may be given";
-            return Err(Wrong::at(at, message));
-        }
+    let fixed = match &config.fixed {
+        Some(lines) => Some(static_endpoints(lines, &below("static"))?),
+        None => None,
     };
+    let mut queries = Vec::new();
+    if let Some(name) = &config.dns {
+        let query = address_query(name.trim());
+        queries.push(query.map_err(|message| Wrong::at(&below("dns"), message))?);
+    }
+    if let Some(name) = &config.srv {
+        let query = srv_query(name.trim());
+        queries.push(query.map_err(|message| Wrong::at(&below("srv"), message))?);
+    }
+    if queries.is_empty() {
+        let Some(fixed) = fixed else {
+            let message = "endpoints are missing: \"static\", \"dns\" or \"srv\"";
+            return Err(Wrong::at(at, message));
+        };
+        if config.resolver.is_some() {
+            let message = "a name server is for \"dns\" and \"srv\" only";
+            return Err(Wrong::at(&below("resolver"), message));
+        }
+        return Ok((Discovery::Static, Some(fixed)));
+    }
     let resolvers = match &config.resolver {
         None => context.defaults.resolvers.clone(),
         Some(text) => {
@@ -117,13 +117,23 @@ fn endpoints(
             vec![server.map_err(|message| Wrong::at(&below("resolver"), message))?]
         }
     };
-    let source = DnsSource {
-        query,
-        resolvers,
-        // The operator wrote the name, and endpoints on this machine are what a sidecar is for.
-        any_address: true,
+    let source = |query| {
+        Arc::new(DnsSource {
+            query,
+            resolvers: resolvers.clone(),
+            // The operator wrote the name, and endpoints on this machine are what a sidecar is for.
+            any_address: true,
+        })
     };
-    Ok((Discovery::Dns(Arc::new(source)), None))
+    let mut dns: Vec<_> = queries.into_iter().map(source).collect();
+    let discovery = match (&fixed, dns.len()) {
+        (None, 1) => Discovery::Dns(dns.remove(0)),
+        _ => Discovery::Merged(Arc::new(Merged {
+            fixed: fixed.clone().unwrap_or_default(),
+            dns,
+        })),
+    };
+    Ok((discovery, fixed))
 }
 
 fn static_endpoints(lines: &[String], at: &[Step]) -> Result<Vec<Endpoint>, Wrong> {
