@@ -483,3 +483,7 @@ fn tiers(members: Vec<Member>, policy: &Policy) -> Vec<Tier> {
 #[cfg(test)]
 #[path = "tests/endpoint_set.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tests/many_down.rs"]
+mod many_down;
