@@ -510,3 +510,7 @@ fn tiers(
 #[cfg(test)]
 #[path = "tests/endpoint_set.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tests/many_down.rs"]
+mod many_down;

@@ -208,3 +208,26 @@ fn ended_with(worker: &Worker, client: &ClientConnection, ended: hyper::Result<(
         tracing::debug!(client = client.addr_text, %error, "connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn accepting_is_tried_again_after_longer_and_longer() {
+        let mut backoff = Backoff::default();
+        let full = io::Error::from_raw_os_error(24);
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            let start = tokio::time::Instant::now();
+            backoff.wait(&full).await;
+            waits.push(start.elapsed().as_millis());
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        // Who was gone before it was accepted is no reason to wait.
+        let start = tokio::time::Instant::now();
+        let gone = io::Error::from(io::ErrorKind::ConnectionAborted);
+        backoff.wait(&gone).await;
+        assert_eq!(start.elapsed().as_millis(), 0);
+    }
+}

@@ -4,7 +4,9 @@ mod bench;
 mod chart;
 mod cluster;
 mod codegen;
+mod features;
 mod process;
+mod promises;
 mod suites;
 mod test;
 mod tidy;
@@ -33,10 +35,12 @@ enum Task {
     Suites(suites::Args),
     /// Measure CPU and memory beside nginx, HAProxy and Envoy; what features cost; instructions of a request
     Bench(bench::Args),
-    /// Check the crate graph, file sizes and generated files
+    /// Check the crate graph, file sizes, the page of features, and what the documentation promises
     Tidy(tidy::Args),
     /// Write generated files: annotation docs, plain manifests
     Codegen(codegen::Args),
+    /// Print every feature with the tests that prove it and what they came to
+    Features(features::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -57,5 +61,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(args) => bench::run(args),
         Task::Tidy(args) => tidy::run(args),
         Task::Codegen(args) => codegen::run(args),
+        Task::Features(args) => features::run(args),
     }
 }

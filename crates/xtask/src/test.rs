@@ -1,4 +1,6 @@
-//! `cargo xtask test`: everything, with totals. It sets up what it needs.
+//! `cargo xtask test`: everything, with totals. It sets up what it needs, and keeps what each test came to.
+
+pub(crate) mod results;
 
 use crate::cluster::{self, Cluster};
 use crate::process::root;
@@ -6,10 +8,10 @@ use crate::tools::control_plane::Unavailable;
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Leave out the tests that need a cluster
     #[arg(long)]
@@ -18,18 +20,26 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
+/// What all checks of the chart together are called among the results.
+pub(crate) const CHART: &str = "xtask::chart checks";
+
 /// What the runs came to.
-#[derive(Default)]
 struct Totals {
     passed: u64,
     failed: u64,
     notes: Vec<String>,
+    results: results::Writer,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
-    let mut totals = Totals::default();
     let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
+    let mut totals = Totals {
+        passed: 0,
+        failed: 0,
+        notes: Vec::new(),
+        results: results::Writer::open(filter.is_empty())?,
+    };
 
     step("build");
     cargo(&["build", "--workspace", "--all-targets"])?;
@@ -48,7 +58,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             ]),
         );
         step("chart");
-        totals.checks("chart", crate::chart::check());
+        let chart = crate::chart::check();
+        totals.results.check(CHART, chart.is_ok())?;
+        totals.checks("chart", chart);
     }
     step("unit, golden, property, proxy, fake API server");
     totals.cargo_test(
@@ -185,10 +197,13 @@ fn step(name: &str) {
     println!("\n== {name}");
 }
 
+/// Where cargo puts what it builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 fn binary() -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("debug/tidegate")
+    target().join("debug/tidegate")
 }
 
 fn cargo(args: &[&str]) -> anyhow::Result<()> {
@@ -221,18 +236,35 @@ impl Totals {
         self.failed += 1;
     }
 
-    /// Runs `cargo test`, shows what it prints, and adds up its closing lines.
+    /// Runs `cargo test`, shows what it prints, adds up its closing lines, and keeps what each test came to.
     fn cargo_test(&mut self, command: &mut Command) -> anyhow::Result<()> {
+        // One pipe for both outputs: cargo names the crate on one, its tests are on the other, and their order matters.
+        let (out, into) = std::io::pipe().context("no pipe")?;
         let mut child = command
             .current_dir(root())
-            .stdout(Stdio::piped())
+            .stdout(into.try_clone().context("no pipe")?)
+            .stderr(into)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
-        let out = child.stdout.take().context("cargo test has no output")?;
+        // The command has both ends of its own, which would keep the pipe open.
+        command
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
         let mut failed = 0;
-        for line in BufReader::new(out).lines() {
-            let line = line?;
+        let mut reader = results::Reader::default();
+        let mut lines = BufReader::new(out);
+        let mut bytes = Vec::new();
+        while {
+            bytes.clear();
+            lines.read_until(b'\n', &mut bytes)? > 0
+        } {
+            // Tests may print what is no text.
+            let line = String::from_utf8_lossy(&bytes);
+            let line = line.trim_end_matches(['\n', '\r']);
             println!("{line}");
+            for outcome in reader.line(line) {
+                self.results.write(&outcome)?;
+            }
             let count = |word: &str| {
                 let part = line
                     .strip_prefix("test result:")?
@@ -242,6 +274,9 @@ impl Totals {
             };
             self.passed += count("passed").unwrap_or(0);
             failed += count("failed").unwrap_or(0);
+        }
+        if let Some(outcome) = reader.end() {
+            self.results.write(&outcome)?;
         }
         let status = child.wait()?;
         if !status.success() && failed == 0 {

@@ -1,4 +1,5 @@
-//! Keeps the shape of the workspace: which crate may depend on which, how long a file may get, what generated files say.
+//! Keeps the shape of the workspace: which crate may depend on which, how long a file may get, which tests the page of features
+//! names, what is promised in writing.
 
 use crate::process::{output, root};
 use anyhow::{Context, bail};
@@ -90,8 +91,10 @@ pub(crate) struct Args {}
 pub(crate) fn run(_args: Args) -> anyhow::Result<()> {
     let mut problems = edges()?;
     problems.extend(files()?);
+    problems.extend(crate::features::check()?);
+    problems.extend(crate::promises::check()?);
     if problems.is_empty() {
-        println!("tidy: crate graph and files are as they should be");
+        println!("tidy: crate graph, files and the page of features are as they should be");
         return Ok(());
     }
     bail!(

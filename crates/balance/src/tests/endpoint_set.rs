@@ -130,7 +130,7 @@ fn weighted_round_robin_is_smooth_and_exact() {
     assert!(shares[&3] >= 1, "{shares:?}");
 }
 
-/// The seeds' first system left out everybody from eleven equal endpoints on.
+/// Shares that are rounded to whole percents would leave out everybody from a hundred and one equal endpoints on.
 #[test]
 fn equal_endpoints_are_served_equally_whatever_their_number() {
     for balancing in [

@@ -171,6 +171,19 @@ async fn only_the_namespaces_of_the_scope_are_read() {
 }
 
 #[tokio::test]
+async fn all_namespaces_are_served_where_none_is_named() {
+    let server = ApiServer::start().await;
+    put_shop(&server);
+    let mut elsewhere = ingress("elsewhere", "elsewhere.test");
+    elsewhere["metadata"]["namespace"] = json!("other");
+    server.put(elsewhere);
+    let mut replica = Replica::watching(&server).await;
+    let shown = replica.inner.until(|published| published.tables > 0).await;
+    assert!(shown.has("host web.test") && shown.has("host elsewhere.test"));
+    replica.stop().await;
+}
+
+#[tokio::test]
 async fn only_config_maps_that_are_named_are_read() {
     let server = ApiServer::start().await;
     put_shop(&server);

@@ -23,6 +23,7 @@ type AnyBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 struct EchoBackend {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl EchoBackend {
@@ -30,16 +31,26 @@ impl EchoBackend {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (counted, asked) = (Arc::clone(&connections), Arc::clone(&requests));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
+                let asked = Arc::clone(&asked);
+                let service = service_fn(move |request| {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    echo(request)
+                });
                 let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service_fn(echo));
+                    .serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(serving);
             }
         });
-        Self { addr, connections }
+        Self {
+            addr,
+            connections,
+            requests,
+        }
     }
 
     fn connections(&self) -> usize {
@@ -249,4 +260,24 @@ async fn a_connection_that_ends_at_rest_is_not_an_error() {
             "ok"
         );
     }
+}
+
+/// Calls of one connection go to each endpoint in turn, however long the connection lives.
+#[tokio::test]
+async fn calls_are_balanced_one_by_one() {
+    let backends = [EchoBackend::start().await, EchoBackend::start().await];
+    let proxy = serve(&rule(&backends.each_ref().map(|backend| backend.addr)));
+    let mut client = client(proxy.addr).await;
+    for n in 0..20 {
+        let call = post("/demo.Greeter/Hello")
+            .header("content-type", "application/grpc")
+            .body(Full::new(Bytes::from_static(b"\0\0\0\0\0")));
+        let answer = client.send_request(call.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200, "{n}");
+        answer.into_body().collect().await.unwrap();
+    }
+    let asked = backends.each_ref();
+    let asked = asked.map(|backend| backend.requests.load(Ordering::Relaxed));
+    assert_eq!(asked, [10, 10]);
+    assert_eq!(proxy.metric("tidegate_connections_accepted_total"), 1.0);
 }

@@ -1,5 +1,6 @@
 //! Relays over real sockets.
 
+mod counts;
 mod passthrough;
 mod tcp;
 mod udp;
