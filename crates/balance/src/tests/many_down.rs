@@ -19,7 +19,13 @@ fn set_of(count: u16, balancing: &Balancing) -> EndpointSet {
         balancing: balancing.clone(),
         ..Policy::default()
     });
-    let all = EndpointSet::new(&endpoints, &policy, &EndpointSet::default(), 0, NOW);
+    let all = EndpointSet::new(
+        &endpoints,
+        &policy,
+        &EndpointSet::default(),
+        &Here::default(),
+        NOW,
+    );
     // Those that are up stand anywhere among the others.
     let every = usize::from(count / UP);
     for (n, state) in all.all().iter().enumerate() {
@@ -27,7 +33,7 @@ fn set_of(count: u16, balancing: &Balancing) -> EndpointSet {
             state.bar(Bar::Probe);
         }
     }
-    EndpointSet::new(&endpoints, &policy, &all, 0, NOW)
+    EndpointSet::new(&endpoints, &policy, &all, &Here::default(), NOW)
 }
 
 /// The least of several rounds: nothing but the picks themselves.
