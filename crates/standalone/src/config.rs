@@ -24,6 +24,10 @@ pub struct Config {
     /// Groups of endpoints by name. A name is made of letters, digits, `-`, `_` and `.`.
     #[serde(default)]
     pub backends: BTreeMap<String, BackendConfig>,
+    /// Suffixes of names that are looked up as others: with `staging.service: default.svc.cluster.local`, `api.staging.service`
+    /// is `api.default.svc.cluster.local` for the DNS. The longest that fits counts, by whole labels.
+    #[serde(default)]
+    pub name_suffixes: BTreeMap<String, String>,
 }
 
 /// An address and port, and what is spoken there.

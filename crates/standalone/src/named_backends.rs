@@ -58,6 +58,7 @@ pub fn from_backends(
         policy: None,
     };
     let config = Config {
+        name_suffixes: BTreeMap::new(),
         listeners: vec![ListenerConfig {
             name: Some("http".to_owned()),
             address: Some(listen.ip().to_string()),

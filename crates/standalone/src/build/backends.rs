@@ -45,6 +45,12 @@ impl Backends {
 
 pub(super) fn build(context: &Context<'_>, files: &mut Vec<PathBuf>) -> Result<Backends, Failure> {
     let mut out = Backends::default();
+    for (suffix, instead) in &context.config.name_suffixes {
+        for name in [suffix, instead] {
+            absolute(name)
+                .map_err(|message| Wrong::at(&steps!["nameSuffixes", suffix], message))?;
+        }
+    }
     for (name, config) in &context.config.backends {
         let at = steps!["backends", name];
         let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -117,9 +123,13 @@ fn endpoints(
             vec![server.map_err(|message| Wrong::at(&below("resolver"), message))?]
         }
     };
+    let suffixes = &context.config.name_suffixes;
     let source = |query| {
         Arc::new(DnsSource {
-            query,
+            query: match query {
+                DnsQuery::Address(name, port) => DnsQuery::Address(looked_up(name, suffixes), port),
+                DnsQuery::Srv(name) => DnsQuery::Srv(looked_up(name, suffixes)),
+            },
             resolvers: resolvers.clone(),
             // The operator wrote the name, and endpoints on this machine are what a sidecar is for.
             any_address: true,
@@ -174,6 +184,19 @@ pub(crate) fn address_query(text: &str) -> Result<DnsQuery, String> {
         ));
     }
     Ok(DnsQuery::Address(absolute(name)?, port))
+}
+
+/// The name that is looked up for a name, both absolute.
+fn looked_up(name: Arc<str>, suffixes: &BTreeMap<String, String>) -> Arc<str> {
+    let plain = |text: &str| text.trim_matches('.').to_ascii_lowercase();
+    let fitting = suffixes.iter().filter_map(|(suffix, instead)| {
+        let suffix = format!("{}.", plain(suffix));
+        let rest = name.strip_suffix(&suffix)?;
+        let is_whole = rest.is_empty() || rest.ends_with('.');
+        is_whole.then(|| (suffix.len(), format!("{rest}{}.", plain(instead))))
+    });
+    let longest = fitting.max_by_key(|(length, _)| *length);
+    longest.map_or(name.clone(), |(_, other)| other.into())
 }
 
 fn srv_query(text: &str) -> Result<DnsQuery, String> {

@@ -97,6 +97,26 @@ cluster standalone/b:0: by address a.test. port 80 by SRV _a._tcp.test.
     );
 }
 
+/// The longest suffix by whole labels counts, for addresses and for SRV.
+#[test]
+fn names_are_looked_up_by_other_suffixes() {
+    check(
+        "listeners: [{port: 80}]\nroutes: [{backend: a}]\n\
+         nameSuffixes: {staging.service: default.svc.cluster.local, deep.staging.service.: x.test, service: y.test}\n\
+         backends:\n  a: {dns: \"a.Staging.service:80\"}\n  b: {srv: _http._tcp.b.deep.staging.service}\n  \
+         c: {dns: \"c.notstaging.service:80\"}\n  d: {dns: \"d.other.test:80\"}\n  e: {dns: \"staging.service:80\"}\n",
+        "listener http-80 127.0.0.1:80 http
+  host *
+    prefix / -> standalone/a:0  [Route/standalone/routes[0] routes[0]]
+cluster standalone/a:0: by address a.default.svc.cluster.local. port 80
+cluster standalone/b:0: by SRV _http._tcp.b.x.test.
+cluster standalone/c:0: by address c.notstaging.y.test. port 80
+cluster standalone/d:0: by address d.other.test. port 80
+cluster standalone/e:0: by address default.svc.cluster.local. port 80
+",
+    );
+}
+
 #[test]
 fn what_does_not_go_together() {
     let with = |listener: &str, route: &str, backend: &str| {
