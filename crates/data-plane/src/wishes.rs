@@ -1,6 +1,7 @@
 //! What a request wants of the choice of its endpoint, as the cluster's policy reads it: what is hashed, where it should stay,
 //! what it costs.
 
+use crate::forwarded_headers::client_addr;
 use crate::record::RequestInfo;
 use crate::request_head::RequestTarget;
 use crate::worker::Worker;
@@ -159,7 +160,11 @@ fn cost_of(cost: &Cost, headers: &HeaderMap, length: Option<u64>) -> u64 {
 fn hashed(on: &HashOn, request: &RequestInfo, target: &RequestTarget<'_>) -> Option<u64> {
     let headers = &request.parts.headers;
     let bytes = match on {
-        HashOn::ClientIp => return Some(hash_of(request.client.addr.ip())),
+        HashOn::ClientIp => {
+            let trusted = &request.worker.settings.trusted_proxies;
+            let client = client_addr(headers, &request.client, trusted);
+            return Some(hash_of(client));
+        }
         HashOn::Header(name) => headers.get(&**name)?.as_bytes(),
         HashOn::Cookie(name) => cookie(headers, name)?,
         HashOn::Query(name) => {

@@ -278,3 +278,28 @@ async fn who_answers_503_with_retry_after_gets_less_and_is_not_down() {
     let refused = statuses[&503];
     assert!((5..=15).contains(&refused), "{statuses:?}");
 }
+
+/// Behind a proxy that is trusted the client is whom it names, and those of one proxy are many.
+#[tokio::test]
+async fn the_client_that_a_trusted_proxy_names_decides() {
+    let (_backends, addrs) = backends(3).await;
+    let settings = crate::Settings {
+        trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+        ..crate::Settings::default()
+    };
+    let rule = host("a.test", &addrs).policy(by(Balancing::SourceIp));
+    let trusting = super::serve_with(std::slice::from_ref(&rule), settings);
+    let strict = serve(&[rule]);
+    let field = HeaderName::from_static("x-forwarded-for");
+    for (proxy, many) in [(&trusting, true), (&strict, false)] {
+        let mut seen = BTreeSet::new();
+        for n in 0..20 {
+            let client = format!("192.0.2.{n}");
+            let first = ask(proxy, "/", Some((field.clone(), &client))).await.text();
+            let again = ask(proxy, "/", Some((field.clone(), &client))).await.text();
+            assert_eq!(first, again, "{client}");
+            seen.insert(first);
+        }
+        assert_eq!(seen.len() > 1, many, "{seen:?}");
+    }
+}
