@@ -46,6 +46,7 @@
 //!     },
 //!     path: PathMatch::prefix("/"),
 //!     conditions: Default::default(),
+//!     filters: Default::default(),
 //!     timeouts: Timeouts::default(),
 //!     limits: Limits::default(),
 //!     retry: RetryPolicy::default(),
