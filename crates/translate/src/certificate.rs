@@ -1,4 +1,4 @@
-//! Secrets become certificates: PEM read, chain and key checked to belong together.
+//! Secrets become certificates. What makes a good one is in `certificates`.
 //!
 //! This is the one place of the translation with a memory, and it only ever helps: parsing is not repeated while a Secret
 //! stays the same, and when a good Secret is replaced by a bad one the good certificate goes on serving.
@@ -6,14 +6,9 @@
 use crate::snapshot::ObjectKey;
 use k8s_openapi::api::core::v1::Secret;
 use routing_table::Certificate;
-use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
-use x509_parser::public_key::PublicKey;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The keys of a Secret's data that are read: chain and key of a certificate, an OCSP response to send along (DER),
 /// authorities, and what these have revoked.
@@ -147,44 +142,11 @@ pub(crate) fn read_pair(key: &ObjectKey, secret: &Secret) -> Result<Certificate,
             .ok_or_else(|| format!("it has no {name}"))
     };
     let (pem_chain, pem_key) = (data("tls.crt")?, data("tls.key")?);
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem_chain)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("tls.crt is not PEM: {error}"))?;
-    let leaf = chain.first().ok_or("tls.crt holds no certificate")?;
-    let private = PrivateKeyDer::from_pem_slice(pem_key)
-        .map_err(|_| "tls.key holds no PEM private key".to_owned())?;
-    let (_, parsed) = X509Certificate::from_der(leaf)
-        .map_err(|_| "the first certificate of tls.crt cannot be read".to_owned())?;
-    if let Ok(PublicKey::RSA(rsa)) = parsed.public_key().parsed()
-        && rsa.key_size() < 2048
-    {
-        return Err(format!(
-            "its RSA key has {} bits, 2048 are the least",
-            rsa.key_size()
-        ));
-    }
-    let not_after = parsed.validity().not_after.timestamp();
-    let signer = default_provider()
-        .key_provider
-        .load_private_key(private.clone_key());
-    let signer = signer.map_err(|_| "tls.key is of a kind that is not supported".to_owned())?;
-    if parsed.version() != X509Version::V3 {
-        return Err(format!(
-            "its certificate is of X.509 version {}, version 3 is needed",
-            parsed.version().0 + 1
-        ));
-    }
-    CertifiedKey::new(chain.clone(), signer)
-        .keys_match()
-        .map_err(|_| "tls.key does not belong to tls.crt".to_owned())?;
+    let source = format!("Secret {key}").into();
+    let certificate = certificates::pair(pem_chain, pem_key, "tls.crt", "tls.key", source)?;
+    let ocsp = data(OCSP).ok().filter(|der| is_ocsp(der));
     Ok(Certificate {
-        source: format!("Secret {key}").into(),
-        chain,
-        key: private,
-        ocsp: data(OCSP)
-            .ok()
-            .filter(|der| is_ocsp(der))
-            .map(<[u8]>::to_vec),
-        not_after,
+        ocsp: ocsp.map(<[u8]>::to_vec),
+        ..certificate
     })
 }

@@ -1,7 +1,7 @@
 //! Keeps the shape of the workspace: which crate may depend on which, how long a file may get, which tests the page of features
 //! names, what is promised in writing.
 
-use crate::process::{output, root};
+use crate::process::{self, output, root};
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "discovery",
         &["kube", "k8s-openapi", "translate", "data-plane", "hyper"],
+    ),
+    (
+        "certificates",
+        &["tokio", "hyper", "kube", "k8s-openapi", "translate"],
     ),
     (
         "policy",
@@ -169,19 +173,8 @@ fn reachable(name: &str, direct: &BTreeMap<String, BTreeSet<String>>) -> BTreeMa
 /// Files that are too long, or do not say what they are for.
 fn files() -> anyhow::Result<Vec<String>> {
     let mut problems = Vec::new();
-    let listed = output(
-        Command::new("git")
-            .args([
-                "ls-files",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-                "*.rs",
-            ])
-            .current_dir(root()),
-    )?;
-    for file in listed.lines() {
-        let Ok(text) = std::fs::read_to_string(root().join(file)) else {
+    for file in process::files(&["*.rs"])? {
+        let Ok(text) = std::fs::read_to_string(root().join(&file)) else {
             continue;
         };
         let is_test =
