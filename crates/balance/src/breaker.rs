@@ -172,18 +172,14 @@ impl Breaker {
         config: &CircuitBreaker,
         now: Duration,
     ) -> Option<Change> {
-        let (order, word) = (Ordering::Relaxed, self.word.load(Ordering::Acquire));
-        if word & STATE != CLOSED || millis(begun) < self.counts_from.load(order) {
-            return None;
-        }
+        let (order, word) = (Ordering::Relaxed, self.counting(begun)?);
         let counted = (1 << REQUESTS) + u64::from(!reply.is_good());
         self.counts.fetch_add(counted, order);
         if let Some(took) = took {
             self.times
                 .fetch_add((1 << TIMED) + micros(took) / TIME_STEP, order);
         }
-        let why = self.judge(Waits::default(), config)?;
-        self.open(word, config, now).then_some(Change::Opened(why))
+        self.open_if_bad(word, Waits::default(), config, now)
     }
 
     /// A good answer broke off: that was none.
@@ -193,12 +189,27 @@ impl Breaker {
         config: &CircuitBreaker,
         now: Duration,
     ) -> Option<Change> {
-        let (order, word) = (Ordering::Relaxed, self.word.load(Ordering::Acquire));
-        if word & STATE != CLOSED || millis(begun) < self.counts_from.load(order) {
-            return None;
-        }
-        self.counts.fetch_add(1, order);
-        let why = self.judge(Waits::default(), config)?;
+        let word = self.counting(begun)?;
+        self.counts.fetch_add(1, Ordering::Relaxed);
+        self.open_if_bad(word, Waits::default(), config, now)
+    }
+
+    /// The state, where it is closed and what began then counts.
+    fn counting(&self, begun: Duration) -> Option<u32> {
+        let word = self.word.load(Ordering::Acquire);
+        let counts_from = self.counts_from.load(Ordering::Relaxed);
+        (word & STATE == CLOSED && millis(begun) >= counts_from).then_some(word)
+    }
+
+    /// Opens it where the window is too bad, with those that wait for an answer.
+    fn open_if_bad(
+        &self,
+        word: u32,
+        waits: Waits,
+        config: &CircuitBreaker,
+        now: Duration,
+    ) -> Option<Change> {
+        let why = self.judge(waits, config)?;
         self.open(word, config, now).then_some(Change::Opened(why))
     }
 
@@ -247,8 +258,7 @@ impl Breaker {
         match word & STATE {
             CLOSED => {
                 self.move_window(config.window, now);
-                let why = self.judge(waits, config)?;
-                self.open(word, config, now).then_some(Change::Opened(why))
+                self.open_if_bad(word, waits, config, now)
             }
             OPEN if time <= now => self.change(word, READY).then_some(Change::HalfOpened),
             TRIED if config.latency.is_some_and(|most| now > time + most) => {
