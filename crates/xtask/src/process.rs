@@ -32,6 +32,18 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// Files of the checkout that are tracked, or new and not ignored, by their paths from its root. A star matches slashes too.
+pub(crate) fn files(patterns: &[&str]) -> anyhow::Result<Vec<String>> {
+    let listed = output(
+        Command::new("git")
+            .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+            .args(patterns)
+            .current_dir(root()),
+    )?;
+    let there = listed.lines().filter(|file| root().join(file).exists());
+    Ok(there.map(str::to_owned).collect())
+}
+
 /// Runs a command with inherited output; an error names the whole command line.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command

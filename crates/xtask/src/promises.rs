@@ -1,10 +1,9 @@
 //! Promises that are kept by what is written, not by what runs: words of the documentation, locks in public items, what the
 //! README says of production.
 
-use crate::process::{output, root};
+use crate::process::{files, root};
 use anyhow::Context;
 use std::fs;
-use std::process::Command;
 
 /// What is not as promised.
 pub(crate) fn check() -> anyhow::Result<Vec<String>> {
@@ -23,18 +22,6 @@ pub(crate) fn check() -> anyhow::Result<Vec<String>> {
 
 fn read(file: &str) -> anyhow::Result<String> {
     fs::read_to_string(root().join(file)).with_context(|| format!("cannot read {file}"))
-}
-
-/// Those of git's files that match; a star matches slashes too.
-fn files(patterns: &[&str]) -> anyhow::Result<Vec<String>> {
-    let listed = output(
-        Command::new("git")
-            .args(["ls-files", "--cached", "--others", "--exclude-standard"])
-            .args(patterns)
-            .current_dir(root()),
-    )?;
-    let there = listed.lines().filter(|file| root().join(file).exists());
-    Ok(there.map(str::to_owned).collect())
 }
 
 /// What only an active check does: ask a question of our own.

@@ -1,10 +1,9 @@
 //! `docs/features.md`, read and checked: its tables, the ids, the tests that are named, the links.
 
-use crate::process::{output, root};
+use crate::process::{self, root};
 use anyhow::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::process::Command;
 
 /// The page, from the root of the checkout.
 pub(crate) const PATH: &str = "docs/features.md";
@@ -191,23 +190,12 @@ fn ids(page: &Page) -> Vec<String> {
 
 /// What the sources of each test crate say, by its name.
 fn sources() -> anyhow::Result<BTreeMap<String, String>> {
-    let listed = output(
-        Command::new("git")
-            .args([
-                "ls-files",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-                "*.rs",
-            ])
-            .current_dir(root()),
-    )?;
     let mut sources = BTreeMap::<String, String>::new();
-    for file in listed.lines() {
-        let Ok(text) = fs::read_to_string(root().join(file)) else {
+    for file in process::files(&["*.rs"])? {
+        let Ok(text) = fs::read_to_string(root().join(&file)) else {
             continue;
         };
-        if let Some(krate) = crate_of(file) {
+        if let Some(krate) = crate_of(&file) {
             sources.entry(krate).or_default().push_str(&text);
         }
     }
