@@ -266,3 +266,36 @@ fn the_schema_has_no_references() {
     assert!(!text.contains("$ref"), "{text}");
     assert!(text.contains("\"maximum\":65535"), "{text}");
 }
+
+#[test]
+fn durations() {
+    for (text, millis) in [
+        ("500ms", 500),
+        ("2s", 2_000),
+        ("2", 2_000),
+        ("1m", 60_000),
+        ("24h", 86_400_000),
+    ] {
+        assert_eq!(
+            crate::value::duration(text),
+            Ok(Duration::from_millis(millis)),
+            "{text}"
+        );
+    }
+    for bad in [
+        "-1s",
+        "99999h",
+        "1e9",
+        "NaN",
+        "",
+        "s",
+        "0",
+        "0s",
+        "1.5s",
+        "18446744073709551615h",
+        "99999999999999999999s",
+        "2s;",
+    ] {
+        assert!(crate::value::duration(bad).is_err(), "{bad}");
+    }
+}

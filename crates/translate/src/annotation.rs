@@ -266,12 +266,7 @@ fn check_passthrough(
 }
 
 fn read(annotation: &Annotation, policy: &mut Policy, value: &str) -> Result<(), String> {
-    if value.len() > MAX_VALUE {
-        return Err(format!(
-            "the value has {} bytes, {MAX_VALUE} are the most",
-            value.len()
-        ));
-    }
+    bounded(value)?;
     (annotation.apply)(policy, value.trim()).map_err(|reason| {
         format!(
             "{:?} is not {}: {reason}",
@@ -279,6 +274,16 @@ fn read(annotation: &Annotation, policy: &mut Policy, value: &str) -> Result<(),
             annotation.value
         )
     })
+}
+
+/// Refuses a value that is too long to be looked at.
+fn bounded(value: &str) -> Result<(), String> {
+    match value.len() {
+        0..=MAX_VALUE => Ok(()),
+        bytes => Err(format!(
+            "the value has {bytes} bytes, {MAX_VALUE} are the most"
+        )),
+    }
 }
 
 fn field(key: &str) -> String {

@@ -3,7 +3,7 @@
 //!
 //! Fields, their texts and their ranges are declared in `policy`. Here is only which annotations say them.
 
-use super::{NGINX_PREFIX, PREFIX, field};
+use super::{NGINX_PREFIX, PREFIX, bounded, field};
 use crate::diagnostic::{Findings, printable};
 use crate::snapshot::ObjectRef;
 use policy::PolicySpec;
@@ -12,9 +12,6 @@ use std::collections::BTreeMap;
 
 /// The name that ingress-nginx gives its cookie.
 const NGINX_COOKIE: &str = "INGRESSCOOKIE";
-/// Longest value that is looked at, in bytes.
-const MAX_VALUE: usize = 4096;
-
 /// An annotation of ingress-nginx that says a field.
 struct Nginx {
     /// Name behind [`NGINX_PREFIX`].
@@ -130,6 +127,10 @@ fn hash_by(value: &str) -> Result<String, String> {
     })
 }
 
+fn field_named(name: &str) -> Option<&'static Field> {
+    fields().iter().find(|of| of.name == name)
+}
+
 /// Every name of ours.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     fields().iter().map(|field| field.name.as_str())
@@ -147,12 +148,12 @@ pub(crate) fn read(
     findings: &mut Findings,
 ) -> PolicySpec {
     let mut ours = PolicySpec::default();
-    for of in fields() {
-        let key = format!("{PREFIX}{}", of.name);
-        if let Some(value) = all.get(&key) {
+    for (key, value) in all {
+        let name = key.strip_prefix(PREFIX);
+        if let Some(of) = name.and_then(field_named) {
             match one(of, value, same) {
                 Ok(said) => ours = said.over(&ours),
-                Err(reason) => wrong(&key, reason, object, findings),
+                Err(reason) => wrong(key, reason, object, findings),
             }
         }
     }
@@ -160,7 +161,7 @@ pub(crate) fn read(
     for row in &NGINX {
         let key = format!("{NGINX_PREFIX}{}", row.name);
         let is_said = all.contains_key(&format!("{PREFIX}{}", row.field));
-        let of = fields().iter().find(|of| of.name == row.field);
+        let of = field_named(row.field);
         if let (Some(value), false, Some(of)) = (all.get(&key), is_said, of) {
             match one(of, value, row.ours) {
                 Ok(said) => nginx = said.over(&nginx),
@@ -187,12 +188,7 @@ fn one(
     value: &str,
     ours: fn(&str) -> Result<String, String>,
 ) -> Result<PolicySpec, String> {
-    if value.len() > MAX_VALUE {
-        let bytes = value.len();
-        return Err(format!(
-            "the value has {bytes} bytes, {MAX_VALUE} are the most"
-        ));
-    }
+    bounded(value)?;
     let read = ours(value.trim()).and_then(|value| of.read(&value));
     read.map_err(|reason| format!("{:?} is not {}: {reason}", printable(value, 64), of.value))
 }

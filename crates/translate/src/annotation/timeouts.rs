@@ -1,7 +1,8 @@
 //! Time limits towards endpoints.
 
-use super::value::{DURATION, duration};
+use super::value::DURATION;
 use super::{Annotation, Closes, Policy};
+use policy::value::duration;
 
 pub(super) const CONNECT_TIMEOUT: Annotation = Annotation {
     name: "connect-timeout",

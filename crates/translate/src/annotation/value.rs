@@ -1,10 +1,6 @@
 //! Values that several annotations share.
 
 use routing_table::filter::{IpNet, network};
-use std::time::Duration;
-
-/// Longest time that can be set.
-const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
 /// How a switch is written.
 pub(super) const BOOLEAN: &str = "`true` or `false` (`on`, `off`)";
@@ -20,26 +16,6 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 
 /// How a duration is written.
 pub(super) const DURATION: &str = "a duration (`500ms`, `2s`, `1m`, `1h`, or seconds)";
-
-/// Reads a duration above 0 and up to 24 hours; a bare number is seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits]
-        .parse()
-        .map_err(|_| "it does not start with a number".to_owned())?;
-    let duration = match text[digits..].trim() {
-        "ms" => Some(Duration::from_millis(number)),
-        "" | "s" => Some(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs),
-        "h" => number.checked_mul(3600).map(Duration::from_secs),
-        unit => return Err(format!("the unit {unit:?} is none of ms, s, m, h")),
-    };
-    match duration {
-        Some(duration) if duration.is_zero() => Err("it must be more than 0".into()),
-        Some(duration) if duration <= MAX_DURATION => Ok(duration),
-        _ => Err("it must be at most 24h".into()),
-    }
-}
 
 /// Reads a size in bytes: `8m` as nginx writes it, `8Mi` as Kubernetes does.
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -70,35 +46,6 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations() {
-        for (text, millis) in [
-            ("500ms", 500),
-            ("2s", 2_000),
-            ("2", 2_000),
-            ("1m", 60_000),
-            ("24h", 86_400_000),
-        ] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for bad in [
-            "-1s",
-            "99999h",
-            "1e9",
-            "NaN",
-            "",
-            "s",
-            "0",
-            "0s",
-            "1.5s",
-            "18446744073709551615h",
-            "99999999999999999999s",
-            "2s;",
-        ] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn lists_of_networks() {
