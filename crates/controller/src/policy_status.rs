@@ -42,11 +42,10 @@ pub async fn run(
     loop {
         let mut again = None;
         if leading.may_write().await {
-            let policies = report
-                .borrow_and_update()
-                .clone()
-                .unwrap_or_default()
-                .policies;
+            let policies = match &*report.borrow_and_update() {
+                Some(report) => report.policies.clone(),
+                None => BTreeMap::new(),
+            };
             written.retain(|key, _| policies.contains_key(key));
             for (key, (acceptance, current)) in &policies {
                 let Some(conditions) = conditions(acceptance, current, now()) else {
