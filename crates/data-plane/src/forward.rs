@@ -12,6 +12,7 @@ use crate::h1::deadline::within;
 use crate::h1::exchange::{Exchange, Home};
 use crate::h1::head::ResponseHead;
 use crate::h2::SharedConnection;
+use crate::hooks;
 use crate::proxy_header;
 use crate::publish::RouteTarget;
 use crate::record::{Outcome, RequestInfo};
@@ -114,13 +115,14 @@ pub(crate) async fn forward(
     let mut attempts_left = route.retry.attempts;
     let mut again_left = route.retry.same_endpoint;
     let policy = &found.policy;
-    let wishes = Wishes::read(policy, request, target, body.length());
+    let mut wishes = Wishes::read(policy, request, target, body.length());
     let limit = route.limits.in_flight.unwrap_or_default();
     let budget = found.stats.retries(worker.index);
     if let Some(budget) = budget {
         budget.deposit();
     }
     let retries = Retries { worker, budget };
+    let hooked = !worker.settings.hooks.is_empty();
     // Kept until the answer has ended: the request counts at this endpoint until then.
     let mut entered: Option<Entered> = None;
     loop {
@@ -130,6 +132,10 @@ pub(crate) async fn forward(
             (None, true, Some(same)) => same,
             _ => {
                 drop(entered.take());
+                if hooked {
+                    let cluster = upstream.id();
+                    hooks::on_choice(request, outcome, cluster, &mut tried, &mut wishes);
+                }
                 let ask = wishes.ask(&tried, limit.requests, worker);
                 let queued = || {
                     worker.stats.queued.add(1);
@@ -185,7 +191,8 @@ pub(crate) async fn forward(
             failure.error,
             ProxyError::Connect | ProxyError::ConnectTimeout
         );
-        if unreachable && again_left > 0 && body.rewind() && retries.allow() {
+        let mut agreed = || !hooked || hooks::on_retry(request, outcome, addr, failure.error);
+        if unreachable && again_left > 0 && agreed() && body.rewind() && retries.allow() {
             // The same one, by a new connection.
             (fresh, again_left) = (true, again_left - 1);
             tokio::time::sleep(route.retry.pause).await;
@@ -205,7 +212,7 @@ pub(crate) async fn forward(
         }
         // Who has ended its side may be gone: it gets what there is, but nothing is begun anew for it.
         let may_be_gone = request.client.has_ended.get() && !failure.nothing_sent;
-        if !safe || may_be_gone || attempts_left == 0 || !body.rewind() {
+        if !safe || may_be_gone || attempts_left == 0 || !agreed() || !body.rewind() {
             return Err(failure.error);
         }
         // What the upstream closed at rest it did not see: that costs it nothing to be asked again.

@@ -99,6 +99,7 @@ mod h2;
 mod handshake;
 mod health;
 mod health_probe;
+pub mod hooks;
 mod judge;
 mod l4;
 mod listener;
@@ -141,6 +142,7 @@ pub use tls::{MinTlsVersion, TlsError};
 use backends::EndpointCounts;
 use balance::Here;
 use balance::order::custom::CustomOrder;
+use hooks::Hook;
 use ipnet::IpNet;
 use metrics::{Collected, Metrics};
 use std::sync::Arc;
@@ -174,6 +176,8 @@ pub struct Settings {
     pub zone: Option<Arc<str>>,
     /// Orders of endpoints that policies may name beside the built-in ones (`docs/extending.md`). Default: none.
     pub orders: Vec<Arc<dyn CustomOrder>>,
+    /// What is done with every request besides (`docs/extending.md`). Default: nothing.
+    pub hooks: Vec<Arc<dyn Hook>>,
     /// Limits of upstream connections at rest.
     pub pool: PoolLimits,
 }
@@ -192,6 +196,7 @@ impl Default for Settings {
             proxy_header_from: Vec::new(),
             zone: None,
             orders: Vec::new(),
+            hooks: Vec::new(),
             pool: PoolLimits::default(),
         }
     }

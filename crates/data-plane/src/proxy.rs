@@ -10,6 +10,7 @@ use crate::filters;
 use crate::forward::forward;
 use crate::forwarded_headers::is_loop;
 use crate::grpc;
+use crate::hooks::{self, Reply};
 use crate::record::Record;
 use crate::request_body::{ClientBody, Pace, RequestBody};
 use crate::request_head::RequestTarget;
@@ -22,6 +23,7 @@ use http::{Method, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use routing_table::Action;
+use routing_table::filter::may_be_changed;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,14 +44,25 @@ pub(crate) async fn proxy(
     let mut record = Record::new(worker, client, parts);
     // What a defect leaves behind is this request's alone: the record is finished whatever happens, everything else is dropped.
     let answered = AssertUnwindSafe(answer(&mut record, body)).catch_unwind();
-    let answer = match answered.await.unwrap_or(Err(ProxyError::Panic)) {
+    let mut answer = match answered.await.unwrap_or(Err(ProxyError::Panic)) {
         Ok(answer) => answer,
-        Err(error) => {
-            record.outcome.failed(error);
-            Answer::of(error, grpc::is_call(&record.request.parts.headers))
-        }
+        Err(error) => failed(&mut record, error),
     };
+    if !record.request.worker.settings.hooks.is_empty() {
+        let Record { request, outcome } = &mut *record;
+        let own = matches!(answer.source, Source::Own(_));
+        let endpoint = outcome.upstream.filter(|_| !own);
+        let headers = &mut answer.headers;
+        if let Err(error) = hooks::on_response(request, outcome, answer.status, endpoint, headers) {
+            answer = failed(&mut record, error);
+        }
+    }
     respond(record, answer)
+}
+
+fn failed(record: &mut Record, error: ProxyError) -> Answer {
+    record.outcome.failed(error);
+    Answer::of(error, grpc::is_call(&record.request.parts.headers))
 }
 
 /// What the client gets.
@@ -87,6 +100,12 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         let mut answer = Answer::own(elsewhere.status);
         answer.headers.insert(header::LOCATION, elsewhere.location);
         return Ok(answer);
+    }
+    if !request.worker.settings.hooks.is_empty()
+        && let Some(reply) = hooks::on_request(request, outcome, &mut target)
+    {
+        outcome.flag = "hook";
+        return Ok(Answer::by_hook(reply));
     }
     let upstream = match (&route.action, &found.upstream) {
         (Action::Respond(response), _) => {
@@ -138,6 +157,24 @@ impl Answer {
             source: Source::Own(Bytes::from(text)),
             close: false,
         }
+    }
+
+    /// What a hook answers, as far as an answer may be that.
+    fn by_hook(reply: Reply) -> Self {
+        if reply.status.is_informational() {
+            return Self::own(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        let mut answer = Self::own(reply.status);
+        for name in reply.headers.keys().filter(|name| may_be_changed(name)) {
+            answer.headers.remove(name);
+            for value in reply.headers.get_all(name) {
+                answer.headers.append(name, value.clone());
+            }
+        }
+        if let Some(body) = reply.body {
+            answer.source = Source::Own(body);
+        }
+        answer
     }
 
     fn of(error: ProxyError, is_call: bool) -> Self {

@@ -3,12 +3,13 @@
 use crate::access_log::Line;
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
+use crate::hooks;
 use crate::publish::RouteTarget;
 use crate::upstream::Entered;
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Version, request};
+use http::{Extensions, Version, request};
 use http_body::Frame;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -50,6 +51,8 @@ pub(crate) struct Outcome {
     pub(crate) entered: Option<Entered>,
     /// The whole answer was handed to the client's connection.
     pub(crate) complete: bool,
+    /// What hooks keep.
+    pub(crate) notes: Extensions,
 }
 
 impl Outcome {
@@ -136,6 +139,9 @@ impl Record {
             outcome.request_bytes,
             outcome.response_bytes,
         );
+        if !worker.settings.hooks.is_empty() {
+            hooks::on_log(request, outcome, duration);
+        }
         if !worker.log.is_on() {
             return;
         }

@@ -16,6 +16,7 @@ mod errors;
 mod filters;
 mod handshakes;
 mod health_probes;
+mod hooks;
 mod http2_front;
 mod http2_upstream;
 mod intact;

@@ -79,6 +79,16 @@ impl Wishes {
         }
     }
 
+    /// Wants this endpoint before all others.
+    pub(crate) fn prefer(&mut self, endpoint: SocketAddr) {
+        self.stay_at = Some(digest(endpoint));
+    }
+
+    /// Is hashed by this.
+    pub(crate) fn hash_by(&mut self, key: &[u8]) {
+        self.hash = Some(hash(key));
+    }
+
     /// What the request asks of the endpoints.
     pub(crate) fn ask<'a>(&self, tried: &'a [SocketAddr], limit: u32, worker: &Worker) -> Ask<'a> {
         Ask {

@@ -501,6 +501,7 @@ impl ProxyArgs {
             ticket_keys,
             zone: self.zone.as_deref().map(Arc::from),
             orders: usual.orders,
+            hooks: usual.hooks,
         }
     }
 }

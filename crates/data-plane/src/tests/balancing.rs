@@ -111,13 +111,16 @@ fn cookie(answer: &Answer) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// Enough for shares not to be a matter of luck.
+const CLIENTS: usize = 96;
+
 #[tokio::test]
 async fn a_cookie_keeps_a_client_at_its_endpoint() {
     let (mut backends, addrs) = backends(3).await;
     for mode in [AffinityMode::Persistent, AffinityMode::Balanced] {
         let mut proxy = serve(&[host("a.test", &addrs).policy(affinity(mode))]);
         let mut clients = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..CLIENTS {
             let answer = ask(&proxy, "/", None).await;
             let set = cookie(&answer).expect("a new client gets a cookie");
             assert!(
@@ -144,12 +147,13 @@ async fn a_cookie_keeps_a_client_at_its_endpoint() {
             assert_eq!(cookie(&answer), None, "it has one");
             stayed += usize::from(answer.text() == *name);
         }
+        // A fourth endpoint takes a quarter of them, give or take what the dice of cookies and addresses make of it.
         let least = if mode == AffinityMode::Persistent {
-            9
+            CLIENTS
         } else {
-            4
+            CLIENTS / 2
         };
-        assert!(stayed >= least, "{mode:?}: {stayed} of 9");
+        assert!(stayed >= least, "{mode:?}: {stayed} of {CLIENTS}");
     }
     // Gone: another endpoint, and in persistent mode another cookie.
     let proxy = serve(&[host("a.test", &addrs).policy(affinity(AffinityMode::Persistent))]);
