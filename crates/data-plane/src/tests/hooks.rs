@@ -56,11 +56,10 @@ impl Recording {
     async fn events(&self, requests: usize) -> Vec<String> {
         for _ in 0..2_000 {
             let over = |event: &&String| event.contains(" log ");
-            let events = self.events.lock().unwrap();
+            let events = self.events.lock().unwrap().clone();
             if events.iter().filter(over).count() >= requests {
-                return events.clone();
+                return events;
             }
-            drop(events);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("{:?}", self.events.lock().unwrap());
