@@ -21,15 +21,12 @@ pub(crate) struct AnswerBody {
 }
 
 /// Where the bytes come from.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "nearly all are of the large kind; a box would be an allocation a request"
-)]
 pub(crate) enum Source {
     /// Written by us.
     Own(Bytes),
-    /// Streamed from an endpoint that speaks HTTP/1.1.
-    Http1(h1::exchange::ResponseBody),
+    /// Streamed from an endpoint that speaks HTTP/1.1. In a box because an answer is handed on a dozen times, which costs more
+    /// than the box.
+    Http1(Box<h1::exchange::ResponseBody>),
     /// Streamed from an endpoint that speaks HTTP/2.
     Http2(h2::ResponseBody),
 }
@@ -98,7 +95,7 @@ impl AnswerBody {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
             Source::Http1(body) => {
-                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                let frame = ready!(Pin::new(&mut **body).poll_frame(cx));
                 outcome.streamed(
                     &frame,
                     body.uploaded(),

@@ -3,6 +3,9 @@
 //! Safe means that the request was certainly not executed (nothing was sent), or that executing it twice does no harm (an
 //! idempotent method on a connection the upstream had closed, RFC 9110 section 9.2.2). Every attempt starts from the
 //! original request, so nothing compounds.
+//!
+//! Every request is a future of the size of the largest thing it may wait for, and is moved when it is made: what is rare and
+//! large (a new connection, a queue) is in a box of its own.
 
 use crate::body::Source;
 use crate::error::ProxyError;
@@ -152,9 +155,23 @@ pub(crate) async fn forward(
             entered.begin(worker, Some(&mut body));
         }
         let attempted = if http2 {
-            forwarding.attempt_http2(addr, fresh, body).await
+            Box::pin(forwarding.attempt_http2(addr, fresh, body)).await
         } else {
-            forwarding.attempt(addr, fresh, pinned, body).await
+            let is_pinned = pinned.is_some();
+            let connection = match forwarding.kept(addr, fresh, pinned) {
+                Some(connection) => Ok(connection),
+                None => Box::pin(forwarding.new_connection(addr)).await,
+            };
+            match connection {
+                Ok(connection) => {
+                    let mut exchange = forwarding.exchange(connection, body);
+                    match exchange.response().await {
+                        Ok(head) => Ok(forwarding.answered(exchange, head, is_pinned)),
+                        Err(error) => Err(exchange.into_failure(error)),
+                    }
+                }
+                Err(error) => Err(Failure::unsent(error, body)),
+            }
         };
         let failure = match attempted {
             Ok(mut answered) => {
@@ -252,53 +269,59 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 impl Forwarding<'_> {
-    async fn attempt(
+    /// A connection of HTTP/1.1 that there is: the client's own, or one at rest.
+    fn kept(
         &self,
         addr: SocketAddr,
         fresh: bool,
         pinned: Option<Connection>,
-        body: RequestBody,
-    ) -> Result<Answered, Failure> {
-        let (request, worker) = (self.request, &self.request.worker);
-        let is_pinned = pinned.is_some();
+    ) -> Option<Connection> {
+        let worker = &self.request.worker;
         let kept = match pinned {
             // With a PROXY header a connection speaks for one client, so it is neither shared nor kept.
             None if fresh || self.proxy_header.is_some() => None,
             None => worker.pool.take(addr, transport(self.tls.as_ref())),
             pinned => pinned,
         };
-        let mut connection = match kept {
-            Some(connection) => {
-                worker.stats.upstream_reused.add(1);
-                connection
-            }
-            None => match self.connect(addr).await {
-                Ok(io) => Connection::new(io, addr, transport(self.tls.as_ref())),
-                Err(error) => return Err(Failure::unsent(error, body)),
-            },
-        };
+        if kept.is_some() {
+            worker.stats.upstream_reused.add(1);
+        }
+        kept
+    }
+
+    async fn new_connection(&self, addr: SocketAddr) -> Result<Connection, ProxyError> {
+        let io = self.connect(addr).await?;
+        Ok(Connection::new(io, addr, transport(self.tls.as_ref())))
+    }
+
+    /// The request on its way by this connection.
+    fn exchange(&self, mut connection: Connection, body: RequestBody) -> Exchange {
+        let (request, worker) = (self.request, &self.request.worker);
         let mut head = worker.pool.head_buffer();
         if self.proxy_header.is_some() {
             connection.introduce();
         }
         self.target.write(&mut head, request, self.route);
-        let exchange = Exchange::new(
+        Exchange::new(
             connection,
             head,
             body,
             self.target.method(request),
             self.target.upgrade.is_some(),
             self.timeouts,
-        );
-        let (head, body, waited) = exchange
-            .response(|head| self.home(head, is_pinned), &worker.pool)
-            .await?;
-        Ok(Answered {
+        )
+    }
+
+    fn answered(&self, exchange: Exchange, head: ResponseHead, is_pinned: bool) -> Answered {
+        let waited = exchange.waited();
+        let home = self.home(&head, is_pinned);
+        let body = exchange.into_body(&head, home, &self.request.worker.pool);
+        Answered {
             status: head.status,
             headers: head.headers,
-            body: Source::Http1(body),
+            body: Source::Http1(Box::new(body)),
             waited,
-        })
+        }
     }
 
     async fn attempt_http2(

@@ -25,6 +25,7 @@ use hyper_util::rt::TokioIo;
 use routing_table::Action;
 use routing_table::filter::may_be_changed;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -43,8 +44,12 @@ pub(crate) async fn proxy(
 ) -> Response<AnswerBody> {
     let mut record = Record::new(worker, client, parts);
     // What a defect leaves behind is this request's alone: the record is finished whatever happens, everything else is dropped.
-    let answered = AssertUnwindSafe(answer(&mut record, body)).catch_unwind();
-    let mut answer = match answered.await.unwrap_or(Err(ProxyError::Panic)) {
+    let answered = {
+        // Pinned where it is made: `await` alone would move it.
+        let mut answered = pin!(AssertUnwindSafe(answer(&mut record, body)).catch_unwind());
+        answered.as_mut().await
+    };
+    let mut answer = match answered.unwrap_or(Err(ProxyError::Panic)) {
         Ok(answer) => answer,
         Err(error) => failed(&mut record, error),
     };

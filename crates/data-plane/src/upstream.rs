@@ -178,7 +178,7 @@ impl Upstream {
             return Err(ProxyError::Overloaded);
         };
         queued();
-        let waiting = async {
+        let waiting = Box::pin(async {
             loop {
                 let freed = self.freed.notified();
                 if let Some(entered) = self.try_enter(ask)? {
@@ -186,7 +186,7 @@ impl Upstream {
                 }
                 freed.await;
             }
-        };
+        });
         match timeout(limit.wait, waiting).await {
             Ok(entered) => entered,
             Err(_) => Err(ProxyError::Overloaded),

@@ -97,20 +97,15 @@ impl Exchange {
         }
     }
 
-    /// Waits for the response head; tells also how long the endpoint was waited for. `home` says, of the head, where the
-    /// connection goes afterwards.
-    pub(crate) async fn response(
-        mut self,
-        home: impl FnOnce(&ResponseHead) -> Home,
-        pool: &Rc<Pool>,
-    ) -> Result<(ResponseHead, ResponseBody, Duration), Failure> {
+    /// Waits for the response head. After it comes [`Exchange::into_body`] or [`Exchange::into_failure`].
+    pub(crate) async fn response(&mut self) -> Result<ResponseHead, ProxyError> {
         let mut interim = 0;
-        let outcome = loop {
+        loop {
             match poll_fn(|cx| self.poll_head(cx)).await {
                 Ok(head) if head.status.is_informational() && head.framing != Framing::Tunnel => {
                     interim += 1;
                     if interim > MAX_INTERIM {
-                        break Err(ProxyError::BadResponse(head::HeadError::Status));
+                        return Err(ProxyError::BadResponse(head::HeadError::Status));
                     }
                     if head.status == StatusCode::CONTINUE {
                         self.upload.go_on();
@@ -118,25 +113,35 @@ impl Exchange {
                         self.upload.body.send_interim(&head);
                     }
                 }
-                other => break other,
+                other => return other,
             }
-        };
-        match outcome {
-            Ok(head) => {
-                let waited = self
-                    .waiting_since
-                    .map(|since| since.elapsed())
-                    .unwrap_or_default();
-                let home = home(&head);
-                let body = ResponseBody::new(self, &head, home, pool);
-                Ok((head, body, waited))
-            }
-            Err(error) => Err(Failure {
-                error,
-                nothing_sent: !self.upload.sent,
-                stale: self.connection.is_reused() && !self.received_anything,
-                body: self.upload.body,
-            }),
+        }
+    }
+
+    /// How long the endpoint has been waited for.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waiting_since
+            .map(|since| since.elapsed())
+            .unwrap_or_default()
+    }
+
+    /// What follows the head that came. `home`: where the connection goes afterwards.
+    pub(crate) fn into_body(
+        self,
+        head: &ResponseHead,
+        home: Home,
+        pool: &Rc<Pool>,
+    ) -> ResponseBody {
+        ResponseBody::new(self, head, home, pool)
+    }
+
+    /// What is left where no head came.
+    pub(crate) fn into_failure(self, error: ProxyError) -> Failure {
+        Failure {
+            error,
+            nothing_sent: !self.upload.sent,
+            stale: self.connection.is_reused() && !self.received_anything,
+            body: self.upload.body,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::request_head::accepts_trailers;
 use crate::worker::Worker;
 use bytes::BytesMut;
 use http::header::{self, HeaderMap};
-use http::{Method, Response, StatusCode, Version, response};
+use http::{Method, Response, StatusCode, Version};
 use http_body::Body;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -58,7 +58,7 @@ pub(crate) async fn serve(
         let after = match next {
             Ok(Next::Request(head)) => {
                 // A box for each request, so that a connection at rest does not hold the space of one.
-                match Box::pin(one_request(worker, client, &wire, *head)).await {
+                match Box::pin(one_request(worker, client, &wire, head)).await {
                     After::Tunnel(tunnel) => {
                         let (client, begun) = Rc::into_inner(wire)?.into_inner().into_parts();
                         Box::pin(tunnel.run(client, begun)).await;
@@ -134,7 +134,7 @@ async fn one_request(
     worker: &Rc<Worker>,
     client: &Rc<ClientConnection>,
     wire: &Rc<RefCell<Wire>>,
-    head: RequestHead,
+    head: Box<RequestHead>,
 ) -> After {
     wire.borrow_mut().begin_body(&head);
     let asked = Asked::of(&head);
@@ -168,7 +168,12 @@ async fn one_request(
             return After::Gone;
         }
     };
-    send(worker, client, wire, answer, asked).await
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Box::pin(switch(worker, wire, answer)).await;
+    }
+    let mut sending = Sending::new(worker, client, wire, answer, &asked);
+    let sent = poll_fn(|cx| sending.poll(cx)).await;
+    sending.end(worker, sent)
 }
 
 /// What of the request decides how the answer is framed.
@@ -202,93 +207,15 @@ enum Reuse {
     Upgrade,
 }
 
-async fn send(
-    worker: &Rc<Worker>,
-    client: &ClientConnection,
-    wire: &Rc<RefCell<Wire>>,
-    answer: Response<AnswerBody>,
-    asked: Asked,
-) -> After {
-    let (
-        response::Parts {
-            status,
-            mut headers,
-            ..
-        },
-        body,
-    ) = answer.into_parts();
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(worker, wire, &headers, body).await;
-    }
-    let last = headers.remove(header::CONNECTION).is_some();
-    let bodiless =
-        asked.head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let length = body.size_hint().exact();
-    let chunked = !bodiless && length.is_none() && !asked.http10;
-    let until_close = !bodiless && length.is_none() && asked.http10;
-    let whole = {
-        let mut wire = wire.borrow_mut();
-        if !wire.waits_for_continue() {
-            wire.discard_buffered_body();
-        }
-        wire.body_has_ended()
-    };
-    let keep_alive = asked.keep_alive && whole && !until_close && !last;
-    let reuse = match (keep_alive, asked.http10) {
-        (true, false) => Reuse::KeepAlive,
-        (true, true) => Reuse::KeepAliveAloud,
-        (false, _) => Reuse::Close,
-    };
-    let mut out = worker.pool.head_buffer();
-    write_head(&mut out, worker, status, &headers, reuse);
-    let end = out.len() - 2;
-    match length {
-        _ if chunked => {
-            out.truncate(end);
-            out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
-        }
-        Some(length) if !bodiless && !headers.contains_key(header::CONTENT_LENGTH) => {
-            out.truncate(end);
-            write_length(&mut out, length);
-        }
-        _ => {}
-    }
-    let mut sending = Sending {
-        client,
-        wire,
-        out: Outgoing::new(out),
-        body,
-        chunked,
-        trailers: asked.trailers,
-        silent: bodiless,
-        ended: false,
-    };
-    let sent = poll_fn(|cx| sending.poll(cx)).await;
-    let Sending { out, body, .. } = sending;
-    // The record of the request ends with its body; the next request must not find this one still in progress.
-    drop(body);
-    worker.pool.give_head_buffer(out.into_buffer());
-    match sent {
-        Err(()) => After::Gone,
-        Ok(()) if keep_alive => After::KeepAlive,
-        Ok(()) if whole => After::Close,
-        Ok(()) => After::Linger,
-    }
-}
-
 /// Tells the client that its WebSocket is open.
-async fn switch(
-    worker: &Worker,
-    wire: &Rc<RefCell<Wire>>,
-    headers: &HeaderMap,
-    body: AnswerBody,
-) -> After {
+async fn switch(worker: &Worker, wire: &Rc<RefCell<Wire>>, answer: Response<AnswerBody>) -> After {
+    let (parts, body) = answer.into_parts();
     let mut head = worker.pool.head_buffer();
     write_head(
         &mut head,
         worker,
         StatusCode::SWITCHING_PROTOCOLS,
-        headers,
+        &parts.headers,
         Reuse::Upgrade,
     );
     let mut out = Outgoing::new(head);
@@ -345,9 +272,82 @@ struct Sending<'a> {
     /// The body is not sent: an answer to HEAD, or a status without one.
     silent: bool,
     ended: bool,
+    /// What the client has sent ends with its request.
+    whole: bool,
+    /// The connection is ready for another request afterwards.
+    keep_alive: bool,
 }
 
-impl Sending<'_> {
+impl<'a> Sending<'a> {
+    fn new(
+        worker: &Worker,
+        client: &'a ClientConnection,
+        wire: &'a Rc<RefCell<Wire>>,
+        answer: Response<AnswerBody>,
+        asked: &Asked,
+    ) -> Self {
+        let (parts, body) = answer.into_parts();
+        let (status, mut headers) = (parts.status, parts.headers);
+        let last = headers.remove(header::CONNECTION).is_some();
+        let bodiless =
+            asked.head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = body.size_hint().exact();
+        let chunked = !bodiless && length.is_none() && !asked.http10;
+        let until_close = !bodiless && length.is_none() && asked.http10;
+        let whole = {
+            let mut wire = wire.borrow_mut();
+            if !wire.waits_for_continue() {
+                wire.discard_buffered_body();
+            }
+            wire.body_has_ended()
+        };
+        let keep_alive = asked.keep_alive && whole && !until_close && !last;
+        let reuse = match (keep_alive, asked.http10) {
+            (true, false) => Reuse::KeepAlive,
+            (true, true) => Reuse::KeepAliveAloud,
+            (false, _) => Reuse::Close,
+        };
+        let mut out = worker.pool.head_buffer();
+        write_head(&mut out, worker, status, &headers, reuse);
+        let end = out.len() - 2;
+        match length {
+            _ if chunked => {
+                out.truncate(end);
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+            }
+            Some(length) if !bodiless && !headers.contains_key(header::CONTENT_LENGTH) => {
+                out.truncate(end);
+                write_length(&mut out, length);
+            }
+            _ => {}
+        }
+        Self {
+            client,
+            wire,
+            out: Outgoing::new(out),
+            body,
+            chunked,
+            trailers: asked.trailers,
+            silent: bodiless,
+            ended: false,
+            whole,
+            keep_alive,
+        }
+    }
+
+    /// What becomes of the connection.
+    fn end(self, worker: &Worker, sent: Result<(), ()>) -> After {
+        // The record of the request ends with its body; the next request must not find this one still in progress.
+        drop(self.body);
+        worker.pool.give_head_buffer(self.out.into_buffer());
+        match sent {
+            Err(()) => After::Gone,
+            Ok(()) if self.keep_alive => After::KeepAlive,
+            Ok(()) if self.whole => After::Close,
+            Ok(()) => After::Linger,
+        }
+    }
+
     /// Moves bytes for as long as there are some. An error is not told to the client in any other way than by cutting the
     /// connection: the head has been sent.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {

@@ -284,8 +284,7 @@ async fn a_hook_that_panics_costs_its_request() {
             assert_eq!(get(proxy.addr, "a.test", "/").await.unwrap().text(), "a");
         }
     }
-    let active = proxy.metric("tidegate_requests_active");
-    assert_eq!(active, 0.0);
+    proxy.metric_becomes("tidegate_requests_active", 0.0).await;
 }
 
 #[tokio::test]
