@@ -168,6 +168,9 @@ fn write_tls(out: &mut String, tls: &UpstreamTls) -> fmt::Result {
     if tls.send_server_name {
         write!(out, ", name sent")?;
     }
+    for (addr, name) in &tls.own_names {
+        write!(out, ", {addr} as {name}")?;
+    }
     match &tls.verify {
         None => write!(out, ", not verified")?,
         Some(verify) => write!(

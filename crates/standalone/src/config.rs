@@ -203,7 +203,8 @@ pub struct RetriesConfig {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendConfig {
-    /// Lines `IP:port weight=N priority=N max_connections=N zone=NAME`. Defaults: 1, 0, no limit, nowhere. At least one.
+    /// Lines `IP:port weight=N priority=N max_connections=N zone=NAME sni=NAME`. Defaults: 1, 0, no limit, nowhere, `tls.serverName`.
+    /// At least one.
     #[serde(rename = "static")]
     pub fixed: Option<Vec<String>>,
     /// `name:port`: every address that the DNS has for the name.

@@ -86,6 +86,20 @@ cluster standalone/x:0 by random: HTTP/2 by SRV _http._tcp.x.test.
 }
 
 #[test]
+fn endpoints_with_names_of_their_own() {
+    check(
+        "listeners: [{port: 80}]\nroutes: [{backend: a}]\n\
+         backends:\n  a: {static: ['10.0.0.1:443', '10.0.0.2:443 sni=Two.test'], tls: {serverName: a.test, verify: false}}\n",
+        "listener http-80 127.0.0.1:80 http
+  host *
+    prefix / -> standalone/a:0  [Route/standalone/routes[0] routes[0]]
+cluster standalone/a:0: 10.0.0.1:443 10.0.0.2:443
+  TLS to a.test, name sent, 10.0.0.2:443 as two.test, not verified
+",
+    );
+}
+
+#[test]
 fn backends_of_several_sources() {
     check(
         "listeners: [{port: 5432, protocol: tcp, backend: a}]\n\
@@ -293,6 +307,18 @@ fn what_does_not_go_together() {
             "backend: a",
             "static: ['10.0.0.1:80'], tls: {serverName: a.test}",
             "6:37: backends.a.tls: the key \"ca\" is missing: whom to believe; or \"verify: false\"",
+        ),
+        (
+            "",
+            "backend: a",
+            "static: ['10.0.0.1:80 sni=a.test']",
+            "6:16: backends.a.static[0]: sni is for backends with the key \"tls\"; this one is spoken to in plain",
+        ),
+        (
+            "",
+            "backend: a",
+            "static: ['10.0.0.2:80', '10.0.0.1:80 sni=-a.test'], tls: {serverName: a.test, verify: false}",
+            "6:31: backends.a.static[1]: sni: \"-a.test\" is no name of the DNS",
         ),
         (
             "",
