@@ -240,9 +240,10 @@ pub enum BackendProtocol {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendTlsConfig {
-    /// The name that endpoints must prove to have, and that is sent to them.
-    pub server_name: String,
-    /// PEM file of the authorities to believe. Needed unless `verify` is false. Relative to the configuration file.
+    /// The name that endpoints must prove to have, and that is sent to them. Default: that of `dns`. Needed where there is none, but
+    /// for `static` lines that all have `sni`.
+    pub server_name: Option<String>,
+    /// PEM file of the authorities to believe. Default: those of the system. Relative to the configuration file.
     pub ca: Option<String>,
     /// Whether endpoints must prove who they are. Default true.
     pub verify: Option<bool>,

@@ -61,19 +61,20 @@ pub(super) fn build(context: &Context<'_>, files: &mut Vec<PathBuf>) -> Result<B
             Some(lines) => Some(static_lines(lines, config, &at)?),
             None => None,
         };
-        let own_names = own_names(fixed.as_deref().unwrap_or_default());
+        let tls = match &config.tls {
+            None => None,
+            Some(tls) => {
+                let lines = fixed.as_deref().unwrap_or_default();
+                Some(Arc::new(upstream_tls(
+                    context, tls, config, lines, &at, files,
+                )?))
+            }
+        };
         let (discovery, endpoints) = endpoints(context, config, fixed, &at)?;
         if let Some(endpoints) = endpoints {
             out.endpoints.insert(id.clone(), endpoints);
         }
         let (policy, in_flight) = policy(config, &at)?;
-        let tls = match &config.tls {
-            None => None,
-            Some(tls) => Some(Arc::new(UpstreamTls {
-                own_names,
-                ..upstream_tls(context, tls, &at, files)?
-            })),
-        };
         let cluster = out.clusters.add(Cluster {
             id,
             protocol: match config.protocol {
@@ -180,13 +181,6 @@ fn static_lines(lines: &[String], config: &BackendConfig, at: &[Step]) -> Result
     Ok(read)
 }
 
-fn own_names(lines: &[Line]) -> BTreeMap<SocketAddr, Arc<str>> {
-    let named = lines
-        .iter()
-        .filter_map(|line| Some((line.endpoint.addr, line.server_name.clone()?)));
-    named.collect()
-}
-
 /// Reads `name:port`.
 pub(crate) fn address_query(text: &str) -> Result<DnsQuery, String> {
     let shown = printable(text);
@@ -254,41 +248,79 @@ fn policy(config: &BackendConfig, at: &[Step]) -> Result<(Policy, Option<InFligh
 
 fn upstream_tls(
     context: &Context<'_>,
-    config: &BackendTlsConfig,
+    tls: &BackendTlsConfig,
+    backend: &BackendConfig,
+    lines: &[Line],
     at: &[Step],
     files: &mut Vec<PathBuf>,
 ) -> Result<UpstreamTls, Failure> {
     let below = |key: &str| [at, &steps!["tls", key]].concat();
-    let name = dns_name::of_server(config.server_name.trim())
-        .map_err(|message| Wrong::at(&below("serverName"), message))?;
-    let verify = match (&config.ca, config.verify) {
+    let name = server_name(tls, backend, lines, at)?;
+    let verify = match (&tls.ca, tls.verify) {
         (Some(_), Some(false)) => {
             let message = "with \"ca\", endpoints are verified; leave one of them out";
             return Err(Wrong::at(&below("verify"), message).into());
         }
         (None, Some(false)) => None,
+        (_, _) if !context.read_files => None,
         (None, _) => {
-            let message = "the key \"ca\" is missing: whom to believe; or \"verify: false\"";
-            return Err(Wrong::at(&[at, &steps!["tls"]].concat(), message).into());
+            let system = certificate::system_authorities().map_err(|message| {
+                let message = format!("{message}; name a file in \"ca\"");
+                Failure::File(Wrong::at(&[at, &steps!["tls"]].concat(), message))
+            });
+            Some(system?)
         }
-        (Some(_), _) if !context.read_files => None,
         (Some(file), _) => {
             let file = context.base.join(file);
             files.push(file.clone());
             let authorities = certificate::read_authorities(&file)
                 .map_err(|message| Failure::File(Wrong::at(&below("ca"), message)))?;
-            Some(UpstreamVerify {
-                authorities: Arc::new(authorities),
-                depth: 3,
-            })
+            Some(authorities)
         }
     };
+    let own_names = lines
+        .iter()
+        .filter_map(|line| Some((line.endpoint.addr, line.server_name.clone()?)));
+    let own_names: BTreeMap<_, _> = own_names.collect();
+    let is_name = |name: &Arc<str>| name.parse::<std::net::IpAddr>().is_err();
     Ok(UpstreamTls {
-        send_server_name: name.parse::<std::net::IpAddr>().is_err(),
+        send_server_name: is_name(&name) || own_names.values().any(is_name),
         server_name: name,
-        own_names: BTreeMap::new(),
-        verify,
+        own_names,
+        verify: verify.map(|authorities| UpstreamVerify {
+            authorities: Arc::new(authorities),
+            depth: 3,
+        }),
         client_certificate: None,
         versions: TlsVersions::default(),
+    })
+}
+
+/// What endpoints prove to be called that have no name of their own.
+fn server_name(
+    tls: &BackendTlsConfig,
+    backend: &BackendConfig,
+    lines: &[Line],
+    at: &[Step],
+) -> Result<Arc<str>, Wrong> {
+    let at = [at, &steps!["tls"]].concat();
+    if let Some(name) = &tls.server_name {
+        return dns_name::of_server(name.trim())
+            .map_err(|message| Wrong::at(&[&at[..], &steps!["serverName"]].concat(), message));
+    }
+    // The targets of SRV records are anybody's names: it takes a name of ours to compare with.
+    let looked_up = backend.dns.as_ref().filter(|_| backend.srv.is_none());
+    let of_dns = looked_up.and_then(|text| text.trim().rsplit_once(':'));
+    if let Some((name, _)) = of_dns {
+        return dns_name::of_server(name).map_err(|message| Wrong::at(&at, message));
+    }
+    let all_named = lines.iter().all(|line| line.server_name.is_some());
+    let first = lines.first().and_then(|line| line.server_name.clone());
+    let found = first.filter(|_| all_named && backend.srv.is_none());
+    found.ok_or_else(|| {
+        Wrong::at(
+            &at,
+            "the key \"serverName\" is missing: what do endpoints prove to be called?",
+        )
     })
 }

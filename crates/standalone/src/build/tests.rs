@@ -97,6 +97,28 @@ cluster standalone/a:0: 10.0.0.1:443 10.0.0.2:443
   TLS to a.test, name sent, 10.0.0.2:443 as two.test, not verified
 ",
     );
+    // That of the name that is looked up, or of all of them.
+    for (backend, expected) in [
+        (
+            "dns: 'A.test.:443'",
+            "TLS to a.test, name sent, not verified",
+        ),
+        (
+            "static: ['10.0.0.1:443 sni=x.test']",
+            "TLS to x.test, name sent, 10.0.0.1:443 as x.test, not verified",
+        ),
+        (
+            "dns: 'a.test:443', static: ['10.0.0.1:443']",
+            "TLS to a.test, name sent, not verified",
+        ),
+    ] {
+        let made = built(&format!(
+            "listeners: [{{port: 80}}]\nroutes: [{{backend: a}}]\nbackends:\n  a: {{{backend}, tls: {{verify: false}}}}\n"
+        ));
+        let made = made.unwrap();
+        let text = render(&made.table, &made.endpoints);
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
 }
 
 #[test]
@@ -305,8 +327,14 @@ fn what_does_not_go_together() {
         (
             "",
             "backend: a",
-            "static: ['10.0.0.1:80'], tls: {serverName: a.test}",
-            "6:37: backends.a.tls: the key \"ca\" is missing: whom to believe; or \"verify: false\"",
+            "static: ['10.0.0.1:80'], tls: {verify: false}",
+            "6:37: backends.a.tls: the key \"serverName\" is missing: what do endpoints prove to be called?",
+        ),
+        (
+            "",
+            "backend: a",
+            "dns: 'a.test:80', srv: _a._tcp.test, tls: {verify: false}",
+            "6:49: backends.a.tls: the key \"serverName\" is missing: what do endpoints prove to be called?",
         ),
         (
             "",
