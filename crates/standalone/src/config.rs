@@ -53,6 +53,14 @@ pub struct ListenerConfig {
     pub backend: Option<String>,
     /// For `tcp` and `tls-passthrough`: close a connection after this long without a byte. Default `10m`.
     pub idle_timeout: Option<Span>,
+    /// For `tcp`, and for all names of `passthrough`: networks or addresses of clients whose connections are closed, whatever
+    /// `allow` says.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// For `tcp`, and for all names of `passthrough`: networks or addresses of clients that are let in; connections of all others are
+    /// closed. Default: everybody.
+    #[serde(default)]
+    pub allow: Vec<String>,
 }
 
 /// What is spoken on a listener.

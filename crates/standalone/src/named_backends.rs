@@ -95,6 +95,8 @@ pub fn from_backends(
             passthrough: Vec::new(),
             backend: None,
             idle_timeout: None,
+            deny: Vec::new(),
+            allow: Vec::new(),
         }],
         routes: vec![RouteConfig {
             name: Some("default".to_owned()),

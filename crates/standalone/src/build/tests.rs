@@ -86,6 +86,32 @@ cluster standalone/x:0 by random: HTTP/2 by SRV _http._tcp.x.test.
 }
 
 #[test]
+fn relays_with_access_lists() {
+    check(
+        "listeners:\n- {port: 1, protocol: tcp, backend: a, deny: [10.0.0.0/8, '::1'], allow: [fd00::/8]}\n\
+         - {port: 2, protocol: tls-passthrough, allow: [10.0.0.1], passthrough: [{hosts: [a.test], backend: a}]}\n\
+         backends: {a: {static: ['10.0.0.1:80']}}\n",
+        "listener tcp-1 127.0.0.1:1 tcp -> standalone/a:0 deny=10.0.0.0/8,::1/128 allow=fd00::/8  [Listener/standalone/tcp-1 backend]
+listener tls-passthrough-2 127.0.0.1:2 https
+  certificate default: generated
+  passthrough a.test -> standalone/a:0 allow=10.0.0.1/32  [Listener/standalone/tls-passthrough-2 passthrough[0]]
+cluster standalone/a:0: 10.0.0.1:80
+",
+    );
+    let wrong = |keys: &str| {
+        format!("listeners: [{{port: 1, {keys}}}]\nbackends: {{a: {{static: ['10.0.0.1:80']}}}}\n")
+    };
+    fails(
+        &wrong("protocol: tcp, backend: a, allow: [10.0.0.0/33]"),
+        "c.yaml:1:58: listeners[0].allow[0]: \"10.0.0.0/33\" is no network, such as 10.0.0.0/8",
+    );
+    fails(
+        &wrong("deny: [10.0.0.0/8]"),
+        "c.yaml:1:29: listeners[0].deny: this key is for what is passed on without being understood; of http, routes have it",
+    );
+}
+
+#[test]
 fn endpoints_with_names_of_their_own() {
     check(
         "listeners: [{port: 80}]\nroutes: [{backend: a}]\n\
