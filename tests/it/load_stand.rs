@@ -116,7 +116,7 @@ impl LoadStand {
 /// Where there are many connections, a port that was free may be the near end of one a moment later; then others are tried.
 async fn start_anywhere(name: &str, args: &[&str], surroundings: Surroundings) -> Tidegate {
     for _ in 0..5 {
-        let tidegate = Tidegate::start_in(name, Ipv4Addr::LOCALHOST, args, surroundings);
+        let tidegate = Tidegate::start_in(name, Ipv4Addr::LOCALHOST, args, surroundings.clone());
         while tidegate.is_running() {
             if tidegate.logged().contains(" ready") {
                 return tidegate;

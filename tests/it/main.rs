@@ -9,6 +9,7 @@
 )]
 
 mod backend_policy;
+mod backend_urls;
 mod backends;
 mod bad_objects;
 mod bodies_under_load;

@@ -284,3 +284,28 @@ async fn counters_are_counters_and_series_go_with_their_backend() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Of the same backend: who is let in at one listener is not at another.
+#[tokio::test]
+async fn relays_let_clients_in_by_their_address() {
+    let backend = Backend::start("one").await;
+    let ports = [free_port(), free_port(), free_port()];
+    let [open, closed, other] = ports;
+    let text = format!(
+        "listeners:\n- {{port: {open}, protocol: tcp, backend: one, allow: [127.0.0.0/8]}}\n\
+         - {{port: {closed}, protocol: tcp, backend: one, deny: [127.0.0.1]}}\n\
+         - {{port: {other}, protocol: tcp, backend: one, allow: [10.0.0.0/8]}}\n\
+         backends: {{one: {{static: ['{}']}}}}\n",
+        backend.addr
+    );
+    let (tidegate, _directory) = serve("relay-lists", &text, &[]).await;
+    assert_eq!(get(local(open), "a.test", "/").await.unwrap().text(), "one");
+    for port in [closed, other] {
+        get(local(port), "a.test", "/").await.unwrap_err();
+    }
+    let forbidden = tidegate
+        .metric("tidegate_tcp_connections_forbidden_total")
+        .await;
+    assert_eq!(forbidden, 2.0);
+    assert_eq!(tidegate.metric("tidegate_tcp_connections_total").await, 3.0);
+}

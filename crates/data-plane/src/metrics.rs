@@ -192,6 +192,8 @@ worker_stats! {
     relays_open: GAUGE "tidegate_tcp_connections_open",
     /// TCP connections closed at once because their listener had as many as it may have.
     relays_shed: COUNTER "tidegate_tcp_connections_shed_total",
+    /// TCP connections closed at once because of where their client is.
+    relays_forbidden: COUNTER "tidegate_tcp_connections_forbidden_total",
     /// TCP connections closed because no endpoint could be connected to.
     relays_unconnected: COUNTER "tidegate_tcp_connections_unconnected_total",
     /// TLS connections that ended, or said nothing, before it was known whether to pass them on.

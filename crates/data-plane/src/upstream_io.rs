@@ -2,7 +2,6 @@
 
 use crate::socket;
 use crate::upstream_tls::UpstreamConnector;
-use rustls_pki_types::ServerName;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -46,9 +45,8 @@ impl UpstreamIo {
         let Some(tls) = tls else {
             return Ok(Self::Plain(stream));
         };
-        let name: ServerName<'static> = tls.name.clone();
         let connector = TlsConnector::from(tls.config.clone());
-        let stream = connector.connect(name, stream).await;
+        let stream = connector.connect(tls.name_of(addr), stream).await;
         let stream = stream.map_err(ConnectError::Tls)?;
         if tls.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             let error = io::Error::other("the endpoint does not speak HTTP/2");

@@ -8,8 +8,8 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use webpki::{EndEntityCert, Error, KeyUsage};
 
@@ -24,7 +24,9 @@ const PROBE_SESSIONS: usize = 4;
 pub(crate) struct UpstreamConnector {
     settings: Arc<UpstreamTls>,
     pub(crate) config: Arc<ClientConfig>,
-    pub(crate) name: ServerName<'static>,
+    name: ServerName<'static>,
+    /// Of endpoints that are called otherwise.
+    own_names: HashMap<SocketAddr, ServerName<'static>>,
     /// Endpoints must speak HTTP/2 through it.
     pub(crate) http2: bool,
     /// Not 0, which is plain TCP.
@@ -93,8 +95,15 @@ impl UpstreamConnector {
     fn new(settings: &Arc<UpstreamTls>, http2: bool, id: u64) -> Result<Self, rustls::Error> {
         let provider = Arc::new(default_provider());
         let unusable = |what: &str| rustls::Error::General(what.to_owned());
-        let name = ServerName::try_from(settings.server_name.to_string())
-            .map_err(|_| unusable("the server name is none"))?;
+        let read = |name: &str| {
+            let name = ServerName::try_from(name.to_owned());
+            name.map_err(|_| unusable("the server name is none"))
+        };
+        let name = read(&settings.server_name)?;
+        let own_names = settings.own_names.iter();
+        let own_names = own_names
+            .map(|(addr, name)| Ok((*addr, read(name)?)))
+            .collect::<Result<_, rustls::Error>>()?;
         let trust = match &settings.verify {
             None => None,
             Some(verify) => Some(
@@ -126,16 +135,22 @@ impl UpstreamConnector {
             settings: Arc::clone(settings),
             config: Arc::new(config),
             name,
+            own_names,
             http2,
             id,
         })
+    }
+
+    /// What an endpoint must prove to be called.
+    pub(crate) fn name_of(&self, endpoint: SocketAddr) -> ServerName<'static> {
+        self.own_names.get(&endpoint).unwrap_or(&self.name).clone()
     }
 }
 
 /// For probes, which never share a session or a connection with requests.
 impl UpstreamConnector {
-    /// This one for a probe that speaks HTTP/2, HTTP/1.1, or something of its own (`None`).
-    pub(crate) fn for_probe(&self, http2: Option<bool>) -> Self {
+    /// This one for a probe of an endpoint that speaks HTTP/2, HTTP/1.1, or something of its own (`None`).
+    pub(crate) fn for_probe(&self, endpoint: SocketAddr, http2: Option<bool>) -> Self {
         let mut config = (*self.config).clone();
         config.alpn_protocols = match http2 {
             Some(true) => vec![b"h2".to_vec()],
@@ -146,7 +161,9 @@ impl UpstreamConnector {
         Self {
             settings: Arc::clone(&self.settings),
             config: Arc::new(config),
-            name: self.name.clone(),
+            name: self.name_of(endpoint),
+            // The probe may go to another port.
+            own_names: HashMap::new(),
             http2: http2 == Some(true),
             id: self.id,
         }
@@ -156,21 +173,25 @@ impl UpstreamConnector {
     ///
     /// # Errors
     /// When it cannot be set up.
-    pub(crate) fn for_handshake(ip: IpAddr, like: Option<&Self>) -> Result<Self, rustls::Error> {
+    pub(crate) fn for_handshake(
+        endpoint: SocketAddr,
+        like: Option<&Self>,
+    ) -> Result<Self, rustls::Error> {
         let settings = match like {
             Some(like) => UpstreamTls {
                 verify: None,
                 ..(*like.settings).clone()
             },
             None => UpstreamTls {
-                server_name: ip.to_string().into(),
+                server_name: endpoint.ip().to_string().into(),
+                own_names: BTreeMap::new(),
                 send_server_name: false,
                 verify: None,
                 client_certificate: None,
                 versions: TlsVersions::default(),
             },
         };
-        Ok(Self::new(&Arc::new(settings), false, 0)?.for_probe(None))
+        Ok(Self::new(&Arc::new(settings), false, 0)?.for_probe(endpoint, None))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Relays: bytes that are passed on as they are, without being understood.
 
 use crate::cluster::{ClusterIndex, ProxyVersion};
+use crate::filter::AccessList;
 use crate::id::RouteId;
 use crate::matcher::HostMatch;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub struct Relay {
     pub limits: RelayLimits,
     /// What each connection to an endpoint begins with. Not for UDP.
     pub proxy_header: Option<ProxyVersion>,
+    /// Which clients are let in, by the address that a PROXY header names if there is one that is believed. Default: all.
+    pub access: AccessList,
 }
 
 /// Limits of a relay.

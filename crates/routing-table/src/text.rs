@@ -2,6 +2,7 @@
 
 use crate::cluster::{Discovery, ProxyVersion, UpstreamProtocol};
 use crate::endpoint::{Endpoint, Serving};
+use crate::filter::AccessList;
 use crate::listener::{Listener, ListenerProtocol};
 use crate::relay::{Relay, RelayLimits};
 use crate::route::{Action, RetryPolicy, Route, Timeouts};
@@ -168,6 +169,9 @@ fn write_tls(out: &mut String, tls: &UpstreamTls) -> fmt::Result {
     if tls.send_server_name {
         write!(out, ", name sent")?;
     }
+    for (addr, name) in &tls.own_names {
+        write!(out, ", {addr} as {name}")?;
+    }
     match &tls.verify {
         None => write!(out, ", not verified")?,
         Some(verify) => write!(
@@ -202,6 +206,9 @@ fn write_relay(
         None => {}
         Some(ProxyVersion::V1) => write!(out, " PROXY v1")?,
         Some(ProxyVersion::V2) => write!(out, " PROXY v2")?,
+    }
+    if relay.access != AccessList::default() {
+        write!(out, " {}", relay.access)?;
     }
     let limits = &relay.limits;
     for (name, value, default) in [

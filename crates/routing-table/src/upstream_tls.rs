@@ -2,6 +2,8 @@
 
 use crate::authorities::Authorities;
 use crate::certificate::Certificate;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// How TLS is spoken to endpoints.
@@ -9,6 +11,8 @@ use std::sync::Arc;
 pub struct UpstreamTls {
     /// DNS name or IP address that an endpoint must prove to have, where it must prove anything.
     pub server_name: Arc<str>,
+    /// The same of endpoints that have a name of their own. Default: none has.
+    pub own_names: BTreeMap<SocketAddr, Arc<str>>,
     /// Send the name in the handshake (SNI).
     pub send_server_name: bool,
     /// Whom to believe. `None`: everybody, so that TLS protects from those who only listen.

@@ -31,6 +31,31 @@ pub(crate) fn read_authorities(file: &Path) -> Result<Authorities, String> {
     })
 }
 
+/// The authorities of this machine, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+///
+/// # Errors
+/// When there are none.
+pub(crate) fn system_authorities() -> Result<Authorities, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut certificates = found.certs;
+    // Such a store has what nobody can use any more; that takes nothing from the others.
+    certificates.retain(|one| webpki::anchor_from_trusted_cert(one).is_ok());
+    if certificates.is_empty() {
+        let why = found
+            .errors
+            .first()
+            .map_or_else(|| "there are none".to_owned(), |error| error.to_string());
+        return Err(format!(
+            "the authorities of this system cannot be used: {why}"
+        ));
+    }
+    Ok(Authorities {
+        source: "the system".into(),
+        certificates,
+        revoked: Vec::new(),
+    })
+}
+
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     file::read(file, MAX_PEM).map_err(|reason| format!("cannot read {}: {reason}", file.display()))
 }

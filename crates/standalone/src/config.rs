@@ -53,6 +53,14 @@ pub struct ListenerConfig {
     pub backend: Option<String>,
     /// For `tcp` and `tls-passthrough`: close a connection after this long without a byte. Default `10m`.
     pub idle_timeout: Option<Span>,
+    /// For `tcp`, and for all names of `passthrough`: networks or addresses of clients whose connections are closed, whatever
+    /// `allow` says.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// For `tcp`, and for all names of `passthrough`: networks or addresses of clients that are let in; connections of all others are
+    /// closed. Default: everybody.
+    #[serde(default)]
+    pub allow: Vec<String>,
 }
 
 /// What is spoken on a listener.
@@ -203,7 +211,8 @@ pub struct RetriesConfig {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendConfig {
-    /// Lines `IP:port weight=N priority=N max_connections=N zone=NAME`. Defaults: 1, 0, no limit, nowhere. At least one.
+    /// Lines `IP:port weight=N priority=N max_connections=N zone=NAME sni=NAME`. Defaults: 1, 0, no limit, nowhere, `tls.serverName`.
+    /// At least one.
     #[serde(rename = "static")]
     pub fixed: Option<Vec<String>>,
     /// `name:port`: every address that the DNS has for the name.
@@ -239,9 +248,10 @@ pub enum BackendProtocol {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendTlsConfig {
-    /// The name that endpoints must prove to have, and that is sent to them.
-    pub server_name: String,
-    /// PEM file of the authorities to believe. Needed unless `verify` is false. Relative to the configuration file.
+    /// The name that endpoints must prove to have, and that is sent to them. Default: that of `dns`. Needed where there is none, but
+    /// for `static` lines that all have `sni`.
+    pub server_name: Option<String>,
+    /// PEM file of the authorities to believe. Default: those of the system. Relative to the configuration file.
     pub ca: Option<String>,
     /// Whether endpoints must prove who they are. Default true.
     pub verify: Option<bool>,

@@ -1,20 +1,31 @@
-//! A static endpoint, on one line: `10.0.0.1:8080 weight=2 priority=1 max_connections=100 zone=a`.
+//! A static endpoint, on one line: `10.0.0.1:8080 weight=2 priority=1 max_connections=100 zone=a sni=web.test`.
 
+use crate::dns_name;
 use crate::problem::{printable, unknown};
 use routing_table::Endpoint;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
-const OPTIONS: [&str; 4] = ["weight", "priority", "max_connections", "zone"];
+const OPTIONS: [&str; 5] = ["weight", "priority", "max_connections", "zone", "sni"];
+
+/// What a line says.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) endpoint: Endpoint,
+    /// The name that it proves to have in a TLS handshake, where that is another one than that of its backend.
+    pub(crate) server_name: Option<Arc<str>>,
+}
 
 /// Reads a line.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn parse(line: &str) -> Result<Endpoint, String> {
+pub(crate) fn parse(line: &str) -> Result<Line, String> {
     let mut words = line.split_whitespace();
     let address = words.next().ok_or("an empty line; expected IP:port")?;
     let mut endpoint = Endpoint::ready(self::address(address)?);
+    let mut server_name = None;
     let mut given = Vec::new();
     for word in words {
         let Some((name, value)) = word.split_once('=') else {
@@ -32,11 +43,18 @@ pub(crate) fn parse(line: &str) -> Result<Endpoint, String> {
             "max_connections" => endpoint.max_requests = Some(number(name, value, 1)?),
             "zone" if value.is_empty() => return Err("zone has no name".to_owned()),
             "zone" => endpoint.zone = Some(value.into()),
+            "sni" => {
+                let read = dns_name::of_server(value);
+                server_name = Some(read.map_err(|message| format!("sni: {message}"))?);
+            }
             _ => return Err(unknown("option", name, &OPTIONS)),
         }
         given.push(name);
     }
-    Ok(endpoint)
+    Ok(Line {
+        endpoint,
+        server_name,
+    })
 }
 
 /// Reads an IP address with a port.
@@ -89,7 +107,8 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, expected: Result<(u32, u16, Option<u32>), &str>) {
-        let found = parse(line).map(|e| (e.weight, e.priority, e.max_requests));
+        let found = parse(line).map(|line| line.endpoint);
+        let found = found.map(|e| (e.weight, e.priority, e.max_requests));
         assert_eq!(
             found.as_ref().map_err(String::as_str),
             expected.as_ref().map_err(|e| *e),
@@ -144,5 +163,27 @@ mod tests {
                 "max_connections must be a whole number, 1 or more and not too large, and is \"0\"",
             ),
         );
+        check(
+            "10.0.0.1:80 sni=a..test",
+            Err("sni: \"a..test\" is no name of the DNS"),
+        );
+        check("10.0.0.1:80 sni=", Err("sni: \"\" is no name of the DNS"));
+        check(
+            "10.0.0.1:80 sni=10.0.0.256",
+            Err("sni: \"10.0.0.256\" is neither a name of the DNS nor an IP address"),
+        );
+    }
+
+    #[test]
+    fn names_of_servers() {
+        for (line, expected) in [
+            ("10.0.0.1:80", None),
+            ("10.0.0.1:80 sni=Web.Test. weight=2", Some("web.test")),
+            ("10.0.0.1:80 sni=10.0.0.1", Some("10.0.0.1")),
+            ("10.0.0.1:80 sni=[fd00::1]", Some("fd00::1")),
+        ] {
+            let name = parse(line).map(|line| line.server_name);
+            assert_eq!(name, Ok(expected.map(Arc::from)), "{line}");
+        }
     }
 }

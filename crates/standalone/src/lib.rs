@@ -9,6 +9,7 @@ pub mod build;
 pub mod cases;
 mod certificate;
 pub mod config;
+mod dns_name;
 mod document;
 mod endpoint_line;
 mod file;

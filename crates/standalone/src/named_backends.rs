@@ -2,7 +2,7 @@
 
 use crate::build::{Context, Defaults, Failure, Translation, build};
 use crate::config::{
-    BackendConfig, BackendProtocol, Config, ListenerConfig, Protocol, RouteConfig,
+    BackendConfig, BackendProtocol, BackendTlsConfig, Config, ListenerConfig, Protocol, RouteConfig,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,51 +10,78 @@ use std::path::PathBuf;
 
 /// Why endpoints on the command line cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BackendsError(String);
+pub enum BackendsError {
+    /// What was given is wrong.
+    #[error("{0}")]
+    Wrong(String),
+    /// A file that it names cannot be used.
+    #[error("{0}")]
+    File(String),
+}
 
-/// One listener at `listen`, and everything goes to these URLs: `http://host`, `http://host:port`, `host:port`.
+/// One listener at `listen`, and everything goes to these URLs: `http://host`, `https://host:port`, `host:port`. `ca` is the file
+/// of whom to believe where there is TLS; without it those of the system are believed.
 ///
 /// # Errors
 /// Names the URL and what is wrong with it.
 pub fn from_backends(
     listen: SocketAddr,
     urls: &[String],
+    ca: Option<&str>,
     defaults: &Defaults,
 ) -> Result<Translation, BackendsError> {
-    let mut endpoints: Vec<String> = Vec::new();
+    let wrong = |message: String| Err(BackendsError::Wrong(message));
+    let read = urls
+        .iter()
+        .map(|url| backend(url).map_err(BackendsError::Wrong));
+    let read = read.collect::<Result<Vec<Backend>, _>>()?;
+    let through_tls = read.iter().any(|one| one.https);
+    if let (true, Some(plain)) = (through_tls, read.iter().find(|one| !one.https)) {
+        return wrong(format!(
+            "{} is plain among https:// URLs; all are spoken to in the same way, or use --config",
+            plain.target()
+        ));
+    }
+    if ca.is_some() && !through_tls {
+        return wrong("--backend-ca is for https:// URLs, and there is none".to_owned());
+    }
+    let mut seen: Vec<String> = Vec::new();
+    let mut endpoints = Vec::new();
     let mut dns = None;
-    for url in urls {
-        let (host, port) = backend(url).map_err(BackendsError)?;
-        let target = format!("{host}:{port}");
-        if endpoints.contains(&target) || dns.as_ref() == Some(&target) {
-            return Err(BackendsError(format!(
-                "the backend {target} is given twice"
-            )));
+    for one in &read {
+        let target = one.target();
+        if seen.contains(&target) {
+            return wrong(format!("the backend {target} is given twice"));
         }
         match target.parse::<SocketAddr>() {
-            Ok(_) => endpoints.push(target),
-            Err(_) if dns.is_none() => dns = Some(target),
+            Ok(_) if through_tls => endpoints.push(format!("{target} sni={}", one.name)),
+            Ok(_) => endpoints.push(target.clone()),
+            Err(_) if dns.is_none() => dns = Some(target.clone()),
             Err(_) => {
-                let message = format!(
+                return wrong(format!(
                     "{target} is the second name; several backends must be IP addresses, or use --config"
-                );
-                return Err(BackendsError(message));
+                ));
             }
         }
+        seen.push(target);
     }
     if let (Some(name), false) = (&dns, endpoints.is_empty()) {
-        let message =
-            format!("{name} is a name among IP addresses; a name stands alone, or use --config");
-        return Err(BackendsError(message));
+        return wrong(format!(
+            "{name} is a name among IP addresses; a name stands alone, or use --config"
+        ));
     }
+    let tls = through_tls.then(|| BackendTlsConfig {
+        server_name: None,
+        ca: ca.map(str::to_owned),
+        verify: None,
+    });
     let backend = BackendConfig {
         fixed: dns.is_none().then_some(endpoints),
         dns,
         srv: None,
         resolver: None,
         protocol: BackendProtocol::Http,
-        tls: None,
+        tls,
         policy: None,
     };
     let config = Config {
@@ -68,6 +95,8 @@ pub fn from_backends(
             passthrough: Vec::new(),
             backend: None,
             idle_timeout: None,
+            deny: Vec::new(),
+            allow: Vec::new(),
         }],
         routes: vec![RouteConfig {
             name: Some("default".to_owned()),
@@ -101,19 +130,36 @@ pub fn from_backends(
         read_files: true,
     };
     build(&context).map_err(|failure| match failure {
-        Failure::Wrong(wrong) | Failure::File(wrong) => BackendsError(wrong.message),
+        Failure::Wrong(wrong) => BackendsError::Wrong(wrong.message),
+        Failure::File(wrong) => BackendsError::File(wrong.message),
     })
 }
 
-/// Host and port of a URL.
-fn backend(url: &str) -> Result<(String, u16), String> {
+/// A URL, read.
+#[derive(Debug, PartialEq, Eq)]
+struct Backend {
+    https: bool,
+    /// What it proves to be called, where there is TLS.
+    name: String,
+    /// Where it is.
+    host: String,
+    port: u16,
+}
+
+impl Backend {
+    fn target(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+fn backend(url: &str) -> Result<Backend, String> {
     let shown = crate::problem::printable(url);
     let text = url.trim();
-    let rest = match text.split_once("://") {
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => return Err(format!("\"{shown}\": TLS to backends needs --config")),
-        Some(_) => return Err(format!("\"{shown}\" is no http:// URL")),
-        None => text,
+    let (https, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
+        Some(_) => return Err(format!("\"{shown}\" is no http:// or https:// URL")),
+        None => (false, text),
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.is_empty() {
@@ -133,13 +179,19 @@ fn backend(url: &str) -> Result<(String, u16), String> {
             })?;
             (host, number)
         }
-        _ => (rest, 80),
+        _ => (rest, if https { 443 } else { 80 }),
     };
-    let host = match host {
-        "localhost" => "127.0.0.1",
-        other => other,
+    let name = host.to_ascii_lowercase();
+    let host = match name.as_str() {
+        "localhost" => "127.0.0.1".to_owned(),
+        other => other.to_owned(),
     };
-    Ok((host.to_ascii_lowercase(), port))
+    Ok(Backend {
+        https,
+        name,
+        host,
+        port,
+    })
 }
 
 /// The backends that `BACKEND_1`, `BACKEND_2` and so on name.
@@ -161,7 +213,7 @@ pub fn backends_of(
                 .ok()
                 .filter(|n| n.to_string() == number && *n > 0);
             let parsed = parsed.ok_or_else(|| {
-                BackendsError(format!(
+                BackendsError::Wrong(format!(
                     "{name} is not numbered as BACKEND_1, BACKEND_2 and so on"
                 ))
             })?;
@@ -170,7 +222,7 @@ pub fn backends_of(
     }
     for (expected, found) in (1..).zip(by_number.keys()) {
         if expected != *found {
-            return Err(BackendsError(format!(
+            return Err(BackendsError::Wrong(format!(
                 "BACKEND_{found} is set, but BACKEND_{expected} is not"
             )));
         }
@@ -185,8 +237,15 @@ mod tests {
     #[track_caller]
     fn check(url: &str, expected: Result<(&str, u16), &str>) {
         let found = backend(url);
-        let found = found.as_ref().map(|(host, port)| (host.as_str(), *port));
+        let found = found.as_ref().map(|one| (one.host.as_str(), one.port));
         assert_eq!(found.map_err(String::as_str), expected, "{url}");
+    }
+
+    #[track_caller]
+    fn check_https(url: &str, name: &str, target: &str) {
+        let found = backend(url).unwrap();
+        assert!(found.https, "{url}");
+        assert_eq!((&*found.name, &*found.target()), (name, target), "{url}");
     }
 
     #[test]
@@ -200,11 +259,16 @@ mod tests {
         check("http://localhost:81", Ok(("127.0.0.1", 81)));
         check("", Err("the backend \"\" has no host"));
         check("http://", Err("the backend \"http://\" has no host"));
-        check("ftp://a", Err("\"ftp://a\" is no http:// URL"));
+        check_https("https://Web.Test", "web.test", "web.test:443");
+        check_https("https://web.test:8443/", "web.test", "web.test:8443");
+        check_https("https://10.0.0.1", "10.0.0.1", "10.0.0.1:443");
+        check_https("https://[::1]:444", "[::1]", "[::1]:444");
+        check_https("https://localhost", "localhost", "127.0.0.1:443");
         check(
-            "https://a",
-            Err("\"https://a\": TLS to backends needs --config"),
+            "https://a/x",
+            Err("the backend \"https://a/x\" has a '/'; it is a host and a port only"),
         );
+        check("ftp://a", Err("\"ftp://a\" is no http:// or https:// URL"));
         check(
             "http://a/x",
             Err("the backend \"http://a/x\" has a '/'; it is a host and a port only"),
@@ -223,10 +287,10 @@ mod tests {
     fn check_all(urls: &[&str], expected: Result<(), &str>) {
         let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
-        let made = from_backends(listen, &urls, &Defaults::default()).map(drop);
+        let made = from_backends(listen, &urls, None, &Defaults::default()).map(drop);
         assert_eq!(
             made,
-            expected.map_err(|message| BackendsError(message.to_owned())),
+            expected.map_err(|message| BackendsError::Wrong(message.to_owned())),
             "{urls:?}"
         );
     }
@@ -250,6 +314,12 @@ mod tests {
             ),
         );
         check_all(&["http://a_b!"], Err("\"a_b!\" is no name of the DNS"));
+        check_all(
+            &["https://10.0.0.1", "http://10.0.0.2"],
+            Err(
+                "10.0.0.2:80 is plain among https:// URLs; all are spoken to in the same way, or use --config",
+            ),
+        );
     }
 
     #[track_caller]
@@ -257,7 +327,7 @@ mod tests {
         let set = set
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let found = backends_of(set).map_err(|error| error.0);
+        let found = backends_of(set).map_err(|error| error.to_string());
         let expected = expected.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
         assert_eq!(found, expected.map_err(str::to_owned));
     }

@@ -31,12 +31,14 @@ pub fn free_port() -> u16 {
 }
 
 /// What a tidegate is started in, apart from its arguments.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub struct Surroundings {
     /// Most file descriptors; default: as many as this process may have.
     pub descriptors: Option<u64>,
     /// Standard output is a pipe that nobody reads; default: it goes nowhere.
     pub unread_stdout: bool,
+    /// Variables of the environment, by name.
+    pub variables: Vec<(String, String)>,
 }
 
 /// A running tidegate. Dropping it kills it.
@@ -90,6 +92,7 @@ impl Tidegate {
         };
         let child = command
             .args(args)
+            .envs(surroundings.variables)
             .arg(format!("--http-addr={http}"))
             .arg(format!("--https-addr={https}"))
             .arg(format!("--admin-addr={admin}"))

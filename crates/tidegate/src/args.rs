@@ -66,10 +66,13 @@ pub(crate) struct ServeArgs {
     /// standard input. Read again when it changes, and upon SIGHUP. --http-addr and --https-addr are not used
     #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
     pub(crate) config: Option<PathBuf>,
-    /// Send everything that comes to --http-addr to this http:// URL; may be repeated; port 80 where none is given. Default:
-    /// the variables BACKEND_1, BACKEND_2 and so on
+    /// Send everything that comes to --http-addr to this http:// or https:// URL; may be repeated; port 80 or 443 where none is
+    /// given. Default: the variables BACKEND_1, BACKEND_2 and so on
     #[arg(long = "backend", value_name = "URL", conflicts_with_all = ["manifests", "config"])]
     pub(crate) backends: Vec<String>,
+    /// PEM file of the authorities that https:// URLs must have their certificates from; default: those of the system
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["manifests", "config"])]
+    pub(crate) backend_ca: Option<String>,
     #[command(flatten)]
     pub(crate) proxy: ProxyArgs,
 }

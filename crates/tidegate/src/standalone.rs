@@ -46,7 +46,10 @@ fn load(file: &Path, defaults: &Defaults) -> anyhow::Result<Translation> {
 
 /// One route to the backends that flags or variables name.
 fn of_backends(args: &ServeArgs, defaults: &Defaults) -> anyhow::Result<Translation> {
-    let wrong = |error: BackendsError| UsageError(error.to_string());
+    let wrong = |error: BackendsError| match error {
+        BackendsError::Wrong(message) => anyhow::Error::from(UsageError(message)),
+        BackendsError::File(_) => error.into(),
+    };
     let mut urls = args.backends.clone();
     if urls.is_empty() {
         let named = std::env::vars_os();
@@ -67,7 +70,8 @@ fn of_backends(args: &ServeArgs, defaults: &Defaults) -> anyhow::Result<Translat
     let Some(listen) = args.proxy.http_addr.0 else {
         return Err(UsageError("--backend needs --http-addr".to_owned()).into());
     };
-    Ok(from_backends(listen, &urls, defaults).map_err(wrong)?)
+    let ca = args.backend_ca.as_deref();
+    from_backends(listen, &urls, ca, defaults).map_err(wrong)
 }
 
 /// Tries cases. Exit status 1 if one fails, 2 if a file is malformed.

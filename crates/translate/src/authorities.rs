@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use routing_table::{Authorities, Certificate, ClientCertificates, UpstreamTls, UpstreamVerify};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why routes answer 503, for the access log.
@@ -117,6 +117,7 @@ pub(crate) fn upstream(
     }
     let mut tls = UpstreamTls {
         server_name: wish.name.as_deref().unwrap_or_default().into(),
+        own_names: BTreeMap::new(),
         send_server_name: wish.send_name,
         verify: None,
         client_certificate: None,
@@ -275,7 +276,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
     use k8s_openapi::ByteString;
-    use std::collections::BTreeMap;
 
     fn secret_of(pem: &str) -> Arc<Secret> {
         let data = ByteString(pem.as_bytes().to_vec());

@@ -8,6 +8,7 @@ use crate::diagnostic::{Findings, printable};
 use crate::service::Services;
 use crate::snapshot::{Kind, ObjectKey, ObjectRef};
 use k8s_openapi::api::networking::v1::{IngressServiceBackend, ServiceBackendPort};
+use routing_table::filter::AccessList;
 use routing_table::{
     ClusterSet, EndpointSets, Listener, ListenerId, ListenerProtocol, ProxyVersion, Relay, RouteId,
     Transport, VirtualHosts,
@@ -148,6 +149,7 @@ fn listener(
         limits,
         // As ingress-nginx, which sends the text version on.
         proxy_header: entry.encode.then_some(ProxyVersion::V1),
+        access: AccessList::default(),
     });
     let address = settings.http.or(settings.https).map(|addr| addr.ip());
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

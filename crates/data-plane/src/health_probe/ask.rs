@@ -33,7 +33,7 @@ impl Probe {
         let version = way.proxy_header.filter(|_| addr == endpoint);
         Self {
             addr,
-            tls: connector(&check.kind, addr, way),
+            tls: connector(&check.kind, endpoint, way),
             greeting: version.map(proxy_header::of_our_own).unwrap_or_default(),
             http2: way.http2,
             kind: check.kind.clone(),
@@ -81,7 +81,7 @@ impl Probe {
 
 fn connector(
     kind: &CheckKind,
-    addr: SocketAddr,
+    endpoint: SocketAddr,
     way: &Way,
 ) -> Result<Option<UpstreamConnector>, String> {
     let own = match &way.reach {
@@ -90,11 +90,11 @@ fn connector(
         Reach::Tls(connector) => Some(connector),
         Reach::Closed => return Err("TLS to endpoints cannot be set up".to_owned()),
     };
-    let speaking = |http2| own.map(|own| own.for_probe(http2));
+    let speaking = |http2| own.map(|own| own.for_probe(endpoint, http2));
     Ok(match kind {
         CheckKind::Tls => {
             let own = own.map(AsRef::as_ref);
-            let made = UpstreamConnector::for_handshake(addr.ip(), own);
+            let made = UpstreamConnector::for_handshake(endpoint, own);
             Some(made.map_err(|error| error.to_string())?)
         }
         CheckKind::Http { .. } => speaking(Some(way.http2)),

@@ -1,6 +1,7 @@
 //! Where a listener's bytes go, as the current table has it, and how much of it there is now.
 
 use super::own;
+use crate::client::ClientConnection;
 use crate::upstream::Upstream;
 use routing_table::matcher::host::parent;
 use routing_table::{HostMatch, Listener, ListenerProtocol, Relay};
@@ -34,6 +35,11 @@ impl RelayTarget {
     /// Whether an endpoint is a listener of ours.
     pub(super) fn leads_back(&self, endpoint: SocketAddr) -> bool {
         own::leads_back(endpoint, self.listening.iter().copied())
+    }
+
+    /// Whether it is for this client, by its address.
+    pub(super) fn lets_in(&self, client: &ClientConnection) -> bool {
+        self.relay.access.permits(client.addr.ip().to_canonical())
     }
 
     /// Lets one more in, unless there are as many as there may be.

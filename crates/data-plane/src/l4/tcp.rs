@@ -56,6 +56,11 @@ pub(crate) async fn serve(accepted: Accepted, proxied: Option<Box<(OpenListener,
 pub(super) async fn relay(mut record: RelayRecord, client: TcpStream, begun: Vec<u8>) {
     let (worker, target) = (Rc::clone(&record.worker), Arc::clone(&record.target));
     worker.stats.relays.add(1);
+    if !target.lets_in(&record.client) {
+        worker.stats.relays_forbidden.add(1);
+        record.flag = ProxyError::Forbidden.flag();
+        return;
+    }
     let Some(_admitted) = target.admit() else {
         worker.stats.relays_shed.add(1);
         record.flag = "limit";

@@ -151,6 +151,13 @@ impl Listener {
             dropped();
             return None;
         };
+        let port = self.open.addr.port();
+        let trusted = &worker.settings.trusted_proxies;
+        let connection = ClientConnection::new(id.clone(), client, None, port, false, trusted);
+        if !target.lets_in(&connection) {
+            dropped();
+            return None;
+        }
         let Some(admitted) = target.admit() else {
             worker.stats.sessions_shed.add(1);
             return None;
@@ -163,9 +170,6 @@ impl Listener {
                 return None;
             }
         };
-        let port = self.open.addr.port();
-        let trusted = &worker.settings.trusted_proxies;
-        let connection = ClientConnection::new(id.clone(), client, None, port, false, trusted);
         let mut record = RelayRecord::new(worker, &connection, &target, "UDP");
         let endpoint = entered.addr();
         (record.upstream, record.attempts) = (Some(endpoint), 1);

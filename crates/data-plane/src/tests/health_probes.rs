@@ -583,6 +583,7 @@ fn identity(authority: &Authority, alpn: &[&[u8]]) -> Arc<ServerConfig> {
 fn unverified() -> Arc<UpstreamTls> {
     Arc::new(UpstreamTls {
         server_name: "b.test".into(),
+        own_names: Default::default(),
         send_server_name: true,
         verify: None,
         client_certificate: None,

@@ -8,6 +8,7 @@ mod udp;
 use super::Proxy;
 use crate::access_log::AccessLogSink;
 use crate::{DataPlane, Settings};
+use routing_table::filter::AccessList;
 use routing_table::{
     Cluster, ClusterId, ClusterSet, Discovery, Endpoint, EndpointSets, Listener, ListenerId,
     ListenerProtocol, Policy, Relay, RelayLimits, RouteId, RoutingTable, Update, UpstreamProtocol,
@@ -58,6 +59,7 @@ fn relay_by(
         cluster,
         limits,
         proxy_header: None,
+        access: AccessList::default(),
     }
 }
 

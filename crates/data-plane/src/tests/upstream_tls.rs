@@ -1,12 +1,14 @@
 //! TLS towards endpoints over real sockets: who is believed, what is sent, what is used again.
 
 use super::{Proxy, Rule, host, serve, table};
-use routing_table::{TlsVersions, UpstreamTls, UpstreamVerify};
+use routing_table::policy::{ActiveCheck, CheckKind};
+use routing_table::{Endpoint, TlsVersions, UpstreamTls, UpstreamVerify};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateRevocationListDer, PrivateKeyDer};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -123,6 +125,7 @@ async fn echo<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(stream: &
 fn settings() -> UpstreamTls {
     UpstreamTls {
         server_name: "web.internal".into(),
+        own_names: BTreeMap::new(),
         send_server_name: false,
         verify: None,
         client_certificate: None,
@@ -227,6 +230,62 @@ async fn who_is_believed() {
         let answer = get(proxy.addr, "a.test", "/").await.unwrap();
         assert_eq!(answer.status.as_u16(), wanted, "{what}");
     }
+}
+
+/// Probes go by it too, and a connection under one name never stands in for one under another.
+#[tokio::test]
+async fn an_endpoint_may_have_a_name_of_its_own() {
+    let ours = Authority::new("ours");
+    let usual = TlsBackend::start(&ours.server(&["web.internal"]), None).await;
+    let other = TlsBackend::start(&ours.server(&["other.internal"]), None).await;
+    let rule = |own: &str| {
+        let settings = UpstreamTls {
+            send_server_name: true,
+            own_names: BTreeMap::from([(other.addr, own.into())]),
+            ..verified(&ours)
+        };
+        let mut rule = through("a.test", usual.addr, settings);
+        rule.endpoints.push(Endpoint::ready(other.addr));
+        rule.retry.attempts = 1;
+        rule
+    };
+    let mut probed = rule("other.internal");
+    probed.policy.active_check = Some(ActiveCheck {
+        kind: CheckKind::Http {
+            method: "GET".into(),
+            path: "/".into(),
+            host: None,
+            expected: Vec::new(),
+        },
+        starts_healthy: false,
+        ..ActiveCheck::default()
+    });
+    let mut proxy = one_worker(&[probed]);
+    proxy
+        .metric_becomes(
+            "tidegate_health_probes_total{check=\"active\",result=\"pass\"}",
+            2.0,
+        )
+        .await;
+    let mut client = Client::connect(proxy.addr).await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(client.get("a.test", "/").await.unwrap().status, 200);
+    }
+    for (backend, name) in [(&usual, "web.internal"), (&other, "other.internal")] {
+        // One for the probe, one for requests.
+        assert_eq!(backend.handshakes(), 2, "{name}");
+        assert_eq!(backend.last.lock().unwrap().0.as_deref(), Some(name));
+    }
+    proxy
+        .publisher
+        .apply(table(&[rule("wrong.internal")]))
+        .unwrap();
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(client.get("a.test", "/").await.unwrap().status.as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 502, 502]);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use super::{Context, Failure, NAMESPACE};
 use crate::certificate;
 use crate::config::{BackendConfig, BackendProtocol, BackendTlsConfig};
-use crate::endpoint_line;
+use crate::dns_name::{self, absolute};
+use crate::endpoint_line::{self, Line};
 use crate::problem::{Step, Wrong, printable, steps, unknown};
 use routing_table::{
     Cluster, ClusterId, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource, Endpoint,
@@ -14,9 +15,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Longest name of the DNS (RFC 1035 section 2.3.4).
-const MAX_NAME: usize = 253;
 
 /// A backend that routes may name.
 #[derive(Debug, Clone, Copy)]
@@ -59,15 +57,24 @@ pub(super) fn build(context: &Context<'_>, files: &mut Vec<PathBuf>) -> Result<B
             return Err(Wrong::at(&at, message).into());
         }
         let id = ClusterId::new(NAMESPACE, name, 0);
-        let (discovery, endpoints) = endpoints(context, config, &at)?;
+        let fixed = match &config.fixed {
+            Some(lines) => Some(static_lines(lines, config, &at)?),
+            None => None,
+        };
+        let tls = match &config.tls {
+            None => None,
+            Some(tls) => {
+                let lines = fixed.as_deref().unwrap_or_default();
+                Some(Arc::new(upstream_tls(
+                    context, tls, config, lines, &at, files,
+                )?))
+            }
+        };
+        let (discovery, endpoints) = endpoints(context, config, fixed, &at)?;
         if let Some(endpoints) = endpoints {
             out.endpoints.insert(id.clone(), endpoints);
         }
         let (policy, in_flight) = policy(config, &at)?;
-        let tls = match &config.tls {
-            None => None,
-            Some(tls) => Some(Arc::new(upstream_tls(context, tls, &at, files)?)),
-        };
         let cluster = out.clusters.add(Cluster {
             id,
             protocol: match config.protocol {
@@ -89,13 +96,12 @@ pub(super) fn build(context: &Context<'_>, files: &mut Vec<PathBuf>) -> Result<B
 fn endpoints(
     context: &Context<'_>,
     config: &BackendConfig,
+    fixed: Option<Vec<Line>>,
     at: &[Step],
 ) -> Result<(Discovery, Option<Vec<Endpoint>>), Wrong> {
     let below = |key: &str| [at, &steps![key]].concat();
-    let fixed = match &config.fixed {
-        Some(lines) => Some(static_endpoints(lines, &below("static"))?),
-        None => None,
-    };
+    let fixed: Option<Vec<Endpoint>> =
+        fixed.map(|lines| lines.into_iter().map(|line| line.endpoint).collect());
     let mut queries = Vec::new();
     if let Some(name) = &config.dns {
         let query = address_query(name.trim());
@@ -146,25 +152,33 @@ fn endpoints(
     Ok((discovery, fixed))
 }
 
-fn static_endpoints(lines: &[String], at: &[Step]) -> Result<Vec<Endpoint>, Wrong> {
+/// The lines of `static`, each address once.
+fn static_lines(lines: &[String], config: &BackendConfig, at: &[Step]) -> Result<Vec<Line>, Wrong> {
+    let at = [at, &steps!["static"]].concat();
     if lines.is_empty() {
         return Err(Wrong::at(
-            at,
+            &at,
             "the list is empty: a backend needs an endpoint",
         ));
     }
     let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-    let mut endpoints = Vec::new();
+    let mut read = Vec::new();
     for (index, line) in lines.iter().enumerate() {
-        let at = [at, &steps![index]].concat();
-        let endpoint = endpoint_line::parse(line).map_err(|message| Wrong::at(&at, message))?;
-        if let Some(first) = seen.insert(endpoint.addr, index) {
-            let message = format!("{} is the endpoint [{first}] already", endpoint.addr);
+        let at = [&at[..], &steps![index]].concat();
+        let line = endpoint_line::parse(line).map_err(|message| Wrong::at(&at, message))?;
+        let addr = line.endpoint.addr;
+        if let Some(first) = seen.insert(addr, index) {
+            let message = format!("{addr} is the endpoint [{first}] already");
             return Err(Wrong::at(&at, message));
         }
-        endpoints.push(endpoint);
+        if line.server_name.is_some() && config.tls.is_none() {
+            let message =
+                "sni is for backends with the key \"tls\"; this one is spoken to in plain";
+            return Err(Wrong::at(&at, message));
+        }
+        read.push(line);
     }
-    Ok(endpoints)
+    Ok(read)
 }
 
 /// Reads `name:port`.
@@ -214,23 +228,6 @@ fn srv_query(text: &str) -> Result<DnsQuery, String> {
     Ok(DnsQuery::Srv(absolute(text)?))
 }
 
-/// A name of the DNS, with the dot at its end.
-fn absolute(name: &str) -> Result<Arc<str>, String> {
-    let bare = name.strip_suffix('.').unwrap_or(name);
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    if bare.len() > MAX_NAME || !bare.split('.').all(is_label) {
-        return Err(format!("\"{}\" is no name of the DNS", printable(name)));
-    }
-    Ok(format!("{}.", bare.to_ascii_lowercase()).into())
-}
-
 fn policy(config: &BackendConfig, at: &[Step]) -> Result<(Policy, Option<InFlightLimit>), Wrong> {
     let Some(spec) = &config.policy else {
         return Ok(Default::default());
@@ -251,44 +248,79 @@ fn policy(config: &BackendConfig, at: &[Step]) -> Result<(Policy, Option<InFligh
 
 fn upstream_tls(
     context: &Context<'_>,
-    config: &BackendTlsConfig,
+    tls: &BackendTlsConfig,
+    backend: &BackendConfig,
+    lines: &[Line],
     at: &[Step],
     files: &mut Vec<PathBuf>,
 ) -> Result<UpstreamTls, Failure> {
     let below = |key: &str| [at, &steps!["tls", key]].concat();
-    let name = config.server_name.trim();
-    if name.parse::<std::net::IpAddr>().is_err()
-        && let Err(message) = absolute(name)
-    {
-        return Err(Wrong::at(&below("serverName"), message).into());
-    }
-    let verify = match (&config.ca, config.verify) {
+    let name = server_name(tls, backend, lines, at)?;
+    let verify = match (&tls.ca, tls.verify) {
         (Some(_), Some(false)) => {
             let message = "with \"ca\", endpoints are verified; leave one of them out";
             return Err(Wrong::at(&below("verify"), message).into());
         }
         (None, Some(false)) => None,
+        (_, _) if !context.read_files => None,
         (None, _) => {
-            let message = "the key \"ca\" is missing: whom to believe; or \"verify: false\"";
-            return Err(Wrong::at(&[at, &steps!["tls"]].concat(), message).into());
+            let system = certificate::system_authorities().map_err(|message| {
+                let message = format!("{message}; name a file in \"ca\"");
+                Failure::File(Wrong::at(&[at, &steps!["tls"]].concat(), message))
+            });
+            Some(system?)
         }
-        (Some(_), _) if !context.read_files => None,
         (Some(file), _) => {
             let file = context.base.join(file);
             files.push(file.clone());
             let authorities = certificate::read_authorities(&file)
                 .map_err(|message| Failure::File(Wrong::at(&below("ca"), message)))?;
-            Some(UpstreamVerify {
-                authorities: Arc::new(authorities),
-                depth: 3,
-            })
+            Some(authorities)
         }
     };
+    let own_names = lines
+        .iter()
+        .filter_map(|line| Some((line.endpoint.addr, line.server_name.clone()?)));
+    let own_names: BTreeMap<_, _> = own_names.collect();
+    let is_name = |name: &Arc<str>| name.parse::<std::net::IpAddr>().is_err();
     Ok(UpstreamTls {
-        send_server_name: name.parse::<std::net::IpAddr>().is_err(),
-        server_name: name.into(),
-        verify,
+        send_server_name: is_name(&name) || own_names.values().any(is_name),
+        server_name: name,
+        own_names,
+        verify: verify.map(|authorities| UpstreamVerify {
+            authorities: Arc::new(authorities),
+            depth: 3,
+        }),
         client_certificate: None,
         versions: TlsVersions::default(),
+    })
+}
+
+/// What endpoints prove to be called that have no name of their own.
+fn server_name(
+    tls: &BackendTlsConfig,
+    backend: &BackendConfig,
+    lines: &[Line],
+    at: &[Step],
+) -> Result<Arc<str>, Wrong> {
+    let at = [at, &steps!["tls"]].concat();
+    if let Some(name) = &tls.server_name {
+        return dns_name::of_server(name.trim())
+            .map_err(|message| Wrong::at(&[&at[..], &steps!["serverName"]].concat(), message));
+    }
+    // The targets of SRV records are anybody's names: it takes a name of ours to compare with.
+    let looked_up = backend.dns.as_ref().filter(|_| backend.srv.is_none());
+    let of_dns = looked_up.and_then(|text| text.trim().rsplit_once(':'));
+    if let Some((name, _)) = of_dns {
+        return dns_name::of_server(name).map_err(|message| Wrong::at(&at, message));
+    }
+    let all_named = lines.iter().all(|line| line.server_name.is_some());
+    let first = lines.first().and_then(|line| line.server_name.clone());
+    let found = first.filter(|_| all_named && backend.srv.is_none());
+    found.ok_or_else(|| {
+        Wrong::at(
+            &at,
+            "the key \"serverName\" is missing: what do endpoints prove to be called?",
+        )
     })
 }

@@ -1,11 +1,13 @@
 //! Listeners: addresses, certificates by server name, relays.
 
 use super::backends::Backends;
+use super::filters::networks;
 use super::routes::{HostSets, host, speaks_http};
 use super::{Context, Failure, NAMESPACE};
 use crate::certificate;
 use crate::config::{CertificateConfig, ListenerConfig, Protocol};
 use crate::problem::{Step, Wrong, printable, steps};
+use routing_table::filter::AccessList;
 use routing_table::{
     HostMatch, Listener, ListenerId, ListenerProtocol, Relay, RelayIndex, RelayLimits, RouteId,
     SniIndex, TlsSettings, VirtualHosts,
@@ -96,6 +98,7 @@ pub(super) fn build(
                     cluster: found.cluster,
                     limits: limits(config),
                     proxy_header: None,
+                    access: access(config, &at)?,
                 }))
             }
         };
@@ -158,6 +161,18 @@ fn check_keys(config: &ListenerConfig, at: &[Step]) -> Result<(), Wrong> {
             config.idle_timeout.is_some(),
             protocol != Protocol::Http,
             "what is passed on without being understood",
+        ),
+        (
+            "deny",
+            !config.deny.is_empty(),
+            protocol == Protocol::Tcp || !config.passthrough.is_empty(),
+            "what is passed on without being understood; of http, routes have it",
+        ),
+        (
+            "allow",
+            !config.allow.is_empty(),
+            protocol == Protocol::Tcp || !config.passthrough.is_empty(),
+            "what is passed on without being understood; of http, routes have it",
         ),
     ] {
         if given && !fine {
@@ -227,6 +242,7 @@ fn passthrough(
     at: &[Step],
 ) -> Result<RelayIndex, Wrong> {
     let mut relays = RelayIndex::default();
+    let access = access(config, at)?;
     for (index, one) in config.passthrough.iter().enumerate() {
         let at = [at, &steps!["passthrough", index]].concat();
         let found = backends.find(&one.backend, &[&at[..], &steps!["backend"]].concat())?;
@@ -242,6 +258,7 @@ fn passthrough(
                 cluster: found.cluster,
                 limits: limits(config),
                 proxy_header: None,
+                access: access.clone(),
             };
             if name == HostMatch::Any {
                 return Err(Wrong::at(&at, "a server name is needed; \"*\" is none"));
@@ -261,6 +278,14 @@ fn relay_id(listener: &str, rule: &str) -> RouteId {
         name: listener.into(),
         rule: rule.into(),
     }
+}
+
+fn access(config: &ListenerConfig, at: &[Step]) -> Result<AccessList, Wrong> {
+    let below = |key: &str| [at, &steps![key]].concat();
+    Ok(AccessList {
+        deny: networks(&config.deny, &below("deny"))?,
+        allow: networks(&config.allow, &below("allow"))?,
+    })
 }
 
 fn limits(config: &ListenerConfig) -> RelayLimits {

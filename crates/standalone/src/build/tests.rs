@@ -86,6 +86,68 @@ cluster standalone/x:0 by random: HTTP/2 by SRV _http._tcp.x.test.
 }
 
 #[test]
+fn relays_with_access_lists() {
+    check(
+        "listeners:\n- {port: 1, protocol: tcp, backend: a, deny: [10.0.0.0/8, '::1'], allow: [fd00::/8]}\n\
+         - {port: 2, protocol: tls-passthrough, allow: [10.0.0.1], passthrough: [{hosts: [a.test], backend: a}]}\n\
+         backends: {a: {static: ['10.0.0.1:80']}}\n",
+        "listener tcp-1 127.0.0.1:1 tcp -> standalone/a:0 deny=10.0.0.0/8,::1/128 allow=fd00::/8  [Listener/standalone/tcp-1 backend]
+listener tls-passthrough-2 127.0.0.1:2 https
+  certificate default: generated
+  passthrough a.test -> standalone/a:0 allow=10.0.0.1/32  [Listener/standalone/tls-passthrough-2 passthrough[0]]
+cluster standalone/a:0: 10.0.0.1:80
+",
+    );
+    let wrong = |keys: &str| {
+        format!("listeners: [{{port: 1, {keys}}}]\nbackends: {{a: {{static: ['10.0.0.1:80']}}}}\n")
+    };
+    fails(
+        &wrong("protocol: tcp, backend: a, allow: [10.0.0.0/33]"),
+        "c.yaml:1:58: listeners[0].allow[0]: \"10.0.0.0/33\" is no network, such as 10.0.0.0/8",
+    );
+    fails(
+        &wrong("deny: [10.0.0.0/8]"),
+        "c.yaml:1:29: listeners[0].deny: this key is for what is passed on without being understood; of http, routes have it",
+    );
+}
+
+#[test]
+fn endpoints_with_names_of_their_own() {
+    check(
+        "listeners: [{port: 80}]\nroutes: [{backend: a}]\n\
+         backends:\n  a: {static: ['10.0.0.1:443', '10.0.0.2:443 sni=Two.test'], tls: {serverName: a.test, verify: false}}\n",
+        "listener http-80 127.0.0.1:80 http
+  host *
+    prefix / -> standalone/a:0  [Route/standalone/routes[0] routes[0]]
+cluster standalone/a:0: 10.0.0.1:443 10.0.0.2:443
+  TLS to a.test, name sent, 10.0.0.2:443 as two.test, not verified
+",
+    );
+    // That of the name that is looked up, or of all of them.
+    for (backend, expected) in [
+        (
+            "dns: 'A.test.:443'",
+            "TLS to a.test, name sent, not verified",
+        ),
+        (
+            "static: ['10.0.0.1:443 sni=x.test']",
+            "TLS to x.test, name sent, 10.0.0.1:443 as x.test, not verified",
+        ),
+        (
+            "dns: 'a.test:443', static: ['10.0.0.1:443']",
+            "TLS to a.test, name sent, not verified",
+        ),
+    ] {
+        let made = built(&format!(
+            "listeners: [{{port: 80}}]\nroutes: [{{backend: a}}]\nbackends:\n  a: {{{backend}, tls: {{verify: false}}}}\n"
+        ));
+        let made = made.unwrap();
+        let text = render(&made.table, &made.endpoints);
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
+#[test]
 fn backends_of_several_sources() {
     check(
         "listeners: [{port: 5432, protocol: tcp, backend: a}]\n\
@@ -291,8 +353,26 @@ fn what_does_not_go_together() {
         (
             "",
             "backend: a",
-            "static: ['10.0.0.1:80'], tls: {serverName: a.test}",
-            "6:37: backends.a.tls: the key \"ca\" is missing: whom to believe; or \"verify: false\"",
+            "static: ['10.0.0.1:80'], tls: {verify: false}",
+            "6:37: backends.a.tls: the key \"serverName\" is missing: what do endpoints prove to be called?",
+        ),
+        (
+            "",
+            "backend: a",
+            "dns: 'a.test:80', srv: _a._tcp.test, tls: {verify: false}",
+            "6:49: backends.a.tls: the key \"serverName\" is missing: what do endpoints prove to be called?",
+        ),
+        (
+            "",
+            "backend: a",
+            "static: ['10.0.0.1:80 sni=a.test']",
+            "6:16: backends.a.static[0]: sni is for backends with the key \"tls\"; this one is spoken to in plain",
+        ),
+        (
+            "",
+            "backend: a",
+            "static: ['10.0.0.2:80', '10.0.0.1:80 sni=-a.test'], tls: {serverName: a.test, verify: false}",
+            "6:31: backends.a.static[1]: sni: \"-a.test\" is no name of the DNS",
         ),
         (
             "",

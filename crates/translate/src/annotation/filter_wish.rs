@@ -67,22 +67,24 @@ impl FilterWish {
         }
     }
 
-    /// Whether somebody is kept out.
-    pub(crate) fn protects(&self) -> bool {
-        !self.allow.is_empty()
-            || !self.deny.is_empty()
-            || self.per_second > 0
-            || self.per_minute > 0
+    /// Whether clients may ask only so often.
+    pub(crate) fn limits_rate(&self) -> bool {
+        self.per_second > 0 || self.per_minute > 0
+    }
+
+    /// Who is let in.
+    pub(crate) fn access(&self) -> AccessList {
+        AccessList {
+            deny: self.deny.clone(),
+            allow: self.allow.clone(),
+        }
     }
 
     /// The filters of a route for this path. `to_https`: it sends plain requests there.
     pub(crate) fn filters(&self, path: &PathMatch, to_https: bool) -> Vec<Filter> {
         let mut filters = Vec::new();
         if !self.allow.is_empty() || !self.deny.is_empty() {
-            filters.push(Filter::AccessList(AccessList {
-                deny: self.deny.clone(),
-                allow: self.allow.clone(),
-            }));
+            filters.push(Filter::AccessList(self.access()));
         }
         for (requests, per) in [(self.per_second, 1), (self.per_minute, 60)] {
             if requests > 0 {

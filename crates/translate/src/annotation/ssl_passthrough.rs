@@ -7,7 +7,7 @@ pub(super) const SSL_PASSTHROUGH: Annotation = Annotation {
     nginx: &["ssl-passthrough"],
     value: "`true` or `false`",
     doc: "Pass TLS connections for the hosts of the Ingress on to the backend of path `/` as they are, found by server name. \
-          Nothing else that the Ingress asks for applies to them; without TLS its routes answer 503. Needs \
+          Of what else the Ingress asks for only `allow` and `deny` apply to them; without TLS its routes answer 503. Needs \
           `--enable-ssl-passthrough`; without it they answer 503 with TLS too. Default false.",
     example: "false",
     closes: Closes::Routes,

@@ -11,8 +11,8 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressRule};
 use routing_table::{HostMatch, Relay, RouteId, Transport};
 use std::sync::Arc;
 
-/// Whether TLS is passed on. Not where the Ingress asks for anything that protects it, since nobody here would see a request;
-/// and whatever comes in another way is answered 503.
+/// Whether TLS is passed on. Not where the Ingress asks for a protection that takes a request to see, since nobody here would
+/// see one; and whatever comes in another way is answered 503. Who is let in by address is seen without.
 pub(super) fn decide(
     policy: &mut Policy,
     demand: &Demand,
@@ -33,9 +33,9 @@ pub(super) fn decide(
             message.to_owned(),
         );
     }
-    let limits = policy.filters.protects();
+    let limits = policy.filters.limits_rate();
     if limits {
-        let message = "clients cannot be let in by address or rate where TLS is passed on; its routes answer 503";
+        let message = "requests cannot be limited where TLS is passed on; its routes answer 503";
         findings.error(
             object,
             "metadata.annotations",
@@ -134,6 +134,7 @@ impl Table<'_> {
             cluster: self.clusters.add(cluster),
             limits: self.settings.tcp_limits,
             proxy_header: owner.policy.proxy_header,
+            access: owner.policy.filters.access(),
         };
         self.passthrough.add(host, relay);
     }

@@ -6,7 +6,8 @@ use crate::tests::tls::{certificate, serve_tls, tls_table};
 use crate::tests::{Proxy, host};
 use crate::{ClientTimeouts, Settings};
 use routing_table::{
-    HostMatch, ListenerProtocol, ProxyVersion, RelayLimits, RoutingTable, TlsSettings, Update,
+    HostMatch, Listener, ListenerProtocol, ProxyVersion, Relay, RelayLimits, RoutingTable,
+    TlsSettings, Update,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,11 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(5);
 
 /// The table with these server names passed on.
-fn passing_on(update: Update, names: &[(&str, SocketAddr, Option<ProxyVersion>)]) -> Update {
+fn passing_on(
+    update: Update,
+    names: &[(&str, SocketAddr, Option<ProxyVersion>)],
+    change: impl Fn(&mut Listener, &mut Relay),
+) -> Update {
     let Update::Table(table, mut sets) = update else {
         unreachable!("a table was made");
     };
@@ -31,6 +36,7 @@ fn passing_on(update: Update, names: &[(&str, SocketAddr, Option<ProxyVersion>)]
     for (name, addr, proxy_header) in names {
         let mut relay = relay_to(&mut clusters, &mut sets, name, &[*addr], RelayLimits::TCP);
         relay.proxy_header = *proxy_header;
+        change(&mut listener, &mut relay);
         assert!(
             settings
                 .passthrough
@@ -53,7 +59,7 @@ fn serve(
     let certificate = certificate(&authority.server(&hosts));
     let rules = hosts.map(|name| host(name, &[own]));
     let table = tls_table(&[(&hosts, &certificate)], &rules);
-    serve_relay(passing_on(table, names), settings)
+    serve_relay(passing_on(table, names, |_, _| {}), settings)
 }
 
 async fn ask(proxy: SocketAddr, name: &str) -> String {
@@ -92,6 +98,54 @@ async fn each_name_is_ended_where_it_belongs() {
         .collect();
     assert_eq!(relayed.len(), 2);
     assert_eq!(relayed[0]["server_name"], "pass.test");
+}
+
+/// By the address that a PROXY header names; TLS that we do ourselves is nobody else's list.
+#[tokio::test]
+async fn clients_are_let_in_by_their_address() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = Backend::start("own").await;
+    let certificate = certificate(&Authority::new("servers").server(&["own.test"]));
+    let table = tls_table(
+        &[(&["own.test"], &certificate)],
+        &[host("own.test", &[own.addr])],
+    );
+    let names = [("pass.test", backend.local_addr().unwrap(), None)];
+    let table = passing_on(table, &names, |listener, relay| {
+        listener.proxy_header = true;
+        relay.access.deny = vec!["203.0.113.0/24".parse().unwrap()];
+    });
+    let (proxy, logged) = serve_relay(table, one_worker());
+    let from = async |client: &str, name: &str| {
+        let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+        let header = format!("PROXY TCP4 {client} 192.0.2.1 4711 443\r\n");
+        stream.write_all(header.as_bytes()).await.unwrap();
+        let hello = records(&hello(Some(name), 10), 9999);
+        stream.write_all(&hello).await.unwrap();
+        stream
+    };
+    let mut refused = from("203.0.113.9", "pass.test").await;
+    let read = timeout(SOON, refused.read(&mut [0; 9])).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let _served = from("203.0.112.9", "pass.test").await;
+    timeout(SOON, backend.accept()).await.unwrap().unwrap();
+    // Ours to answer: with an alert, since the hello offers nothing.
+    let mut alert = [0];
+    let mut ours = from("203.0.113.9", "own.test").await;
+    timeout(SOON, ours.read_exact(&mut alert))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(alert, [21]);
+    let line = &logged.lines(1).await[0];
+    assert_eq!(
+        (&line["flag"], &line["client"]),
+        (&"forbidden".into(), &"203.0.113.9".into())
+    );
+    assert_eq!(
+        proxy.metric("tidegate_tcp_connections_forbidden_total"),
+        1.0
+    );
 }
 
 #[tokio::test]

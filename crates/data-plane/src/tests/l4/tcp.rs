@@ -4,6 +4,7 @@ use super::{Logged, one_worker, relay_table, relay_table_by, serve_relay};
 use crate::Settings;
 use crate::proxy_header::{Ends, write};
 use crate::tests::Proxy;
+use routing_table::filter::AccessList;
 use routing_table::policy::{CircuitBreaker, OutlierDetection};
 use routing_table::{EndpointSets, Policy, ProxyVersion, RelayLimits, Update};
 use std::net::SocketAddr;
@@ -376,6 +377,78 @@ async fn proxy_headers_are_taken_and_sent() {
         let line = &logged.lines(1).await[0];
         assert_eq!(line["client"], "203.0.113.9");
         assert_eq!(line["received_bytes"], 5, "what we add does not count");
+    }
+}
+
+#[tokio::test]
+async fn clients_are_let_in_by_their_address() {
+    let (backend, addr) = listener().await;
+    let network = |text: &str| text.parse().unwrap();
+    let table = |proxied: bool, deny: &[&str], allow: &[&str]| {
+        relay_table(false, &[addr], RelayLimits::TCP, |listener, relay| {
+            listener.proxy_header = proxied;
+            relay.access = AccessList {
+                deny: deny.iter().copied().map(network).collect(),
+                allow: allow.iter().copied().map(network).collect(),
+            };
+        })
+    };
+    for (header, deny, allow, let_in) in [
+        ("", &[][..], &["127.0.0.0/8"][..], true),
+        ("", &["127.0.0.1/32"], &[], false),
+        ("", &[], &["10.0.0.0/8", "::1/128"], false),
+        // Whom a header names counts, not who sent it.
+        (
+            "PROXY TCP4 203.0.113.9 192.0.2.1 1 2\r\n",
+            &["127.0.0.0/8"],
+            &[],
+            true,
+        ),
+        (
+            "PROXY TCP4 203.0.113.9 192.0.2.1 1 2\r\n",
+            &[],
+            &["127.0.0.0/8"],
+            false,
+        ),
+        (
+            "PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n",
+            &["2001:db8::/32"],
+            &[],
+            false,
+        ),
+        (
+            "PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n",
+            &[],
+            &["2001:db8::/32"],
+            true,
+        ),
+        (
+            "PROXY TCP6 ::ffff:10.0.0.1 ::ffff:10.0.0.2 1 2\r\n",
+            &[],
+            &["10.0.0.0/8"],
+            true,
+        ),
+    ] {
+        let (proxy, logged) = serve_relay(table(!header.is_empty(), deny, allow), one_worker());
+        let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+        client.write_all(header.as_bytes()).await.unwrap();
+        if let_in {
+            timeout(SOON, backend.accept()).await.unwrap().unwrap();
+            continue;
+        }
+        let read = timeout(SOON, client.read(&mut [0; 9])).await.unwrap();
+        assert!(
+            matches!(read, Ok(0) | Err(_)),
+            "{header} {deny:?} {allow:?}: {read:?}"
+        );
+        let line = &logged.lines(1).await[0];
+        assert_eq!(line["flag"], "forbidden");
+        assert_eq!(line.get("upstream"), None, "{line}");
+        assert_eq!(
+            proxy.metric("tidegate_tcp_connections_forbidden_total"),
+            1.0
+        );
+        assert_eq!(proxy.metric("tidegate_tcp_connections_open"), 0.0);
     }
 }
 
