@@ -63,7 +63,8 @@ pub(super) fn filters(config: &RouteConfig, at: &[Step]) -> Result<Vec<Filter>, 
     Ok(filters)
 }
 
-fn networks(all: &[String], at: &[Step]) -> Result<Vec<IpNet>, Wrong> {
+/// Reads networks, or addresses alone.
+pub(super) fn networks(all: &[String], at: &[Step]) -> Result<Vec<IpNet>, Wrong> {
     let all = all.iter().enumerate();
     all.map(|(index, text)| {
         network(text.trim()).map_err(|error| Wrong::at(&[at, &steps![index]].concat(), error))
