@@ -28,6 +28,7 @@ mod lossy_upstreams;
 mod main_job;
 mod one_file;
 mod outage;
+mod profile;
 mod relays;
 mod rolling;
 mod slow_clients;

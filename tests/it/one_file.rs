@@ -1,12 +1,14 @@
 //! A configuration without a cluster in small things: where backends may stand, ports, names in the DNS, what is logged once,
 //! how many workers there are, what kind each metric is.
 
+use bytes::Bytes;
+use http::{HeaderName, Method};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use test_support::client::{Client, get, wait_for};
+use test_support::client::{Client, get, request, wait_for};
 use test_support::dns::{NameServer, address};
 use test_support::process::{binary, free_port};
 use test_support::{Backend, Tidegate};
@@ -308,4 +310,47 @@ async fn relays_let_clients_in_by_their_address() {
         .await;
     assert_eq!(forbidden, 2.0);
     assert_eq!(tidegate.metric("tidegate_tcp_connections_total").await, 3.0);
+}
+
+/// Who asks is who a trusted proxy names; what nobody believes changes nothing.
+#[tokio::test]
+async fn routes_ask_for_cookies_and_clients() {
+    let config = "\
+routes:
+  - {respond: 210, cookies: [{name: beta, value: \"1\"}], clients: [10.0.0.0/8, \"2001:db8::/32\"]}
+  - {respond: 211, cookies: [{name: beta, present: true}]}
+  - {respond: 212, clients: [10.0.0.0/8, 127.0.0.1]}
+  - {respond: 213}
+";
+    let listeners = |port| format!("listeners: [{{port: {port}}}]\n{config}");
+    let of = async |addr, fields: &[(&str, &str)]| {
+        let mut asked = request(Method::GET, "a.test", "/", Bytes::new());
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            asked.headers_mut().append(name, value.parse().unwrap());
+        }
+        let mut client = Client::connect(addr).await.unwrap();
+        client.send(asked).await.unwrap().status.as_u16()
+    };
+    let port = free_port();
+    let trusting = ["--trusted-proxy=127.0.0.0/8"];
+    let (_tidegate, _directory) = serve("conditions", &listeners(port), &trusting).await;
+    let behind = |addr: &'static str| ("x-forwarded-for", addr);
+    let beta = |value: &'static str| ("cookie", value);
+    for (fields, expected) in [
+        (&[behind("10.1.2.3"), beta("a=b; beta=1")][..], 210),
+        (&[behind("[2001:db8::7]:99"), beta("beta=1")], 210),
+        (&[behind("10.1.2.3, 192.0.2.1"), beta("beta=1")], 211),
+        (&[behind("10.1.2.3"), beta("beta=2")], 211),
+        (&[behind("10.1.2.3"), beta("alphabeta=1")], 212),
+        (&[behind("192.0.2.1")], 213),
+        (&[beta("beta=1")], 211),
+        (&[], 212),
+    ] {
+        assert_eq!(of(local(port), fields).await, expected, "{fields:?}");
+    }
+    let port = free_port();
+    let (_tidegate, _directory) = serve("conditions-alone", &listeners(port), &[]).await;
+    let claims = [behind("10.1.2.3"), beta("beta=1")];
+    assert_eq!(of(local(port), &claims).await, 211);
 }

@@ -3,12 +3,13 @@
 //! Its socket with the deadlines is in `client_io`.
 
 use crate::client_certificate::TlsSession;
-use crate::forwarded_headers::{addr_text, is_trusted};
+use crate::forwarded_headers::{addr_text, client_addr, is_trusted};
 use crate::h1;
 use crate::proxy_header::Ends;
 use crate::stream_stall::StreamProgress;
+use http::HeaderMap;
 use ipnet::IpNet;
-use routing_table::{ClusterId, ListenerId};
+use routing_table::{ClientAddress, ClusterId, ListenerId};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -62,6 +63,8 @@ pub(crate) struct ClientConnection {
     pub(crate) addr_text: String,
     /// Whether its word about earlier hops counts.
     pub(crate) trusted: bool,
+    /// Where it counts: the networks whose word does. Else empty.
+    trusted_networks: Box<[IpNet]>,
     pub(crate) scheme: &'static str,
     /// What the TLS handshake came to; set before the first request.
     pub(crate) tls: OnceCell<TlsSession>,
@@ -106,12 +109,18 @@ impl ClientConnection {
         tls: bool,
         trusted: &[IpNet],
     ) -> Rc<Self> {
+        let is_trusted = is_trusted(peer.ip(), trusted);
         Rc::new(Self {
             listener,
             addr: peer,
             destination,
             addr_text: addr_text(peer.ip()),
-            trusted: is_trusted(peer.ip(), trusted),
+            trusted: is_trusted,
+            trusted_networks: if is_trusted {
+                trusted.into()
+            } else {
+                [].into()
+            },
             scheme: if tls { "https" } else { "http" },
             tls: OnceCell::new(),
             port,
@@ -226,5 +235,11 @@ impl ClientConnection {
             }
         }
         self.draining.get()
+    }
+}
+
+impl ClientAddress for ClientConnection {
+    fn address(&self, headers: &HeaderMap) -> Option<IpAddr> {
+        Some(client_addr(headers, self, &self.trusted_networks))
     }
 }

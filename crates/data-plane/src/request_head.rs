@@ -24,6 +24,7 @@ pub(crate) struct RequestTarget<'a> {
     /// The path in normal form, for both; from the filters of the route on, for the upstream.
     pub(crate) path: Cow<'a, str>,
     query: Option<&'a str>,
+    client: &'a ClientConnection,
     /// A WebSocket is asked for.
     pub(crate) upgrade: Option<Upgrade>,
     /// What filters want the upstream to be told otherwise.
@@ -45,7 +46,7 @@ impl<'a> RequestTarget<'a> {
     /// # Errors
     /// Whatever has no single reading: see [`ProxyError::BadHost`], [`ProxyError::BadTarget`], [`ProxyError::Method`].
     pub(crate) fn read(
-        client: &ClientConnection,
+        client: &'a ClientConnection,
         parts: &'a request::Parts,
         has_body: bool,
     ) -> Result<Self, ProxyError> {
@@ -73,6 +74,7 @@ impl<'a> RequestTarget<'a> {
             host,
             path,
             query: parts.uri.query().map(checked_query).transpose()?,
+            client,
             upgrade,
             changes: None,
         })
@@ -100,6 +102,7 @@ impl<'a> RequestTarget<'a> {
             },
             headers: &parts.headers,
             query: self.query,
+            client: self.client,
         }
     }
 

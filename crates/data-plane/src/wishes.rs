@@ -7,7 +7,8 @@ use crate::request_head::RequestTarget;
 use crate::worker::Worker;
 use balance::Ask;
 use balance::order::hashed::{digest, hash};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
+use routing_table::matcher::conditions::cookies;
 use routing_table::policy::{Affinity, AffinityMode, Balancing, Cost, HashOn};
 use routing_table::{Policy, Route};
 use std::fmt::Write;
@@ -200,14 +201,9 @@ fn hash_of(ip: IpAddr) -> u64 {
     }
 }
 
-/// The value of a cookie (RFC 6265 section 5.4); the first of several.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let fields = headers.get_all(header::COOKIE).into_iter();
-    let mut pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-    pairs.find_map(|pair| {
-        let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
-        rest.strip_prefix(b"=").filter(|value| !value.is_empty())
-    })
+/// The value of a cookie; the first of several that has one.
+fn cookie<'a>(headers: &'a HeaderMap, name: &'a str) -> Option<&'a [u8]> {
+    cookies(headers, name).find(|value| !value.is_empty())
 }
 
 fn from_hex(text: &[u8]) -> Option<u64> {

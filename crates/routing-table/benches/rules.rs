@@ -64,6 +64,7 @@ fn nanos(hosts: &VirtualHosts) -> f64 {
         method: &Method::GET,
         headers: &headers,
         query: Some("a=b"),
+        client: &None,
     };
     let once = || {
         let start = Instant::now();

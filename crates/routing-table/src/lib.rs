@@ -44,7 +44,7 @@ pub use endpoint::{Endpoint, Serving};
 pub use filter::Filter;
 pub use id::{ClusterId, ListenerId, RouteId, Transport};
 pub use listener::{Listener, ListenerProtocol, TlsSettings};
-pub use matcher::{Conditions, HostMatch, PathMatch, RequestFields};
+pub use matcher::{ClientAddress, Conditions, HostMatch, PathMatch, RequestFields};
 pub use policy::Policy;
 pub use relay::{Relay, RelayIndex, RelayLimits};
 pub use route::{Action, InFlightLimit, Limits, RetryPolicy, Route, Timeouts};

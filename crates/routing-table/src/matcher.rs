@@ -4,6 +4,8 @@ pub mod conditions;
 pub mod host;
 pub mod path;
 
-pub use conditions::{Conditions, HeaderMatch, QueryMatch, RequestFields, ValueMatch};
+pub use conditions::{
+    ClientAddress, Conditions, CookieMatch, HeaderMatch, QueryMatch, RequestFields, ValueMatch,
+};
 pub use host::HostMatch;
 pub use path::PathMatch;

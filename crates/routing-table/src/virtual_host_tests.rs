@@ -9,10 +9,11 @@ use crate::authorities::Authorities;
 use crate::client_certificate::CertificateDemand;
 use crate::id::RouteId;
 use crate::matcher::Conditions;
-use crate::matcher::conditions::{HeaderMatch, QueryMatch, ValueMatch};
+use crate::matcher::conditions::{CookieMatch, HeaderMatch, QueryMatch, ValueMatch};
 use crate::route::{Action, DirectResponse};
 use http::{HeaderMap, HeaderName, Method};
 use proptest::prelude::*;
+use std::net::IpAddr;
 
 fn route(name: usize, path: PathMatch) -> Route {
     let id = RouteId {
@@ -44,6 +45,7 @@ fn plain<'a>(headers: &'a HeaderMap) -> RequestFields<'a> {
         method: &Method::GET,
         headers,
         query: None,
+        client: &None,
     }
 }
 
@@ -88,29 +90,49 @@ fn path_pattern() -> impl Strategy<Value = PathMatch> {
 
 /// Mostly none, as most routes have.
 fn conditions() -> impl Strategy<Value = Conditions> {
-    (0..4, 0..3usize, 0..3usize).prop_map(|(method, headers, query)| Conditions {
-        method: (method == 0).then_some(Method::POST),
-        headers: ["x-a", "x-b"]
-            .into_iter()
-            .take(headers)
-            .map(|name| HeaderMatch {
-                name: HeaderName::from_static(name),
-                value: ValueMatch::Present,
-            })
-            .collect(),
-        query: ["a", "b"]
-            .into_iter()
-            .take(query.saturating_sub(1))
-            .map(|name| QueryMatch {
-                name: name.into(),
-                value: ValueMatch::Exact("1".into()),
-            })
-            .collect(),
+    (0..4, 0..3usize, 0..3usize, 0..4, 0..4).prop_map(|(method, headers, query, cookie, client)| {
+        Conditions {
+            method: (method == 0).then_some(Method::POST),
+            headers: ["x-a", "x-b"]
+                .into_iter()
+                .take(headers)
+                .map(|name| HeaderMatch {
+                    name: HeaderName::from_static(name),
+                    value: ValueMatch::Present,
+                })
+                .collect(),
+            query: ["a", "b"]
+                .into_iter()
+                .take(query.saturating_sub(1))
+                .map(|name| QueryMatch {
+                    name: name.into(),
+                    value: ValueMatch::Exact("1".into()),
+                })
+                .collect(),
+            cookies: (cookie == 0)
+                .then(|| CookieMatch {
+                    name: "a".into(),
+                    value: ValueMatch::Present,
+                })
+                .into_iter()
+                .collect(),
+            clients: (client == 0)
+                .then(|| "10.0.0.0/8".parse().unwrap())
+                .into_iter()
+                .collect(),
+        }
     })
 }
 
-fn request() -> impl Strategy<Value = (Method, HeaderMap, Option<String>)> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), 0..3).prop_map(|(post, a, b, query)| {
+fn request() -> impl Strategy<Value = (Method, HeaderMap, Option<String>, Option<IpAddr>)> {
+    let flags = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    (flags, 0..3).prop_map(|((post, a, b, cookie, inside), query)| {
         let mut headers = HeaderMap::new();
         for name in [a.then_some("x-a"), b.then_some("x-b")]
             .into_iter()
@@ -118,11 +140,15 @@ fn request() -> impl Strategy<Value = (Method, HeaderMap, Option<String>)> {
         {
             headers.insert(HeaderName::from_static(name), "1".parse().unwrap());
         }
+        if cookie {
+            headers.insert("cookie", "b=2; a=1".parse().unwrap());
+        }
         let query = [None, Some("a=1"), Some("a=2&b=1")][query as usize].map(str::to_owned);
         (
             if post { Method::POST } else { Method::GET },
             headers,
             query,
+            inside.then_some(IpAddr::from([10, 1, 2, 3])),
         )
     })
 }
@@ -144,8 +170,8 @@ proptest! {
             })
             .collect();
         let index = VirtualHosts::new(hosts.clone(), None);
-        for (host, path, (method, headers, query)) in asked {
-            let fields = RequestFields { method: &method, headers: &headers, query: query.as_deref() };
+        for (host, path, (method, headers, query, client)) in asked {
+            let fields = RequestFields { method: &method, headers: &headers, query: query.as_deref(), client: &client };
             let found = index.find(&host, &path, &fields).map(|position| &*index.routes()[position]);
             prop_assert_eq!(found, naive(&hosts, &host, &path, &fields), "{} {}", host, path);
         }

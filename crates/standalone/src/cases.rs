@@ -46,6 +46,8 @@ struct RequestCase {
     path: String,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    /// The address of the client, whatever header fields say. Default: nobody knows.
+    client: Option<String>,
 }
 
 /// At least one of these.
@@ -195,6 +197,15 @@ fn decide(request: &RequestCase, table: &RoutingTable, at: &[Step]) -> Result<De
             .map_err(|_| Wrong::at(&at, "not the value of a header field"))?;
         headers.append(field, value);
     }
+    let client: Option<IpAddr> = match &request.client {
+        None => None,
+        Some(text) => {
+            let addr = text.trim().parse::<IpAddr>();
+            let message = "not an address, such as 10.1.2.3";
+            let addr = addr.map_err(|_| Wrong::at(&below("client"), message))?;
+            Some(addr.to_canonical())
+        }
+    };
     let status = |status| Decision {
         status: Some(status),
         ..Decision::default()
@@ -210,6 +221,7 @@ fn decide(request: &RequestCase, table: &RoutingTable, at: &[Step]) -> Result<De
         method: &method,
         headers: &headers,
         query,
+        client: &client,
     };
     let found = table.find(listener, &host, &path, &fields);
     let Some(route) = found.and_then(|index| table.routes().get(index.get())) else {
@@ -217,7 +229,7 @@ fn decide(request: &RequestCase, table: &RoutingTable, at: &[Step]) -> Result<De
     };
     let name = Some(route.id.name.to_string());
     let mut passage = Passage {
-        client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        client: client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         is_https: matches!(
             table.listeners()[listener].protocol,
             ListenerProtocol::Https(_)
@@ -230,8 +242,8 @@ fn decide(request: &RequestCase, table: &RoutingTable, at: &[Step]) -> Result<De
         headers: None,
         upstream_host: None,
     };
-    // Nothing is known of who asks, so what is decided by that is not part of it.
-    let decided = |filter: &&Filter| !matches!(filter, Filter::AccessList(_));
+    // Where nothing is known of who asks, what is decided by that is not part of it.
+    let decided = |filter: &&Filter| client.is_some() || !matches!(filter, Filter::AccessList(_));
     for filter in route.filters.iter().filter(decided) {
         let ended = match filter.as_apply().on_request(&mut passage) {
             ControlFlow::Continue(()) => continue,

@@ -18,7 +18,7 @@ pub struct Config {
     /// Where connections are accepted. At least one.
     pub listeners: Vec<ListenerConfig>,
     /// Which requests go where. The order breaks ties only: exact paths come first, then longer paths, then routes with a
-    /// method, with more headers, with more query parameters.
+    /// method, with more headers, with more query parameters, with more cookies, for some clients only.
     #[serde(default)]
     pub routes: Vec<RouteConfig>,
     /// Groups of endpoints by name. A name is made of letters, digits, `-`, `_` and `.`.
@@ -124,6 +124,13 @@ pub struct RouteConfig {
     /// Query parameters that a request must have.
     #[serde(default)]
     pub query: Vec<FieldConfig>,
+    /// Cookies that a request must have.
+    #[serde(default)]
+    pub cookies: Vec<FieldConfig>,
+    /// Networks or addresses, in one of which the client must be, as trusted proxies name it. Default: it may be anywhere. Who
+    /// is elsewhere gets another route, if there is one; `allow` refuses instead.
+    #[serde(default)]
+    pub clients: Vec<String>,
     /// The first segment of the path names the backend: `/user/x`, `/user/` and `/user` go to the backend `user`, everything
     /// else to `backend`, or is answered 404 without one. Default false.
     #[serde(default)]
@@ -170,7 +177,7 @@ pub struct PathConfig {
     pub starts_with: Option<String>,
 }
 
-/// A header field or query parameter, and what it must be.
+/// A header field, query parameter or cookie, and what it must be.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FieldConfig {

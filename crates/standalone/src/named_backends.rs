@@ -106,6 +106,8 @@ pub fn from_backends(
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
+            cookies: Vec::new(),
+            clients: Vec::new(),
             first_path_segment: false,
             backend: Some("default".to_owned()),
             respond: None,

@@ -1,4 +1,8 @@
-//! The admin port: `/healthz`, `/readyz`, `/metrics`, `/backends`. On the control runtime, so that load cannot starve it.
+//! The admin port: `/healthz`, `/readyz`, `/metrics`, `/backends`, `/profile`. On the control runtime, so that load cannot starve
+//! it.
+
+mod flamegraph;
+mod profile;
 
 use crate::backends;
 use anyhow::Context;
@@ -10,9 +14,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use profile::Profiler;
 use prometheus::{Registry, TextEncoder};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,6 +30,8 @@ const MAX_CONNECTIONS: usize = 64;
 /// Largest body of a change in bytes, and how long it may take.
 const MAX_BODY: usize = 64 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(5);
+/// How long a connection may take in all, but for a profile.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 /// What the admin port tells.
 pub(crate) struct Admin {
@@ -35,18 +43,52 @@ pub(crate) struct Admin {
     pub(crate) backends: OnceLock<Backends>,
     /// Whether endpoints may be changed here.
     pub(crate) writes: bool,
+    /// Takes profiles, where that is allowed.
+    profiler: Option<Profiler>,
 }
 
 impl Admin {
-    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path().to_owned();
-        match path.strip_prefix("/backends/") {
-            Some(place) if request.method() == Method::POST => {
-                let changed = self.change(place, request).await;
-                changed.unwrap_or_else(|(status, why)| text(status, format!("{why}\n")))
-            }
-            _ => self.answer(request.method(), &path),
+    /// What there is to tell before the data plane runs.
+    pub(crate) fn new(registry: Registry, writes: bool, profiles: bool) -> Self {
+        Self {
+            ready: AtomicBool::new(false),
+            registry,
+            backends: OnceLock::new(),
+            writes,
+            profiler: profiles.then(Profiler::new),
         }
+    }
+
+    /// Answers a request. `waits` is true while it takes longer than a connection usually may.
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        waits: &AtomicBool,
+    ) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let answered = match path.strip_prefix("/backends/") {
+            Some(place) if request.method() == Method::POST => self.change(place, request).await,
+            None if path == "/profile" && request.method() == Method::GET => {
+                waits.store(true, Ordering::Relaxed);
+                let taken = self.profile(&request).await;
+                waits.store(false, Ordering::Relaxed);
+                taken
+            }
+            _ => Ok(self.answer(request.method(), &path)),
+        };
+        answered.unwrap_or_else(|(status, why)| text(status, format!("{why}\n")))
+    }
+
+    async fn profile(
+        &self,
+        request: &Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, (StatusCode, String)> {
+        let Some(profiler) = &self.profiler else {
+            let why = "profiles are not to be taken here: it needs the flag --admin-profile";
+            return Err((StatusCode::FORBIDDEN, why.to_owned()));
+        };
+        let (body, media_type) = profiler.take(request.uri().query()).await?;
+        Ok(of_type(media_type, body))
     }
 
     async fn change(
@@ -103,24 +145,27 @@ impl Admin {
             },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /healthz, /readyz, /metrics or /backends\n".into(),
+                "try /healthz, /readyz, /metrics, /backends or /profile\n".into(),
             ),
         }
     }
 }
 
 fn json(text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
+    of_type("application/json", text)
 }
 
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = of_type("text/plain; version=0.0.4; charset=utf-8", text);
     *response.status_mut() = status;
-    let plain = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+fn of_type(media_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let media_type = http::HeaderValue::from_static(media_type);
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, media_type);
     response
 }
 
@@ -148,9 +193,10 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         };
         let admin = Arc::clone(&admin);
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.respond(request).await) }
+            let waits = AtomicBool::new(false);
+            let service = service_fn(|request| {
+                let answer = admin.respond(request, &waits);
+                async move { Ok::<_, Infallible>(answer.await) }
             });
             let mut builder = http1::Builder::new();
             builder
@@ -159,8 +205,13 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                 // One answer a connection, so that those at rest cannot keep a probe out.
                 .keep_alive(false)
                 .max_header_size(16 * 1024);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(Duration::from_secs(10), connection).await;
+            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+            loop {
+                let ended = tokio::time::timeout(CONNECTION_TIME, &mut connection).await;
+                if ended.is_ok() || !waits.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
             drop(permit);
         });
     }
@@ -172,12 +223,7 @@ mod tests {
 
     #[test]
     fn readiness_is_told_apart_from_health() {
-        let admin = Admin {
-            ready: AtomicBool::new(false),
-            registry: Registry::new(),
-            backends: OnceLock::new(),
-            writes: false,
-        };
+        let admin = Admin::new(Registry::new(), false, false);
         let status = |path| admin.answer(&Method::GET, path).status().as_u16();
         assert_eq!(
             (status("/healthz"), status("/readyz"), status("/x")),

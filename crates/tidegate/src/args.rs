@@ -217,12 +217,15 @@ pub(crate) struct ProxyArgs {
     /// Where HTTPS is served, or "off"
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8443", value_parser = addr_or_off)]
     pub(crate) https_addr: Listen,
-    /// Where /healthz, /readyz, /metrics and /backends are served
+    /// Where /healthz, /readyz, /metrics, /backends and /profile are served
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10254")]
     pub(crate) admin_addr: SocketAddr,
     /// Let whoever reaches that address change the weights of endpoints, and drain them
     #[arg(long)]
     pub(crate) admin_writes: bool,
+    /// Let whoever reaches that address see where processor time goes: /profile
+    #[arg(long)]
+    pub(crate) admin_profile: bool,
     /// Worker threads; default: one for each processor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: Option<u16>,

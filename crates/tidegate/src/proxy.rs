@@ -12,8 +12,8 @@ use discovery::Discovery;
 use prometheus::Registry;
 use routing_table::{ListenerId, Update};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -125,12 +125,11 @@ where
 {
     args.check()?;
     let registry = Registry::new();
-    let admin = Arc::new(Admin {
-        ready: AtomicBool::new(false),
-        registry: registry.clone(),
-        backends: OnceLock::new(),
-        writes: args.admin_writes,
-    });
+    let admin = Arc::new(Admin::new(
+        registry.clone(),
+        args.admin_writes,
+        args.admin_profile,
+    ));
     let admin_listener = admin::bind(args.admin_addr).await?;
     let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
     let access_log = telemetry::access_log(&args.access_log)?;

@@ -1,11 +1,14 @@
-//! What a route wants of a request beyond its host and path: method, header fields, query parameters.
+//! What a route wants of a request beyond its host and path: method, header fields, query parameters, cookies, the client's
+//! address.
 //!
 //! Everything is compared as it stands, without allocating: names of fields in any case, all else exactly. Routes without
-//! conditions, and hosts that have only such, never come here.
+//! conditions, and hosts that have only such, never come here; cookies and addresses are read for those only that want them.
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method, header};
+use ipnet::IpNet;
 use std::cmp::{Ordering, Reverse};
 use std::fmt;
+use std::net::IpAddr;
 
 /// What a request is matched on besides listener, host and path.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +19,22 @@ pub struct RequestFields<'a> {
     pub headers: &'a HeaderMap,
     /// The query, without its `?`.
     pub query: Option<&'a str>,
+    /// Who asks.
+    pub client: &'a dyn ClientAddress,
+}
+
+/// Who asks, found out when a route wants to know.
+pub trait ClientAddress: fmt::Debug {
+    /// The address of the client of a request with these header fields, behind proxies that are believed; an IPv4 address is
+    /// never mapped into IPv6. `None` is nobody that a network could have.
+    fn address(&self, headers: &HeaderMap) -> Option<IpAddr>;
+}
+
+/// A client that is known, or not.
+impl ClientAddress for Option<IpAddr> {
+    fn address(&self, _: &HeaderMap) -> Option<IpAddr> {
+        *self
+    }
 }
 
 /// What must be true of a request; all of it. The default is nothing.
@@ -27,6 +46,10 @@ pub struct Conditions {
     pub headers: Vec<HeaderMatch>,
     /// Query parameters.
     pub query: Vec<QueryMatch>,
+    /// Cookies.
+    pub cookies: Vec<CookieMatch>,
+    /// Networks, one of which the client must be in. Default: it may be anywhere.
+    pub clients: Vec<IpNet>,
 }
 
 /// A header field that must be there.
@@ -47,6 +70,15 @@ pub struct QueryMatch {
     pub value: ValueMatch,
 }
 
+/// A cookie that must be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieMatch {
+    /// Its name, exactly.
+    pub name: Box<str>,
+    /// What it must be, where it stands first.
+    pub value: ValueMatch,
+}
+
 /// What a value must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueMatch {
@@ -59,7 +91,11 @@ pub enum ValueMatch {
 impl Conditions {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
+        self.method.is_none()
+            && self.headers.is_empty()
+            && self.query.is_empty()
+            && self.cookies.is_empty()
+            && self.clients.is_empty()
     }
 
     /// Whether a request meets all of them.
@@ -69,14 +105,30 @@ impl Conditions {
             .is_none_or(|method| method == fields.method)
             && self.headers.iter().all(|one| one.matches(fields.headers))
             && self.query.iter().all(|one| one.matches(fields.query))
+            && self.cookies.iter().all(|one| one.matches(fields.headers))
+            && (self.clients.is_empty() || self.serves(fields))
     }
 
-    /// [`Ordering::Less`] wins: with a method, then more header fields, then more query parameters.
+    fn serves(&self, fields: &RequestFields<'_>) -> bool {
+        let client = fields.client.address(fields.headers);
+        client.is_some_and(|addr| self.clients.iter().any(|network| network.contains(&addr)))
+    }
+
+    /// [`Ordering::Less`] wins: with a method, then more header fields, then more query parameters, then more cookies, then
+    /// for some clients only.
     ///
     /// Gateway API, `HTTPRouteRule.matches`: after the path, "Method match. Largest number of header matches. Largest number
-    /// of query param matches."
+    /// of query param matches." It has neither cookies nor clients.
     pub fn precedence(&self, other: &Self) -> Ordering {
-        let rank = |one: &Self| Reverse((one.method.is_some(), one.headers.len(), one.query.len()));
+        let rank = |one: &Self| {
+            Reverse((
+                one.method.is_some(),
+                one.headers.len(),
+                one.query.len(),
+                one.cookies.len(),
+                !one.clients.is_empty(),
+            ))
+        };
         rank(self).cmp(&rank(other))
     }
 }
@@ -105,6 +157,26 @@ impl QueryMatch {
             (Some((_, value)), ValueMatch::Exact(wanted)) => decoded(value).eq(wanted.bytes()),
         }
     }
+}
+
+impl CookieMatch {
+    fn matches(&self, headers: &HeaderMap) -> bool {
+        match (cookies(headers, &self.name).next(), &self.value) {
+            (None, _) => false,
+            (Some(_), ValueMatch::Present) => true,
+            (Some(value), ValueMatch::Exact(wanted)) => value == wanted.as_bytes(),
+        }
+    }
+}
+
+/// The values of the cookies with a name (RFC 6265 section 5.4), in the order they came in.
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let fields = headers.get_all(header::COOKIE).into_iter();
+    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| {
+        let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
+        rest.strip_prefix(b"=")
+    })
 }
 
 /// The bytes of a part of a query: `+` is a space, `%41` is `A`, a `%` without two digits is itself.
@@ -140,6 +212,13 @@ impl fmt::Display for Conditions {
         }
         for one in &self.query {
             write!(f, " query {}{}", one.name, one.value)?;
+        }
+        for one in &self.cookies {
+            write!(f, " cookie {}{}", one.name, one.value)?;
+        }
+        for (index, network) in self.clients.iter().enumerate() {
+            let before = if index == 0 { " client " } else { "," };
+            write!(f, "{before}{network}")?;
         }
         Ok(())
     }
@@ -205,14 +284,78 @@ mod tests {
     }
 
     #[test]
+    fn the_first_cookie_of_a_name_counts() {
+        let mut headers = HeaderMap::new();
+        headers.append("cookie", "theme=dark; canary=yes;a=".parse().unwrap());
+        headers.append("cookie", "canary=no; Beta=1; x".parse().unwrap());
+        let check = |name: &str, value, expected| {
+            let name = name.into();
+            assert_eq!(CookieMatch { name, value }.matches(&headers), expected);
+        };
+        check("theme", exact("dark"), true);
+        check("canary", exact("yes"), true);
+        check("canary", exact("no"), false);
+        check("Beta", exact("1"), true);
+        check("beta", ValueMatch::Present, false);
+        check("a", exact(""), true);
+        check("a", ValueMatch::Present, true);
+        check("the", ValueMatch::Present, false);
+        check("x", ValueMatch::Present, false);
+    }
+
+    /// Fails when it is asked.
+    #[derive(Debug)]
+    struct NobodyAsks;
+
+    impl ClientAddress for NobodyAsks {
+        fn address(&self, _: &HeaderMap) -> Option<IpAddr> {
+            panic!("nobody wants to know")
+        }
+    }
+
+    #[test]
+    fn clients_are_in_one_of_the_networks() {
+        let clients = ["10.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap());
+        let inside = Conditions {
+            clients: clients.to_vec(),
+            ..Conditions::default()
+        };
+        let headers = HeaderMap::new();
+        let check = |client: Option<&str>, expected| {
+            let client: Option<IpAddr> = client.map(|text| text.parse().unwrap());
+            let fields = RequestFields {
+                method: &Method::GET,
+                headers: &headers,
+                query: None,
+                client: &client,
+            };
+            assert_eq!(inside.meets(&fields), expected, "{client:?}");
+        };
+        check(Some("10.1.2.3"), true);
+        check(Some("11.1.2.3"), false);
+        check(Some("2001:db8::1"), true);
+        check(None, false);
+        assert_eq!(inside.to_string(), " client 10.0.0.0/8,2001:db8::/32");
+        let anywhere = Conditions::default();
+        assert_eq!(inside.precedence(&anywhere), Ordering::Less);
+        let fields = RequestFields {
+            method: &Method::GET,
+            headers: &headers,
+            query: None,
+            client: &NobodyAsks,
+        };
+        assert!(anywhere.meets(&fields));
+    }
+
+    #[test]
     fn all_conditions_must_be_met() {
         let both = Conditions {
             method: Some(Method::POST),
-            headers: vec![],
             query: vec![QueryMatch {
                 name: "a".into(),
                 value: exact("1"),
             }],
+            ..Conditions::default()
         };
         let headers = HeaderMap::new();
         for (method, query, expected) in [
@@ -225,6 +368,7 @@ mod tests {
                 method: &method,
                 headers: &headers,
                 query,
+                client: &NobodyAsks,
             };
             assert_eq!(both.meets(&fields), expected, "{method} {query:?}");
         }

@@ -63,6 +63,7 @@ pub(super) fn filters(config: &RouteConfig, at: &[Step]) -> Result<Vec<Filter>, 
     Ok(filters)
 }
 
+/// Reads networks, or addresses alone.
 pub(super) fn networks(all: &[String], at: &[Step]) -> Result<Vec<IpNet>, Wrong> {
     let all = all.iter().enumerate();
     all.map(|(index, text)| {

@@ -1,12 +1,13 @@
 //! Routes of the file become routes of virtual hosts, one set for each listener that serves HTTP.
 
 use super::backends::{Backend, Backends};
+use super::filters::networks;
 use super::{Context, NAMESPACE};
 use crate::config::{Config, FieldConfig, PathConfig, Protocol, RouteConfig};
 use crate::problem::{Step, Wrong, steps, unknown};
 use http::{HeaderName, Method};
 use policy::value::Span;
-use routing_table::matcher::conditions::{HeaderMatch, QueryMatch, ValueMatch};
+use routing_table::matcher::conditions::{CookieMatch, HeaderMatch, QueryMatch, ValueMatch};
 use routing_table::matcher::path::normal_path;
 use routing_table::route::DirectResponse;
 use routing_table::{
@@ -332,24 +333,62 @@ fn conditions(config: &RouteConfig, at: &[Step]) -> Result<Conditions, Wrong> {
         let value = value(field, &at)?;
         headers.push(HeaderMatch { name, value });
     }
-    let mut query: Vec<QueryMatch> = Vec::new();
-    for (index, field) in config.query.iter().enumerate() {
-        let at = [&below("query")[..], &steps![index]].concat();
+    let query = named(&config.query, &below("query"))?;
+    let cookies = named(&config.cookies, &below("cookies"))?;
+    for (index, (name, value)) in cookies.iter().enumerate() {
+        let at = [&below("cookies")[..], &steps![index]].concat();
+        cookie(name, value).map_err(|message| Wrong::at(&at, message))?;
+    }
+    let mut clients = networks(&config.clients, &below("clients"))?;
+    // Their order says nothing, so that two routes of the same ones are the same.
+    clients.sort();
+    clients.dedup();
+    Ok(Conditions {
+        method,
+        headers,
+        query: query
+            .into_iter()
+            .map(|(name, value)| QueryMatch { name, value })
+            .collect(),
+        cookies: cookies
+            .into_iter()
+            .map(|(name, value)| CookieMatch { name, value })
+            .collect(),
+        clients,
+    })
+}
+
+/// Conditions on things that are called by any name, each once.
+fn named(all: &[FieldConfig], at: &[Step]) -> Result<Vec<(Box<str>, ValueMatch)>, Wrong> {
+    let mut out: Vec<(Box<str>, ValueMatch)> = Vec::new();
+    for (index, field) in all.iter().enumerate() {
+        let at = [at, &steps![index]].concat();
         let name: Box<str> = field.name.as_str().into();
         if name.is_empty() {
             return Err(Wrong::at(&at, "an empty name"));
         }
-        if query.iter().any(|one| one.name == name) {
+        if out.iter().any(|(known, _)| *known == name) {
             return Err(Wrong::at(&at, format!("{name} stands in the list already")));
         }
-        let value = value(field, &at)?;
-        query.push(QueryMatch { name, value });
+        out.push((name, value(field, &at)?));
     }
-    Ok(Conditions {
-        method,
-        headers,
-        query,
-    })
+    Ok(out)
+}
+
+/// Whether a cookie can be called so and have this value (RFC 6265 section 4.1.1); clients that send more are of no use to a
+/// condition that is compared as it stands.
+fn cookie(name: &str, value: &ValueMatch) -> Result<(), String> {
+    let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+    if !name.bytes().all(token) {
+        return Err(format!("{name:?} is not the name of a cookie"));
+    }
+    let octet = |byte: u8| byte.is_ascii_graphic() && !b",;\\".contains(&byte);
+    match value {
+        ValueMatch::Exact(value) if !value.bytes().all(octet) => {
+            Err(format!("no cookie has the value {value:?}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn value(field: &FieldConfig, at: &[Step]) -> Result<ValueMatch, Wrong> {

@@ -202,6 +202,30 @@ fn what_does_not_go_together() {
         ),
         (
             "",
+            "backend: a, cookies: [{name: 'a b', present: true}]",
+            fixed,
+            "4:26: routes[0].cookies[0]: \"a b\" is not the name of a cookie",
+        ),
+        (
+            "",
+            "backend: a, cookies: [{name: a, value: 'b;c'}]",
+            fixed,
+            "4:26: routes[0].cookies[0]: no cookie has the value \"b;c\"",
+        ),
+        (
+            "",
+            "backend: a, cookies: [{name: a}]",
+            fixed,
+            "4:26: routes[0].cookies[0]: either \"value\" or \"present: true\" must be given",
+        ),
+        (
+            "",
+            "backend: a, clients: [10.0.0.0/40]",
+            fixed,
+            "4:26: routes[0].clients[0]: \"10.0.0.0/40\" is no network, such as 10.0.0.0/8",
+        ),
+        (
+            "",
             "name: x",
             fixed,
             "4:3: routes[0]: the key \"backend\" is missing",
