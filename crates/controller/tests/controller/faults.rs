@@ -29,6 +29,26 @@ async fn a_dropped_watch_goes_on_where_it_was() {
     replica.stop().await;
 }
 
+/// Nothing came of Ingresses for a long time, and the past is compacted: without the bookmark only a list would do.
+#[tokio::test]
+async fn a_bookmark_says_where_a_dropped_watch_goes_on() {
+    for bookmarked in [true, false] {
+        let (server, mut replica) = shop().await;
+        server.put(slice("web", "10.0.0.2"));
+        replica.inner.until_shows("10.0.0.2:8080").await;
+        if bookmarked {
+            server.bookmark();
+        }
+        server.compact();
+        server.drop_watches(INGRESSES);
+        server.put(ingress("other", "other.test"));
+        replica.inner.until_shows("host other.test").await;
+        let lists = if bookmarked { 1 } else { 2 };
+        assert_eq!(server.count(Verb::List, INGRESSES), lists);
+        replica.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn an_expired_watch_lists_again() {
     let (server, mut replica) = shop().await;
