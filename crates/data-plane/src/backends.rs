@@ -237,7 +237,7 @@ fn status(upstream: &Upstream, now: Duration) -> ClusterStatus {
         .members()
         .map(|member| (member.endpoint.addr, member.weight))
         .collect();
-    let endpoints = set.known().map(|(endpoint, state)| {
+    let shown = |endpoint: &Endpoint, state: &EndpointState| {
         let share = shares.get(&endpoint.addr);
         let declared = endpoint.max_requests.unwrap_or(u32::MAX);
         let latency = state.latency(now);
@@ -259,12 +259,25 @@ fn status(upstream: &Upstream, now: Duration) -> ClusterStatus {
             last_check: last(Check::Active),
             last_agent_check: last(Check::Agent),
         }
+    };
+    let there = set.known().map(|(endpoint, state)| shown(endpoint, state));
+    let leaving = upstream.leaving();
+    let leaving = leaving.iter().map(|(endpoint, state)| {
+        let mut status = shown(endpoint, state);
+        (status.state, status.gets_requests) = (State::Draining, false);
+        status.effective_weight = 0.0;
+        status.reasons.push(ReasonStatus {
+            check: "source",
+            why: "it is gone from its source, and requests are still at it".to_owned(),
+            since: None,
+        });
+        status
     });
     ClusterStatus {
         id: upstream.id().clone(),
         balancing: set.policy().balancing.to_string(),
         ignores_health: set.is_in_panic(),
-        endpoints: endpoints.collect(),
+        endpoints: there.chain(leaving).collect(),
     }
 }
 

@@ -12,6 +12,7 @@ use http::StatusCode;
 use http::header::{self, HeaderMap};
 use routing_table::policy::Balancing;
 use routing_table::{ClusterId, Endpoint, InFlightLimit, Policy};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -37,6 +38,8 @@ pub(crate) struct Upstream {
     transitions: Arc<Transitions>,
     /// Locked while one is put into effect: see [`crate::judge`].
     verdicts: Mutex<()>,
+    /// Endpoints that are gone from their source while requests are still at them; to be shown.
+    leaving: Mutex<Vec<(Endpoint, Arc<EndpointState>)>>,
     /// Requests that wait for an endpoint.
     waiting: AtomicU32,
     /// Told when an endpoint may have room again.
@@ -67,6 +70,7 @@ impl Upstream {
             here: Arc::clone(&replica.here),
             transitions,
             verdicts: Mutex::default(),
+            leaving: Mutex::default(),
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
         }
@@ -82,8 +86,28 @@ impl Upstream {
         let mut declared = self.declared();
         if *declared != endpoints {
             *declared = endpoints.to_vec();
+            let before = self.endpoints();
             self.make_set(&declared, &self.policy(), now);
+            let there: HashSet<SocketAddr> = endpoints.iter().map(|one| one.addr).collect();
+            let gone = before
+                .known()
+                .filter(|(endpoint, _)| !there.contains(&endpoint.addr))
+                .map(|(endpoint, state)| (endpoint.clone(), Arc::clone(state)));
+            let mut leaving = self.locked_leaving();
+            leaving.extend(gone);
+            leaving.retain(|(_, state)| state.in_flight() > 0);
         }
+    }
+
+    /// Endpoints that are gone from their source, as long as requests are at them.
+    pub(crate) fn leaving(&self) -> Vec<(Endpoint, Arc<EndpointState>)> {
+        let mut leaving = self.locked_leaving();
+        leaving.retain(|(_, state)| state.in_flight() > 0);
+        leaving.clone()
+    }
+
+    fn locked_leaving(&self) -> MutexGuard<'_, Vec<(Endpoint, Arc<EndpointState>)>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes this its policy.

@@ -24,11 +24,13 @@ async fn an_outage_is_told_at_once_and_over_at_once() {
     // Counted from the first connection on, as after the outage.
     tokio::time::sleep(2 * SECOND).await;
     let steady = connections(&mut backends);
+    let resident = stand.tidegate.resident();
     backends.iter_mut().for_each(BackendProcess::kill);
     let down = traffic.now();
     tokio::time::sleep(scaled(5 * SECOND, 30 * SECOND)).await;
     let errors = "tidegate_upstream_connect_errors_total";
     let refused = stand.tidegate.metric(errors).await;
+    let grown = stand.tidegate.resident().saturating_sub(resident);
     let up = traffic.now();
     backends
         .iter_mut()
@@ -43,7 +45,7 @@ async fn an_outage_is_told_at_once_and_over_at_once() {
     let back = after.failed().0.iter().map(|shot| shot.begun).max();
     let back = back.unwrap_or(started) - started;
     println!(
-        "E10 all of 4 down for {:.0?}: {} requests, {:?}, p99 {:.1} ms, {:.1} connects refused for each; back after {back:.2?}, {} failed after that {:?}; {steady} connections in the first 2 s, {again} in the 2 s after the return",
+        "E10 all of 4 down for {:.0?}: {} requests, {:?}, p99 {:.1} ms, {:.1} connects refused for each; back after {back:.2?}, {} failed after that {:?}; {steady} connections in the first 2 s, {again} in the 2 s after the return; memory grew by {:.1} MiB meanwhile",
         up - down,
         meanwhile.len(),
         meanwhile.failures(),
@@ -51,7 +53,9 @@ async fn an_outage_is_told_at_once_and_over_at_once() {
         refused / meanwhile.len() as f64,
         after.failed().len(),
         after.failures(),
+        grown as f64 / 1048576.0,
     );
+    assert!(grown <= 16 << 20, "what cannot be sent is not kept");
     let before = shots.begun(Duration::ZERO, down - millis(100));
     assert_eq!(before.failed().len(), 0, "{:?}", before.failures());
     assert!(meanwhile.percentile(99) <= within_millis(100));

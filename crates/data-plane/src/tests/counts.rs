@@ -3,7 +3,7 @@
 use super::proxy_protocol::proxied;
 use super::raw::{Act, RawBackend};
 use super::{Proxy, Rule, host, serve, serve_table, serve_with, table};
-use crate::Settings;
+use crate::{Settings, State};
 use routing_table::policy::Balancing;
 use routing_table::{ClusterId, Endpoint, EndpointSets, Policy, Update};
 use std::collections::BTreeMap;
@@ -302,6 +302,12 @@ async fn one_of_three_goes_and_what_it_has_begun_ends() {
     let two = addrs.iter().copied().map(Endpoint::ready).collect();
     let sets = EndpointSets::from([(id, two)]);
     proxy.publisher.apply(Update::Endpoints(sets)).unwrap();
+    // Shown for as long as it is at something.
+    let shown = || proxy.backends().read().remove(0).endpoints;
+    let leaving = shown().pop().unwrap();
+    assert_eq!((leaving.addr, leaving.in_flight), (slow.addr, 1));
+    assert_eq!(leaving.state, State::Draining);
+    assert!(!leaving.gets_requests && leaving.reasons[0].why.starts_with("it is gone"));
     assert_eq!(
         counted(&answered(&proxy, 100).await),
         BTreeMap::from([("a", 50), ("b", 50)])
@@ -312,4 +318,8 @@ async fn one_of_three_goes_and_what_it_has_begun_ends() {
     }
     assert_eq!(counted(&names)["slow"], 1);
     assert_eq!(slow.requests(), 1);
+    while shown().len() > 2 {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
