@@ -251,6 +251,9 @@ pub(crate) struct ProxyArgs {
     /// Where access log lines go: "stdout", "off", or a file to append to
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     pub(crate) access_log: String,
+    /// Format of those lines; text is the combined format of web servers with what a proxy knows besides
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub(crate) access_log_format: LogFormat,
     /// After SIGTERM: how long to go on serving while not ready; default 10s in a cluster, else 0s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) lameduck: Option<Duration>,

@@ -125,12 +125,13 @@ where
 {
     args.check()?;
     let registry = Registry::new();
+    telemetry::build_info(&registry).context("cannot register metrics")?;
     let shutdown = CancellationToken::new();
     let access = Access::new(&args.admin, &shutdown)?;
     let admin = Arc::new(Admin::new(registry.clone(), &args.admin, access));
     let admin_listener = admin::bind(args.admin.addr).await?;
     let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
-    let access_log = telemetry::access_log(&args.access_log)?;
+    let access_log = telemetry::access_log(&args.access_log, args.access_log_format)?;
     let (log_sink, log_thread) = access_log.unzip();
     let keys = args.tls_ticket_keys.as_deref();
     let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));
