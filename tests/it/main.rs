@@ -18,6 +18,7 @@ mod client_certificates;
 mod cluster;
 mod command_line;
 mod convergence;
+mod deploy;
 mod dns;
 mod draining;
 mod faults;
