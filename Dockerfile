@@ -10,6 +10,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
+# Shown by the metric tidegate_build_info: --build-arg TIDEGATE_COMMIT="$(git rev-parse HEAD)"
+ARG TIDEGATE_COMMIT=""
 # The caches outlive the step, so the binary has to be copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \

@@ -124,6 +124,25 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         "--proxy-protocol-from",
     );
     with(serve(&["--log=x=y=z"], &http, &admin), path, "--log");
+    with(
+        serve(&["--admin-token-file=/nonexistent"], &http, &admin),
+        path,
+        "cannot use the token of --admin-token-file: cannot read /nonexistent",
+    );
+    with(
+        serve(&["--admin-token-file=/dev/null"], &http, &admin),
+        path,
+        "cannot use the token of --admin-token-file: it has 0 characters, 16 are the least",
+    );
+    with(
+        serve(
+            &["--admin-tls-cert=/dev/null", "--admin-tls-key=/dev/null"],
+            &http,
+            &admin,
+        ),
+        path,
+        "cannot use the certificate of --admin-tls-cert: /dev/null holds no certificate",
+    );
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = holder.local_addr().unwrap().to_string();
     with(

@@ -8,6 +8,7 @@
     reason = "test code: a failed unwrap is a failed test"
 )]
 
+mod admin;
 mod backend_policy;
 mod backend_urls;
 mod backends;
@@ -18,6 +19,7 @@ mod client_certificates;
 mod cluster;
 mod command_line;
 mod convergence;
+mod deploy;
 mod dns;
 mod draining;
 mod faults;

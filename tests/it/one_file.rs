@@ -68,7 +68,9 @@ async fn known(admin: SocketAddr) -> Vec<(String, u64)> {
 #[tokio::test]
 async fn a_file_flags_and_variables_come_to_the_same() {
     let (one, two) = (Backend::start("one").await, Backend::start("two").await);
-    let same = vec![(one.addr.to_string(), 1), (two.addr.to_string(), 1)];
+    // They are shown in the order of their addresses.
+    let mut same = vec![(one.addr.to_string(), 1), (two.addr.to_string(), 1)];
+    same.sort();
     let equal = expected(&[("one", 5), ("two", 5)]);
 
     let port = free_port();
@@ -263,6 +265,7 @@ async fn counters_are_counters_and_series_go_with_their_backend() {
         "tidegate_request_body_bytes_total",
         "tidegate_response_body_bytes_total",
         "tidegate_table_generation",
+        "tidegate_build_info",
     ] {
         assert!(kinds.contains_key(name), "no {name} in\n{shown}");
     }
@@ -353,4 +356,62 @@ routes:
     let (_tidegate, _directory) = serve("conditions-alone", &listeners(port), &[]).await;
     let claims = [behind("10.1.2.3"), beta("beta=1")];
     assert_eq!(of(local(port), &claims).await, 211);
+}
+
+#[tokio::test]
+async fn lines_of_the_access_log_may_be_text_and_a_metric_says_what_was_built() {
+    let backend = Backend::start("one").await;
+    let port = free_port();
+    let text = format!(
+        "listeners: [{{port: {port}}}]\nroutes: [{{name: web, backend: b}}]\nbackends: {{b: {{static: ['{}']}}}}\n",
+        backend.addr
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let (file, log) = (
+        directory.path().join("tidegate.yaml"),
+        directory.path().join("access.log"),
+    );
+    std::fs::write(&file, text).unwrap();
+    let args = [
+        "serve".to_owned(),
+        format!("--config={}", file.display()),
+        format!("--access-log={}", log.display()),
+        "--access-log-format=text".to_owned(),
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let tidegate = Tidegate::start("text-log", &args).ready().await;
+    let answer = get(local(port), "a.test", "/x?y=1").await.unwrap();
+    assert_eq!(answer.status, 200);
+    let start = Instant::now();
+    let line = loop {
+        let line = std::fs::read_to_string(&log).unwrap_or_default();
+        if line.ends_with('\n') {
+            break line;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    println!("{line}");
+    assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
+    let said = "] \"GET http://a.test/x?y=1 HTTP/1.1\" 200 ";
+    assert!(line.contains(said), "{line}");
+    let said = format!(
+        " route=\"standalone/web\" upstream={} attempts=1 ",
+        backend.addr
+    );
+    assert!(line.contains(&said), "{line}");
+
+    let metrics = get(tidegate.admin, "admin", "/metrics")
+        .await
+        .unwrap()
+        .text();
+    let info = metrics
+        .lines()
+        .find(|line| line.starts_with("tidegate_build_info{"));
+    let info = info.unwrap_or_else(|| panic!("no tidegate_build_info in\n{metrics}"));
+    println!("{info}");
+    assert!(info.ends_with("} 1"), "{info}");
+    for label in ["commit=\"", "rustc=\"1.", "version=\"0."] {
+        assert!(info.contains(label), "{info}");
+    }
 }

@@ -29,6 +29,18 @@
 {{- if $controller.ticketKeysSecret }}
 - "--tls-ticket-keys=/etc/tidegate/ticket-keys/keys"
 {{- end }}
+{{- with $controller.admin }}
+{{- if .tokenSecret }}
+- "--admin-token-file=/etc/tidegate/admin-token/token"
+{{- if .tokenForMetrics }}
+- "--admin-token-for-metrics"
+{{- end }}
+{{- end }}
+{{- if .tlsSecret }}
+- "--admin-tls-cert=/etc/tidegate/admin-tls/tls.crt"
+- "--admin-tls-key=/etc/tidegate/admin-tls/tls.key"
+{{- end }}
+{{- end }}
 {{- range $flag, $value := $controller.extraArgs }}
 {{- if kindIs "bool" $value }}
 {{- if $value }}
@@ -40,6 +52,19 @@
 - {{ printf "--%s=%s" $flag (kindIs "string" . | ternary . (int64 . | toString)) | quote }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Secrets that are mounted below /etc/tidegate, as YAML: a folder and the name of its Secret. */}}
+{{- define "tidegate.mounted" -}}
+{{- with .Values.controller.ticketKeysSecret }}
+ticket-keys: {{ . | quote }}
+{{- end }}
+{{- with .Values.controller.admin.tokenSecret }}
+admin-token: {{ . | quote }}
+{{- end }}
+{{- with .Values.controller.admin.tlsSecret }}
+admin-tls: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -134,6 +159,9 @@ spec:
         httpGet:
           path: /healthz
           port: admin
+          {{- if $controller.admin.tlsSecret }}
+          scheme: HTTPS
+          {{- end }}
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 3
@@ -141,6 +169,9 @@ spec:
         httpGet:
           path: /readyz
           port: admin
+          {{- if $controller.admin.tlsSecret }}
+          scheme: HTTPS
+          {{- end }}
         periodSeconds: 5
         timeoutSeconds: 5
         failureThreshold: 3
@@ -154,15 +185,20 @@ spec:
       resources:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-      {{- if $controller.ticketKeysSecret }}
+      {{- $mounted := include "tidegate.mounted" . | fromYaml }}
+      {{- with $mounted }}
       volumeMounts:
-        - name: ticket-keys
-          mountPath: /etc/tidegate/ticket-keys
+        {{- range $folder, $secret := . }}
+        - name: {{ $folder }}
+          mountPath: /etc/tidegate/{{ $folder }}
           readOnly: true
+        {{- end }}
   volumes:
-    - name: ticket-keys
+        {{- range $folder, $secret := . }}
+    - name: {{ $folder }}
       secret:
-        secretName: {{ $controller.ticketKeysSecret | quote }}
+        secretName: {{ $secret | quote }}
+        {{- end }}
       {{- end }}
   {{- with $controller.nodeSelector }}
   nodeSelector:

@@ -1,8 +1,10 @@
-//! The access log: one JSON object a request or relayed connection, formatted on the worker, written by a thread of its own.
+//! The access log: one JSON object, or line of text, a request or relayed connection, formatted on the worker, written by a thread
+//! of its own.
 //!
 //! A slow disk or a blocked pipe costs log lines, which are counted, never requests.
 
 mod relay_line;
+mod text_line;
 
 pub(crate) use relay_line::RelayLine;
 
@@ -23,12 +25,23 @@ const SPARE: usize = 4;
 /// Longest value of a field that a client chooses, in bytes.
 const MAX_VALUE: usize = 1024;
 
+/// What a line looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// A JSON object, with everything that is known. The default.
+    #[default]
+    Json,
+    /// The combined format of web servers, and times and endpoint as `name=value`.
+    Text,
+}
+
 /// Where batches of lines go. Cheap to clone; the writer ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct AccessLogSink {
     batches: SyncSender<Vec<u8>>,
     /// Batches that were written, for reuse: they are large, and come back from another thread.
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    format: AccessLogFormat,
 }
 
 impl AccessLogSink {
@@ -60,9 +73,15 @@ impl AccessLogSink {
             Self {
                 batches: sender,
                 spare,
+                format: AccessLogFormat::default(),
             },
             thread,
         ))
+    }
+
+    /// The same with lines of this form.
+    pub fn with_format(self, format: AccessLogFormat) -> Self {
+        Self { format, ..self }
     }
 }
 
@@ -91,6 +110,8 @@ pub(crate) struct Line<'a> {
     pub(crate) referer: &'a [u8],
     /// What [`RouteLine::format`] made of the route; empty where there is none.
     pub(crate) route: &'a [u8],
+    /// Its namespace and name.
+    pub(crate) route_name: Option<(&'a str, &'a str)>,
     /// Why there was no answer from an upstream, or not all of one.
     pub(crate) flag: &'static str,
     pub(crate) attempts: u32,
@@ -138,12 +159,23 @@ impl AccessLog {
 
     /// Adds the line of a request.
     pub(crate) fn write(&self, line: &Line<'_>) {
-        self.write_with(|lines, time| format_line(lines, time, line));
+        self.write_with(|lines, time| match self.is_text() {
+            false => format_line(lines, time, line),
+            true => text_line::request(lines, time, line),
+        });
     }
 
     /// Adds the line of a relayed connection or session.
     pub(crate) fn write_relay(&self, line: &RelayLine<'_>) {
-        self.write_with(|lines, time| relay_line::format(lines, time, line));
+        self.write_with(|lines, time| match self.is_text() {
+            false => relay_line::format(lines, time, line),
+            true => text_line::relay(lines, time, line),
+        });
+    }
+
+    fn is_text(&self) -> bool {
+        let format = self.sink.as_ref().map(|sink| sink.format);
+        format == Some(AccessLogFormat::Text)
     }
 
     #[inline]
@@ -289,9 +321,15 @@ fn seconds(out: &mut Vec<u8>, key: &str, value: Duration) {
     out.extend_from_slice(&digits);
 }
 
-/// A JSON string, whatever the bytes: control characters and what is not UTF-8 are escaped, long values are cut.
+/// A JSON string, whatever the bytes.
 fn text(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     out.extend_from_slice(key.as_bytes());
+    escaped(out, value);
+    out.push(b'"');
+}
+
+/// What may stand between quotes: control characters and what is not UTF-8 are escaped, long values are cut.
+fn escaped(out: &mut Vec<u8>, value: &[u8]) {
     let value = &value[..value.len().min(MAX_VALUE)];
     let plain = |b: &u8| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\';
     // Not `all`: looking at every byte, many at once, is quicker than looking for the first that is not plain.
@@ -311,7 +349,6 @@ fn text(out: &mut Vec<u8>, key: &str, value: &[u8]) {
             }
         }
     }
-    out.push(b'"');
 }
 
 fn escape(out: &mut Vec<u8>, byte: u8) {

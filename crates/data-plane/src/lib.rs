@@ -128,7 +128,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-pub use access_log::AccessLogSink;
+pub use access_log::{AccessLogFormat, AccessLogSink};
 pub use backends::{
     Backends, CheckStatus, ClusterStatus, EndpointStatus, ReasonStatus, State, UnknownBackend, Wish,
 };

@@ -178,6 +178,10 @@ impl Record {
                 .target
                 .as_ref()
                 .map_or(&b""[..], |target| &target.log_fields),
+            route_name: outcome.target.as_ref().map(|target| {
+                let id = &target.route.id;
+                (&*id.namespace, &*id.name)
+            }),
             flag: outcome.flag,
             attempts: outcome.attempts,
             upstream: outcome.upstream,

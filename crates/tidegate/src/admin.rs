@@ -1,9 +1,14 @@
 //! The admin port: `/healthz`, `/readyz`, `/metrics`, `/backends`, `/profile`. On the control runtime, so that load cannot starve
 //! it.
 
+mod access;
 mod flamegraph;
+mod followed;
 mod profile;
 
+pub(crate) use access::Access;
+
+use crate::args::AdminArgs;
 use crate::backends;
 use anyhow::Context;
 use bytes::Bytes;
@@ -42,20 +47,22 @@ pub(crate) struct Admin {
     /// Endpoints; set once the data plane runs.
     pub(crate) backends: OnceLock<Backends>,
     /// Whether endpoints may be changed here.
-    pub(crate) writes: bool,
+    writes: bool,
     /// Takes profiles, where that is allowed.
     profiler: Option<Profiler>,
+    access: Access,
 }
 
 impl Admin {
     /// What there is to tell before the data plane runs.
-    pub(crate) fn new(registry: Registry, writes: bool, profiles: bool) -> Self {
+    pub(crate) fn new(registry: Registry, args: &AdminArgs, access: Access) -> Self {
         Self {
             ready: AtomicBool::new(false),
             registry,
             backends: OnceLock::new(),
-            writes,
-            profiler: profiles.then(Profiler::new),
+            writes: args.writes,
+            profiler: args.profile.then(Profiler::new),
+            access,
         }
     }
 
@@ -66,6 +73,13 @@ impl Admin {
         waits: &AtomicBool,
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
+        if let Some(challenge) = self.access.challenge(&path, request.headers()) {
+            let why = "the admin port asks for the bearer token of --admin-token-file\n";
+            let mut answer = text(StatusCode::UNAUTHORIZED, why.into());
+            let fields = answer.headers_mut();
+            fields.insert(header::WWW_AUTHENTICATE, challenge);
+            return answer;
+        }
         let answered = match path.strip_prefix("/backends/") {
             Some(place) if request.method() == Method::POST => self.change(place, request).await,
             None if path == "/profile" && request.method() == Method::GET => {
@@ -198,6 +212,9 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
                 let answer = admin.respond(request, &waits);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
+            let Some(stream) = admin.access.accept(stream).await else {
+                return;
+            };
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
@@ -223,7 +240,14 @@ mod tests {
 
     #[test]
     fn readiness_is_told_apart_from_health() {
-        let admin = Admin::new(Registry::new(), false, false);
+        let admin = Admin {
+            ready: AtomicBool::new(false),
+            registry: Registry::new(),
+            backends: OnceLock::new(),
+            writes: false,
+            profiler: None,
+            access: Access::default(),
+        };
         let status = |path| admin.answer(&Method::GET, path).status().as_u16();
         assert_eq!(
             (status("/healthz"), status("/readyz"), status("/x")),

@@ -1,5 +1,9 @@
 //! Flags. Every flag is checked here, so that a mistake is one clear line at start and not a surprise later.
 
+mod admin;
+
+pub(crate) use admin::AdminArgs;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data_plane::{MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
@@ -217,21 +221,14 @@ pub(crate) struct ProxyArgs {
     /// Where HTTPS is served, or "off"
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8443", value_parser = addr_or_off)]
     pub(crate) https_addr: Listen,
-    /// Where /healthz, /readyz, /metrics, /backends and /profile are served
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10254")]
-    pub(crate) admin_addr: SocketAddr,
-    /// Let whoever reaches that address change the weights of endpoints, and drain them
-    #[arg(long)]
-    pub(crate) admin_writes: bool,
-    /// Let whoever reaches that address see where processor time goes: /profile
-    #[arg(long)]
-    pub(crate) admin_profile: bool,
     /// Worker threads; default: one for each processor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: Option<u16>,
     /// Most client connections
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) max_connections: u64,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// Oldest version of TLS that clients may use
@@ -257,6 +254,9 @@ pub(crate) struct ProxyArgs {
     /// Where access log lines go: "stdout", "off", or a file to append to
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     pub(crate) access_log: String,
+    /// Format of those lines; text is the combined format of web servers with what a proxy knows besides
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub(crate) access_log_format: LogFormat,
     /// After SIGTERM: how long to go on serving while not ready; default 10s in a cluster, else 0s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) lameduck: Option<Duration>,
@@ -443,7 +443,7 @@ impl ProxyArgs {
         translate::Settings {
             proxy_header: self.proxy_protocol,
             proxy_header_believed: !self.proxy_header_from().is_empty(),
-            reserved_ports: vec![self.admin_addr.port()],
+            reserved_ports: vec![self.admin.addr.port()],
             ..self
                 .routing
                 .settings(self.http_addr.0, self.https_addr.0, local)
@@ -547,6 +547,8 @@ mod tests {
                 "1.2.3.4",
             ],
             &["serve", "--manifets", "x"],
+            &["serve", "--manifests", "x", "--admin-tls-cert", "c"],
+            &["serve", "--manifests", "x", "--admin-token-for-metrics"],
         ] {
             assert!(
                 Cli::try_parse_from(["tidegate"].iter().chain(bad)).is_err(),

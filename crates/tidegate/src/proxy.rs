@@ -1,6 +1,6 @@
 //! Starts the two halves and the admin port, and stops them in order. The only place that sees both halves.
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Access, Admin};
 use crate::args::ProxyArgs;
 use crate::open_files;
 use crate::telemetry;
@@ -125,16 +125,14 @@ where
 {
     args.check()?;
     let registry = Registry::new();
-    let admin = Arc::new(Admin::new(
-        registry.clone(),
-        args.admin_writes,
-        args.admin_profile,
-    ));
-    let admin_listener = admin::bind(args.admin_addr).await?;
-    let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
-    let access_log = telemetry::access_log(&args.access_log)?;
-    let (log_sink, log_thread) = access_log.unzip();
+    telemetry::build_info(&registry).context("cannot register metrics")?;
     let shutdown = CancellationToken::new();
+    let access = Access::new(&args.admin, &shutdown)?;
+    let admin = Arc::new(Admin::new(registry.clone(), &args.admin, access));
+    let admin_listener = admin::bind(args.admin.addr).await?;
+    let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
+    let access_log = telemetry::access_log(&args.access_log, args.access_log_format)?;
+    let (log_sink, log_thread) = access_log.unzip();
     let keys = args.tls_ticket_keys.as_deref();
     let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));
     let settings = args.data_plane(keys.transpose()?);

@@ -2,7 +2,8 @@
 
 use crate::args::LogFormat;
 use anyhow::Context;
-use data_plane::AccessLogSink;
+use data_plane::{AccessLogFormat, AccessLogSink};
+use prometheus::{IntGauge, Opts, Registry};
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::sync::mpsc::SyncSender;
@@ -103,7 +104,10 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the file cannot be opened.
-pub(crate) fn access_log(target: &str) -> anyhow::Result<Option<(AccessLogSink, JoinHandle<()>)>> {
+pub(crate) fn access_log(
+    target: &str,
+    format: LogFormat,
+) -> anyhow::Result<Option<(AccessLogSink, JoinHandle<()>)>> {
     let started = match target {
         "off" => return Ok(None),
         "stdout" => AccessLogSink::start(std::io::stdout()),
@@ -117,5 +121,30 @@ pub(crate) fn access_log(target: &str) -> anyhow::Result<Option<(AccessLogSink, 
             )
         }
     };
-    Ok(Some(started.context("cannot start the access log")?))
+    let (sink, thread) = started.context("cannot start the access log")?;
+    let format = match format {
+        LogFormat::Json => AccessLogFormat::Json,
+        LogFormat::Text => AccessLogFormat::Text,
+    };
+    Ok(Some((sink.with_format(format), thread)))
+}
+
+/// Registers what this is: one series whose value is 1.
+///
+/// # Errors
+/// When it was registered before.
+pub(crate) fn build_info(registry: &Registry) -> Result<(), prometheus::Error> {
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("commit", env!("TIDEGATE_COMMIT")),
+        ("rustc", env!("TIDEGATE_RUSTC")),
+    ];
+    let help = "What this binary was built from; the value is always 1";
+    let mut opts = Opts::new("tidegate_build_info", help);
+    for (name, value) in labels {
+        opts = opts.const_label(name, value);
+    }
+    let info = IntGauge::with_opts(opts)?;
+    info.set(1);
+    registry.register(Box::new(info))
 }

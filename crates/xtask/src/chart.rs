@@ -30,7 +30,7 @@ const RELEASE: &str = "tidegate";
 type Check = (&'static str, fn() -> anyhow::Result<()>);
 
 /// Values that every renderer, linter and API server must be content with.
-const CASES: [(&str, &str); 10] = [
+const CASES: [(&str, &str); 11] = [
     ("default values", "{}"),
     ("DaemonSet", "controller: {kind: DaemonSet}"),
     (
@@ -51,6 +51,10 @@ const CASES: [(&str, &str); 10] = [
     (
         "autoscaling and metrics",
         "controller: {autoscaling: {enabled: true, targetMemoryUtilizationPercentage: 80}, metrics: {enabled: true}}",
+    ),
+    (
+        "admin port closed",
+        "controller: {admin: {tokenSecret: admin-token, tokenForMetrics: true, tlsSecret: admin-tls}, ticketKeysSecret: keys}",
     ),
     (
         "everything else",

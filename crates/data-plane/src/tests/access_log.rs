@@ -30,6 +30,7 @@ fn line<'a>(path: &'a str, user_agent: &'a [u8]) -> Line<'a> {
         user_agent,
         referer: b"",
         route: &ROUTE,
+        route_name: Some(("shop", "web")),
         flag: "",
         attempts: 1,
         upstream: Some(([10, 0, 0, 1], 8080).into()),
@@ -55,6 +56,70 @@ fn a_line() {
             "\n"
         )
     );
+}
+
+fn as_text(line: &Line<'_>) -> String {
+    let mut out = Vec::new();
+    text_line::request(&mut out, b"2026-01-31T12:00:00.123Z", line);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_line_of_text() {
+    assert_eq!(
+        as_text(&line("/a?b=c", b"curl/8")),
+        concat!(
+            r#"192.0.2.7 - - [2026-01-31T12:00:00.123Z] "GET http://shop.test/a?b=c HTTP/1.1" 200 5 "-" "curl/8" request_bytes=0 "#,
+            r#"duration=1.000250 route="shop/web" upstream=10.0.0.1:8080 attempts=1 upstream_duration=0.003000 id="id""#,
+            "\n"
+        )
+    );
+    let refused = Line {
+        status: 404,
+        route_name: None,
+        upstream: None,
+        upstream_duration: None,
+        flag: "no_route",
+        ..line("/", b"")
+    };
+    assert!(as_text(&refused).ends_with(" duration=1.000250 id=\"id\" flag=no_route\n"));
+    let relayed = RelayLine {
+        client: "192.0.2.7",
+        listener: "tcp-5432",
+        protocol: "TLS",
+        server_name: Some("db.test\n"),
+        received: 1,
+        sent: 2,
+        duration: Duration::from_secs(3),
+        namespace: "shop",
+        service: "db",
+        upstream: None,
+        attempts: 0,
+        flag: "connect_failed",
+    };
+    let mut out = Vec::new();
+    text_line::relay(&mut out, b"T", &relayed);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "192.0.2.7 - - [T] \"TLS tcp-5432 db.test\\u000a\" received_bytes=1 sent_bytes=2 duration=3.000000 service=\"shop/db\" \
+         flag=connect_failed\n"
+    );
+}
+
+#[test]
+fn no_byte_of_a_client_breaks_a_line_of_text() {
+    let hostile: Vec<u8> = (0..=255).collect();
+    let line = Line {
+        host: &hostile,
+        referer: &hostile,
+        request_id: &hostile,
+        ..line("/\"x\u{1b}[2J", &hostile)
+    };
+    let shown = as_text(&line);
+    assert_eq!(shown.matches('\n').count(), 1);
+    let control = |letter: char| letter.is_control();
+    assert!(!shown.trim_end_matches('\n').contains(control), "{shown:?}");
+    assert!(shown.contains(r#"/\"x\u001b[2J"#), "{shown:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-pub(super) const CHECKS: [Check; 13] = [
+pub(super) const CHECKS: [Check; 14] = [
     ("default values make exactly these objects", objects),
     ("pods fit Pod Security \"restricted\"", pod_security),
     ("the flags of the default values", default_flags),
@@ -23,6 +23,7 @@ pub(super) const CHECKS: [Check; 13] = [
     ("host network and host ports", host_ports),
     ("autoscaling and metrics", autoscaling_and_metrics),
     ("relayed ports", relayed_ports),
+    ("a token and TLS for the admin port", admin_port),
     ("everything else is put where it belongs", everything_else),
 ];
 
@@ -350,6 +351,55 @@ fn relayed_ports() -> anyhow::Result<()> {
             (
                 "/spec/ports/4",
                 json!({"name": "53-udp", "port": 53, "targetPort": "53-udp", "protocol": "UDP"}),
+            ),
+        ],
+    )
+}
+
+fn admin_port() -> anyhow::Result<()> {
+    let rendered = case("admin port closed")?;
+    let args = rendered.args()?;
+    for flag in [
+        "--admin-token-file=/etc/tidegate/admin-token/token",
+        "--admin-token-for-metrics",
+        "--admin-tls-cert=/etc/tidegate/admin-tls/tls.crt",
+        "--admin-tls-key=/etc/tidegate/admin-tls/tls.key",
+    ] {
+        ensure!(args.contains(&flag), "no {flag}: {args:?}");
+    }
+    has(
+        rendered.container()?,
+        &[
+            ("/livenessProbe/httpGet/scheme", json!("HTTPS")),
+            ("/readinessProbe/httpGet/scheme", json!("HTTPS")),
+            (
+                "/volumeMounts/1",
+                json!({"name": "admin-token", "mountPath": "/etc/tidegate/admin-token", "readOnly": true}),
+            ),
+        ],
+    )?;
+    has(
+        rendered.pod()?,
+        &[(
+            "/volumes",
+            json!([
+                {"name": "admin-tls", "secret": {"secretName": "admin-tls"}},
+                {"name": "admin-token", "secret": {"secretName": "admin-token"}},
+                {"name": "ticket-keys", "secret": {"secretName": "keys"}},
+            ]),
+        )],
+    )?;
+    let scraped = render(
+        "controller: {admin: {tokenSecret: t, tokenForMetrics: true, tlsSecret: s}, \
+         metrics: {enabled: true, serviceMonitor: {enabled: true}}}",
+    )?;
+    has(
+        scraped.one("ServiceMonitor")?,
+        &[
+            ("/spec/endpoints/0/scheme", json!("https")),
+            (
+                "/spec/endpoints/0/authorization/credentials",
+                json!({"name": "t", "key": "token"}),
             ),
         ],
     )
