@@ -7,11 +7,11 @@
 
 use crate::conduct::Reply;
 use crate::endpoint_state::{micros, millis};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::waiting::Waits;
 use routing_table::policy::CircuitBreaker;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 

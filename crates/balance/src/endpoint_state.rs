@@ -6,8 +6,8 @@
 use crate::conduct::Conduct;
 use crate::latency::Window;
 use crate::notes::{Notes, Voice};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 

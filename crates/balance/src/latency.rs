@@ -2,7 +2,7 @@
 //!
 //! Requests write, whoever makes sets reads now and then. Who is best is not decided here but in [`crate::order::ranked`].
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Most samples that are kept.

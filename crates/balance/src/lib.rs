@@ -24,8 +24,13 @@ pub mod outlier;
 pub mod picker;
 pub mod retry_budget;
 pub mod sticky;
+mod sync;
 pub mod waiting;
 mod zone;
+
+#[cfg(all(test, loom))]
+#[path = "tests/interleavings.rs"]
+mod interleavings;
 
 pub use breaker::Breaker;
 pub use conduct::{Conduct, Reply};

@@ -5,10 +5,10 @@
 
 use crate::conduct::Reply;
 use crate::endpoint_state::{Bar, EndpointState, micros, millis};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use routing_table::policy::OutlierDetection;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// So many requests that wait in vain are more than one that is slow.

@@ -4,13 +4,13 @@
 //! it waits for takes a few whole cycles at once; until it has used them it is exact by itself, and over all workers the
 //! shares are off by less than one cycle for each.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Cycles that a worker picks one by one before it counts as busy, until the time it is told changes.
-const CALM: u64 = 256;
+const CALM: u64 = if cfg!(loom) { 1 } else { 256 };
 /// Turns that are taken at once, at least.
-const BLOCK: u64 = 32;
+const BLOCK: u64 = if cfg!(loom) { 2 } else { 32 };
 
 /// The position of one cluster's round. It outlives sets and tables, so an update does not start over.
 #[derive(Debug)]

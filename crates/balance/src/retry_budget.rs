@@ -1,6 +1,6 @@
 //! How many retries are allowed: a share of the requests, and a few a second besides, so that an outage is not made worse.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// In thousandths of a retry.

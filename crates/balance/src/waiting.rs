@@ -3,7 +3,7 @@
 //! One word holds both: the count, and the sum of the times the requests began. So they are never read apart, and the time
 //! waited in all is exact whoever has left in between. Which of them has waited longest is not known.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Times are kept in steps of so many milliseconds: a year of them, 60,000 times, fits.

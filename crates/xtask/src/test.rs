@@ -75,6 +75,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             ])
             .args(&filter),
     )?;
+    if filter.is_empty() {
+        step("every interleaving of a few threads");
+        totals.cargo_test(
+            Command::new("cargo")
+                .args(["test", "--package", "balance", "--lib", "interleavings"])
+                .env("RUSTFLAGS", "--cfg loom")
+                .env("CARGO_TARGET_DIR", target().join("loom")),
+        )?;
+    }
     step("whole system, without a cluster");
     let mut plain = Command::new("cargo");
     plain
