@@ -81,6 +81,7 @@ mod admission;
 mod backends;
 mod body;
 mod certificate_chain;
+mod cipher_suites;
 mod client;
 mod client_certificate;
 mod client_io;
@@ -132,6 +133,7 @@ pub use access_log::{AccessLogFormat, AccessLogSink};
 pub use backends::{
     Backends, CheckStatus, ClusterStatus, EndpointStatus, ReasonStatus, State, UnknownBackend, Wish,
 };
+pub use cipher_suites::{CipherSuites, UnknownCipherSuite};
 pub use client::ClientTimeouts;
 pub use listener::BindError;
 pub use pool::PoolLimits;
@@ -165,6 +167,8 @@ pub struct Settings {
     pub handshakes: usize,
     /// The oldest version of TLS that clients may use. Default 1.2.
     pub min_tls_version: MinTlsVersion,
+    /// The cipher suites that clients may use. Default: all there are.
+    pub cipher_suites: Option<CipherSuites>,
     /// Keys of session tickets. Default: generated, and replaced every six hours.
     pub ticket_keys: Option<Arc<TicketKeys>>,
     /// Networks of proxies in front of us whose `X-Forwarded-*` fields are believed. Default: none.
@@ -191,6 +195,7 @@ impl Default for Settings {
             requests_per_connection: 10_000,
             handshakes: 64,
             min_tls_version: MinTlsVersion::default(),
+            cipher_suites: None,
             ticket_keys: None,
             trusted_proxies: Vec::new(),
             proxy_header_from: Vec::new(),

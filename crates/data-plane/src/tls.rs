@@ -110,7 +110,11 @@ impl ServerTls {
     /// # Errors
     /// When there is no randomness to make keys of.
     pub(crate) fn new(settings: &Settings) -> Result<Self, TlsError> {
-        let provider = Arc::new(default_provider());
+        let mut provider = default_provider();
+        if let Some(suites) = &settings.cipher_suites {
+            provider.cipher_suites = suites.get().to_vec();
+        }
+        let provider = Arc::new(provider);
         let versions = settings.min_tls_version.and_newer();
         let mut base = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)?

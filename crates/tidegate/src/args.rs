@@ -5,7 +5,7 @@ mod admin;
 pub(crate) use admin::AdminArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use data_plane::{MinTlsVersion, TicketKeys};
+use data_plane::{CipherSuites, MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
 use routing_table::RelayLimits;
 use std::net::SocketAddr;
@@ -234,6 +234,10 @@ pub(crate) struct ProxyArgs {
     /// Oldest version of TLS that clients may use
     #[arg(long, value_enum, default_value_t = MinTls::V12)]
     pub(crate) tls_min_version: MinTls,
+    /// Cipher suites that clients may use, by the names of OpenSSL or IANA with ":" or "," between them; of a version of TLS
+    /// of which none is named all may be used. Default: all, which are ECDHE with AES-GCM or ChaCha20
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) tls_ciphers: Option<CipherSuites>,
     /// Keys of TLS session tickets, for replicas to share: a file of lines from "openssl rand -hex 32"; the first makes
     /// tickets, all read them; changes are picked up. Default: generated keys of our own
     #[arg(long, value_name = "FILE")]
@@ -504,6 +508,7 @@ impl ProxyArgs {
                 MinTls::V12 => MinTlsVersion::Tls12,
                 MinTls::V13 => MinTlsVersion::Tls13,
             },
+            cipher_suites: self.tls_ciphers.clone(),
             ticket_keys,
             zone: self.zone.as_deref().map(Arc::from),
             orders: usual.orders,

@@ -299,6 +299,33 @@ async fn the_minimum_version_is_kept() {
     }
 }
 
+#[tokio::test]
+async fn only_chosen_cipher_suites_are_used() {
+    let server = certificate(&Authority::new("servers").server(&["a.test"]));
+    let proxy = |suites: &str| {
+        let settings = Settings {
+            workers: 1,
+            cipher_suites: Some(suites.parse().unwrap()),
+            ..Settings::default()
+        };
+        serve_table(tls_table(&[(&["a.test"], &server)], &[]), settings)
+    };
+    let used = async |proxy: &Proxy, version| {
+        let client = TlsClient::with_versions(None, &[version]);
+        let made = client.connect(proxy.addr, "a.test").await.ok()?;
+        made.get_ref().1.negotiated_cipher_suite()?.suite().as_str()
+    };
+    let (tls12, tls13) = (&rustls::version::TLS12, &rustls::version::TLS13);
+    let chosen = proxy("ECDHE-ECDSA-CHACHA20-POLY1305:TLS_AES_128_GCM_SHA256");
+    let chacha = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+    assert_eq!(used(&chosen, tls12).await, Some(chacha));
+    assert_eq!(used(&chosen, tls13).await, Some("TLS13_AES_128_GCM_SHA256"));
+    // The key is no RSA key.
+    let useless = proxy("ECDHE-RSA-AES128-GCM-SHA256");
+    assert_eq!(used(&useless, tls12).await, None);
+    assert!(used(&useless, tls13).await.is_some());
+}
+
 /// A hello that asks for other bytes than it did.
 fn with_server_name(hello: &[u8], old: &str, new: &[u8]) -> Vec<u8> {
     let at = hello
