@@ -1,9 +1,8 @@
 //! Mistakes on the command line: one clear line that names the thing, exit status 1 or 2, never a panic.
 
-use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::process::{Command, Output};
-use test_support::Tidegate;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Output, Stdio};
 use test_support::certificate::Authority;
 use test_support::client::get;
 use test_support::process::{binary, free_port};
@@ -15,6 +14,16 @@ fn run(args: &[&str]) -> Output {
         .env("HOME", "/nonexistent")
         .output()
         .unwrap()
+}
+
+/// A process that is killed when the test is over, however it ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[track_caller]
@@ -222,23 +231,50 @@ fn check_tells_of_certificates_that_have_expired() {
     assert!(said.contains("a.pem"), "{said}");
 }
 
-/// One command starts named endpoints: ten requests one after the other, and ten at once.
+/// One command starts named endpoints and tries them: ten requests one after the other, ten at once, TLS, and one endpoint
+/// killed without a failed request. Then it stays.
 #[tokio::test]
 async fn the_demo_shows_what_there_is() {
-    let demo = Tidegate::start("demo", &["demo"]).ready().await;
-    let mut seen = BTreeSet::new();
-    for _ in 0..10 {
-        let answer = get(demo.http, "shop.localhost", "/").await.unwrap();
-        assert_eq!(answer.status, 200);
-        let text = answer.text();
-        seen.extend(text.lines().next().map(str::to_owned));
-    }
-    assert!(seen.len() >= 2, "{seen:?}");
-    let all = (0..10).map(|_| {
-        let addr = demo.http;
-        tokio::spawn(async move { get(addr, "shop.localhost", "/").await.unwrap().status })
-    });
-    for one in all.collect::<Vec<_>>() {
-        assert_eq!(one.await.unwrap(), 200);
-    }
+    let (http, https, admin) = (free_port(), free_port(), free_port());
+    let demo = Command::new(binary())
+        .arg("demo")
+        .arg(format!("--http-addr=127.0.0.1:{http}"))
+        .arg(format!("--https-addr=127.0.0.1:{https}"))
+        .arg(format!("--admin-addr=127.0.0.1:{admin}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut demo = Killed(demo.unwrap());
+    let said = BufReader::new(demo.0.stdout.take().unwrap()).lines();
+    let mut said = said.map_while(Result::ok);
+    let shown = said.by_ref();
+    let shown: Vec<String> = shown
+        .take_while(|line| !line.starts_with("Access log lines follow"))
+        .collect();
+    let shown = shown.join("\n");
+    println!("{shown}");
+    let came = |what: &str| {
+        let line = shown
+            .lines()
+            .find(|line| line.trim_start().starts_with(what));
+        let line = line.unwrap_or_else(|| panic!("{what:?} is not said"));
+        line.trim_start().trim_start_matches(what).trim().to_owned()
+    };
+    assert_eq!(
+        came("10 requests of shop.localhost, one by one"),
+        "apple 5, banana 5"
+    );
+    assert_eq!(came("10 more, all at once"), "apple 5, banana 5");
+    assert_eq!(came("shop.localhost/cart/7: the longer path"), "cherry");
+    let by_tls = came("the same host by TLS, its certificate checked");
+    assert!(["apple", "banana"].contains(&by_tls.as_str()), "{by_tls}");
+    assert_eq!(came("unknown.localhost: no route"), "404 Not Found");
+    assert_eq!(came("banana is killed, 20 requests"), "apple 20");
+    let back = came("banana is back, 10 requests a second later");
+    assert_eq!(back, "apple 5, banana 5");
+
+    let addr = SocketAddr::from(([127, 0, 0, 1], http));
+    let answer = get(addr, "shop.localhost", "/").await.unwrap();
+    assert_eq!(answer.status, 200);
 }

@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// Print the JSON Schema of the configuration
     Schema,
-    /// Start three echo backends and an Ingress over them, to try things out
+    /// Start three echo backends and an Ingress over them, show what they do, and stay, to try things out
     Demo(DemoArgs),
     /// Print the annotation reference
     #[command(hide = true)]

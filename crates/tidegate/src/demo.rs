@@ -1,4 +1,6 @@
-//! `tidegate demo`: three echo backends and Ingresses over them, in one process, to try things out.
+//! `tidegate demo`: three echo backends and Ingresses over them, in one process, to try things out. It tries the first itself.
+
+mod walk;
 
 use crate::args::DemoArgs;
 use crate::{proxy, telemetry};
@@ -16,8 +18,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
 use translate::Kind;
 use translate::manifest::{self, Item};
+use walk::Walk;
 
 /// The manifests of the demo. `${...}` is filled in at start.
 const MANIFESTS: &str = include_str!("demo.yaml");
@@ -42,13 +46,15 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         let mut text = MANIFESTS.to_owned();
         let mut running = Vec::new();
         for name in BACKENDS {
-            let listener = TcpListener::bind("127.0.0.1:0")
-                .await
-                .context("cannot start an echo backend")?;
-            let addr = listener.local_addr()?;
-            text = text.replace(&format!("${{{name}}}"), &addr.port().to_string());
-            running.push((name, addr));
-            tokio::spawn(echo(name, listener));
+            let mut backend = Backend {
+                name,
+                addr: ([127, 0, 0, 1], 0).into(),
+                task: None,
+            };
+            backend.start().await?;
+            let port = backend.addr.port();
+            text = text.replace(&format!("${{{name}}}"), &port.to_string());
+            running.push(backend);
         }
         let (certificate, key) = certificate()?;
         text = text
@@ -58,7 +64,22 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             settings: serve.proxy.translation(true),
             publish_service: None,
             lameduck: Duration::ZERO,
-            started: Box::new(move |addresses| print!("{}", welcome(addresses, admin, &running))),
+            started: Box::new(move |addresses| {
+                let welcome = welcome(addresses, admin, &running);
+                let walk = Walk {
+                    http: address_of(addresses, "http"),
+                    https: address_of(addresses, "https"),
+                    certificate,
+                };
+                tokio::spawn(async move {
+                    let tried = match running.get_mut(1) {
+                        Some(banana) => walk.run(banana).await,
+                        None => Ok(String::new()),
+                    };
+                    let tried = tried.unwrap_or_else(|error| format!("Not tried: {error:#}\n\n"));
+                    print!("{welcome}{tried}{FAREWELL}");
+                });
+            }),
         };
         proxy::run(&serve.proxy, plan, |context| async move {
             let objects: Vec<_> = manifest::parse(&text)
@@ -95,9 +116,38 @@ fn indented(text: &str) -> String {
     text.trim_end().replace('\n', "\n    ")
 }
 
+/// An echo backend.
+struct Backend {
+    name: &'static str,
+    /// The port is 0 until it has started once; then it stays.
+    addr: SocketAddr,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Backend {
+    async fn start(&mut self) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(self.addr).await;
+        let listener = listener.context("cannot start an echo backend")?;
+        self.addr = listener.local_addr()?;
+        self.task = Some(tokio::spawn(echo(self.name, listener)));
+        Ok(())
+    }
+
+    /// Ends it with all its connections, in the middle of whatever they do.
+    async fn kill(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
 /// Answers every request with the name of the backend and what it was asked.
 async fn echo(name: &'static str, listener: TcpListener) {
+    // They end when this does.
+    let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        while connections.try_join_next().is_some() {}
         let answer = move |request: Request<hyper::body::Incoming>| async move {
             let mut text = format!("I am {name}\n{} {}\n", request.method(), request.uri());
             for (field, value) in request.headers() {
@@ -108,30 +158,35 @@ async fn echo(name: &'static str, listener: TcpListener) {
             }
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
         };
-        tokio::spawn(
+        connections.spawn(
             http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
         );
     }
 }
 
+/// What is said last.
+const FAREWELL: &str = "Access log lines follow. Ctrl-C drains and stops.\n\n";
+
+/// The address of a listener, which the demo has.
+fn address_of(addresses: &[(ListenerId, SocketAddr)], id: &str) -> SocketAddr {
+    let mut all = addresses.iter();
+    let found = all.find(|(listener, _)| &*listener.0 == id);
+    found.map_or_else(|| ([127, 0, 0, 1], 0).into(), |(_, addr)| *addr)
+}
+
 fn welcome(
     addresses: &[(ListenerId, SocketAddr)],
     admin: SocketAddr,
-    backends: &[(&str, SocketAddr)],
+    backends: &[Backend],
 ) -> String {
-    let port = |id: &str| {
-        addresses
-            .iter()
-            .find(|(listener, _)| &*listener.0 == id)
-            .map_or(0, |(_, addr)| addr.port())
-    };
+    let port = |id: &str| address_of(addresses, id).port();
     let (http, https) = (port("http"), port("https"));
     let mut out = String::from("\nTidegate demo. Running now:\n\n");
     for (id, addr) in addresses {
         out.push_str(&format!("  {:<10} {addr}\n", id.0));
     }
     out.push_str(&format!("  {:<10} {admin}\n", "admin"));
-    for (name, addr) in backends {
+    for Backend { name, addr, .. } in backends {
         out.push_str(&format!("  {name:<10} {addr}  (echo backend)\n"));
     }
     out.push_str(&format!(
@@ -143,8 +198,7 @@ fn welcome(
          \x20 curl http://blog.localhost:{http}/            # another host\n\
          \x20 curl -i http://unknown.localhost:{http}/      # 404: no route\n\
          \x20 curl http://{admin}/metrics\n\n\
-         Without name resolution for *.localhost: curl -H 'Host: shop.localhost' http://127.0.0.1:{http}/\n\n\
-         Access log lines follow. Ctrl-C drains and stops.\n\n"
+         Without name resolution for *.localhost: curl -H 'Host: shop.localhost' http://127.0.0.1:{http}/\n\n"
     ));
     out
 }
