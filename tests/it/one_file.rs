@@ -66,7 +66,9 @@ async fn known(admin: SocketAddr) -> Vec<(String, u64)> {
 #[tokio::test]
 async fn a_file_flags_and_variables_come_to_the_same() {
     let (one, two) = (Backend::start("one").await, Backend::start("two").await);
-    let same = vec![(one.addr.to_string(), 1), (two.addr.to_string(), 1)];
+    // In the order of addresses, whatever that of the configuration is.
+    let mut same = vec![(one.addr.to_string(), 1), (two.addr.to_string(), 1)];
+    same.sort();
     let equal = expected(&[("one", 5), ("two", 5)]);
 
     let port = free_port();
@@ -308,4 +310,33 @@ async fn relays_let_clients_in_by_their_address() {
         .await;
     assert_eq!(forbidden, 2.0);
     assert_eq!(tidegate.metric("tidegate_tcp_connections_total").await, 3.0);
+}
+
+/// When it comes up, and in `check`; not again for as long as it stays.
+#[tokio::test]
+async fn endpoints_that_prove_nothing_are_warned_of_once() {
+    let port = free_port();
+    let text = |more: &str| {
+        format!(
+            "listeners: [{{port: {port}}}]\nroutes: [{{backend: web}}{more}]\n\
+             backends: {{web: {{static: ['127.0.0.1:1'], tls: {{serverName: a.test, verify: false}}}}}}\n"
+        )
+    };
+    let (tidegate, directory) = serve("unverified", &text(""), &[]).await;
+    let file = directory.path().join("tidegate.yaml");
+    let new = directory.path().join("new");
+    std::fs::write(&new, text(", {path: {exact: /x}, respond: 404}")).unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    wait_for(local(port), "a.test", "/x", |answer| answer.status == 404).await;
+    let warning = "backends.web.tls.verify: endpoints do not prove who they are";
+    assert_eq!(tidegate.logged().matches(warning).count(), 1);
+    let check = Command::new(binary())
+        .arg("check")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(check.status.success());
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert_eq!(said.matches(warning).count(), 1, "{said}");
+    assert!(said.contains("warning: "), "{said}");
 }
