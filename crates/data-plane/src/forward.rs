@@ -266,7 +266,8 @@ impl Forwarding<'_> {
                 connection
             }
             None => match self.connect(addr).await {
-                Ok(io) => Connection::new(io, addr, transport(self.tls.as_ref())),
+                Ok(io) => Connection::new(io, addr, transport(self.tls.as_ref()))
+                    .living_until(worker.pool.end_of_life()),
                 Err(error) => return Err(Failure::unsent(error, body)),
             },
         };
@@ -356,7 +357,8 @@ impl Forwarding<'_> {
         addr: SocketAddr,
     ) -> Result<SharedConnection, ProxyError> {
         let io = self.connect(addr).await?;
-        let connected = SharedConnection::new(io).await;
+        let end_of_life = self.request.worker.pool.end_of_life();
+        let connected = SharedConnection::new(io, end_of_life).await;
         connected.map_err(|error| {
             tracing::debug!(%addr, %error, "HTTP/2 cannot begin");
             ProxyError::Connect
