@@ -415,3 +415,32 @@ async fn lines_of_the_access_log_may_be_text_and_a_metric_says_what_was_built() 
         assert!(info.contains(label), "{info}");
     }
 }
+
+/// When it comes up, and in `check`; not again for as long as it stays.
+#[tokio::test]
+async fn endpoints_that_prove_nothing_are_warned_of_once() {
+    let port = free_port();
+    let text = |more: &str| {
+        format!(
+            "listeners: [{{port: {port}}}]\nroutes: [{{backend: web}}{more}]\n\
+             backends: {{web: {{static: ['127.0.0.1:1'], tls: {{serverName: a.test, verify: false}}}}}}\n"
+        )
+    };
+    let (tidegate, directory) = serve("unverified", &text(""), &[]).await;
+    let file = directory.path().join("tidegate.yaml");
+    let new = directory.path().join("new");
+    std::fs::write(&new, text(", {path: {exact: /x}, respond: 404}")).unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    wait_for(local(port), "a.test", "/x", |answer| answer.status == 404).await;
+    let warning = "backends.web.tls.verify: endpoints do not prove who they are";
+    assert_eq!(tidegate.logged().matches(warning).count(), 1);
+    let check = Command::new(binary())
+        .arg("check")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(check.status.success());
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert_eq!(said.matches(warning).count(), 1, "{said}");
+    assert!(said.contains("warning: "), "{said}");
+}

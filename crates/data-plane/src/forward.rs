@@ -291,7 +291,8 @@ impl Forwarding<'_> {
 
     async fn new_connection(&self, addr: SocketAddr) -> Result<Connection, ProxyError> {
         let io = self.connect(addr).await?;
-        Ok(Connection::new(io, addr, transport(self.tls.as_ref())))
+        let connection = Connection::new(io, addr, transport(self.tls.as_ref()));
+        Ok(connection.living_until(self.request.worker.pool.end_of_life()))
     }
 
     /// The request on its way by this connection.
@@ -386,7 +387,8 @@ impl Forwarding<'_> {
         addr: SocketAddr,
     ) -> Result<SharedConnection, ProxyError> {
         let io = self.connect(addr).await?;
-        let connected = SharedConnection::new(io).await;
+        let end_of_life = self.request.worker.pool.end_of_life();
+        let connected = SharedConnection::new(io, end_of_life).await;
         connected.map_err(|error| {
             tracing::debug!(%addr, %error, "HTTP/2 cannot begin");
             ProxyError::Connect

@@ -58,12 +58,15 @@ struct Load {
     max_streams: Cell<usize>,
     requests: Cell<u32>,
     idle_since: Cell<Instant>,
+    /// From then on it takes no more requests.
+    end_of_life: Option<Instant>,
 }
 
 impl SharedConnection {
-    /// Begins HTTP/2 on a connected socket.
+    /// Begins HTTP/2 on a connected socket, which may be used so long.
     pub(crate) async fn new(
         io: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        end_of_life: Option<Instant>,
     ) -> hyper::Result<Self> {
         let (sender, connection) = http2::Builder::new(OnThisThread)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -77,6 +80,7 @@ impl SharedConnection {
             max_streams: Cell::new(connection.current_max_send_streams()),
             requests: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
+            end_of_life,
         });
         let told = Rc::clone(&load);
         tokio::task::spawn_local(async move {
@@ -94,15 +98,21 @@ impl SharedConnection {
     }
 
     /// Whether it takes another request now, of at most so many in its life.
-    pub(crate) fn has_room(&self, max_requests: u32) -> bool {
+    pub(crate) fn has_room(&self, max_requests: u32, now: Instant) -> bool {
         self.is_open()
             && self.load.streams.get() < self.load.max_streams.get().min(MAX_STREAMS as usize)
             && self.load.requests.get() < max_requests
+            && !self.has_lived(now)
     }
 
     /// Whether it is open, as far as one knows.
     pub(crate) fn is_open(&self) -> bool {
         self.sender.is_ready()
+    }
+
+    /// Whether it has been used for long enough.
+    pub(crate) fn has_lived(&self, now: Instant) -> bool {
+        self.load.end_of_life.is_some_and(|end| end <= now)
     }
 
     /// Whether it has carried nothing for this long.

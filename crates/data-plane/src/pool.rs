@@ -4,6 +4,7 @@
 
 use crate::h1::connection::Connection;
 use crate::h2::SharedConnection;
+use crate::random_number;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -44,6 +45,9 @@ pub struct PoolLimits {
     pub idle_per_endpoint: usize,
     /// Most requests on one connection. Default 10,000.
     pub requests: u32,
+    /// How old a connection may become; up to a fifth less, so that those that were made together do not end together. What it
+    /// carries then ends in peace. Default: as old as it likes.
+    pub life: Option<Duration>,
 }
 
 impl Default for PoolLimits {
@@ -52,6 +56,7 @@ impl Default for PoolLimits {
             idle: Duration::from_secs(20),
             idle_per_endpoint: 1024,
             requests: 10_000,
+            life: None,
         }
     }
 }
@@ -66,6 +71,14 @@ impl Pool {
             now: Cell::new(Instant::now()),
             head: RefCell::default(),
         }
+    }
+
+    /// When a connection that is made now has been used for long enough. The time is that of the last sweep: it is seconds or
+    /// more that are counted.
+    pub(crate) fn end_of_life(&self) -> Option<Instant> {
+        let life = self.limits.life?;
+        let share = 0.8 + 0.2 * (random_number() as f64 / u64::MAX as f64);
+        Some(self.now.get() + life.mul_f64(share))
     }
 
     /// A connection to this endpoint, by this transport, that is ready for a request.
@@ -86,7 +99,7 @@ impl Pool {
         let connections = &shared.get(&(addr, transport))?.connections;
         connections
             .iter()
-            .find(|connection| connection.has_room(self.limits.requests))
+            .find(|connection| connection.has_room(self.limits.requests, self.now.get()))
             .cloned()
     }
 
@@ -114,7 +127,14 @@ impl Pool {
         if rest.is_zero() {
             return;
         }
-        connection.rest(self.now.get() + rest);
+        let mut until = self.now.get() + rest;
+        if let Some(end) = connection.end_of_life() {
+            until = until.min(end);
+            if until <= self.now.get() {
+                return;
+            }
+        }
+        connection.rest(until);
         let mut idle = self.idle.borrow_mut();
         let key = (connection.addr(), connection.transport());
         let connections = idle.entry(key).or_default();
@@ -142,6 +162,7 @@ impl Pool {
                 is_wanted(*addr)
                     && connection.is_open()
                     && !connection.has_rested(now, self.limits.idle)
+                    && !connection.has_lived(now)
             });
             !shared.connections.is_empty() || Rc::strong_count(&shared.connecting) > 1
         });
@@ -166,5 +187,26 @@ impl Pool {
         if buffer.capacity() <= 16 * 1024 && buffer.capacity() > self.head.borrow().capacity() {
             self.head.replace(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_end_apart() {
+        let pool = Pool::new(PoolLimits {
+            life: Some(Duration::from_secs(1000)),
+            ..PoolLimits::default()
+        });
+        let ends = || pool.end_of_life().map(|at| (at - pool.now.get()).as_secs());
+        let all: Vec<u64> = (0..1000).filter_map(|_| ends()).collect();
+        assert!(all.iter().all(|end| (800..=1000).contains(end)), "{all:?}");
+        for tenth in (800..1000).step_by(20) {
+            let of_it = all.iter().filter(|end| (tenth..tenth + 20).contains(*end));
+            assert!((40..200).contains(&of_it.count()), "{tenth}: {all:?}");
+        }
+        assert_eq!(Pool::new(PoolLimits::default()).end_of_life(), None);
     }
 }

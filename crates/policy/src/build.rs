@@ -7,7 +7,7 @@ use crate::spec::{
 use crate::value::Span;
 use routing_table::policy::{
     ActiveCheck, Affinity, AffinityMode, AgentCheck, Balancing, CheckKind, CircuitBreaker, Cost,
-    OutlierDetection, StatusRange,
+    Expected, OutlierDetection, StatusRange,
 };
 use routing_table::{InFlightLimit, Policy};
 use std::fmt;
@@ -252,14 +252,24 @@ fn active_check(spec: &ActiveCheckSpec, found: &mut Found) -> ActiveCheck {
     if kind != CheckKindName::Grpc {
         found.stray("activeCheck.service", &spec.service, "it is for kind grpc");
     }
-    if kind != CheckKindName::Bytes {
-        found.stray("activeCheck.send", &spec.send, "it is for kind bytes");
-        found.stray("activeCheck.expect", &spec.expect, "it is for kind bytes");
+    if !matches!(kind, CheckKindName::Bytes | CheckKindName::Udp) {
+        let reason = "it is for the kinds bytes and udp";
+        found.stray("activeCheck.send", &spec.send, reason);
+        found.stray("activeCheck.expect", &spec.expect, reason);
+        found.stray("activeCheck.expectPattern", &spec.expect_pattern, reason);
+    }
+    if spec.expect.is_some() {
+        let reason = "expect says already what is good";
+        found.stray("activeCheck.expectPattern", &spec.expect_pattern, reason);
     }
     let bytes = |field: &Option<crate::value::Bytes>| -> Arc<[u8]> {
         field
             .as_ref()
             .map_or_else(|| [].into(), |bytes| Arc::clone(bytes.get()))
+    };
+    let expect = || match &spec.expect_pattern {
+        Some(pattern) => Expected::Pattern(pattern.get().clone()),
+        None => Expected::Start(bytes(&spec.expect)),
     };
     ActiveCheck {
         kind: match kind {
@@ -285,7 +295,11 @@ fn active_check(spec: &ActiveCheckSpec, found: &mut Found) -> ActiveCheck {
             },
             CheckKindName::Bytes => CheckKind::Bytes {
                 send: bytes(&spec.send),
-                expect: bytes(&spec.expect),
+                expect: expect(),
+            },
+            CheckKindName::Udp => CheckKind::Udp {
+                send: bytes(&spec.send),
+                expect: expect(),
             },
         },
         interval: time(&spec.interval, usual.interval),

@@ -1,7 +1,8 @@
 //! The fields of a policy, as they are written. What a field means, its range and its default stand here once.
 
 use crate::value::{
-    Attribute, Bytes, CookieAge, FieldName, HashBy, HostField, HttpPath, Span, Statuses, Token,
+    Attribute, Bytes, CookieAge, FieldName, HashBy, HostField, HttpPath, Pattern, Span, Statuses,
+    Token,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,7 @@ pub enum CheckKindName {
     Tls,
     Grpc,
     Bytes,
+    Udp,
 }
 
 spec! {
@@ -218,12 +220,15 @@ spec! {
         /// Service that `grpc` asks about. Default: the server as a whole.
         #[schemars(length(max = 256), example = &"shop.Cart")]
         service: String,
-        /// What `bytes` sends; `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` stand for other bytes. Default: nothing.
+        /// What `bytes` and `udp` send; `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` stand for other bytes. Default: nothing.
         #[schemars(example = &"PING\\r\\n")]
         send: Bytes,
-        /// What the answer to `bytes` begins with. Default: nothing, so that being connected is enough.
+        /// What the answer to `bytes` or `udp` begins with. Default: nothing, so that being connected is enough, or by `udp` any answer.
         #[schemars(example = &"+PONG")]
         expect: Bytes,
+        /// Instead of `expect`: a regular expression that fits somewhere in the first 4 KiB of the answer.
+        #[schemars(example = &"role:(master|slave)")]
+        expect_pattern: Pattern,
         /// Between two probes of one endpoint, give or take a tenth. Default 5s.
         #[schemars(example = &"2s")]
         interval: Span,

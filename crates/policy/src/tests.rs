@@ -5,7 +5,7 @@
 use crate::annotations::{fields, schema};
 use crate::{Built, PolicySpec};
 use routing_table::Policy;
-use routing_table::policy::{Balancing, CheckKind, HashOn};
+use routing_table::policy::{Balancing, CheckKind, Expected, HashOn};
 use serde_json::json;
 use std::time::Duration;
 
@@ -162,7 +162,11 @@ fn what_is_declared_is_what_comes_of_it() {
     let on = HashOn::Header("x-user".into());
     assert_eq!(policy.balancing, Balancing::Maglev(on));
     let check = policy.active_check.unwrap();
-    let CheckKind::Bytes { send, expect } = &check.kind else {
+    let CheckKind::Bytes {
+        send,
+        expect: Expected::Start(expect),
+    } = &check.kind
+    else {
         panic!("{check:?}");
     };
     assert_eq!((&send[..], &expect[..]), (&b"PING\r\n"[..], &b"+PONG"[..]));
@@ -174,6 +178,25 @@ fn what_is_declared_is_what_comes_of_it() {
     assert_eq!(outlier.max_ejection, Duration::from_secs(600));
     let limit = built.in_flight.unwrap();
     assert_eq!((limit.requests, limit.queue), (4, 8));
+}
+
+#[test]
+fn an_answer_may_have_to_fit_an_expression() {
+    let check =
+        json!({"activeCheck": {"kind": "udp", "send": "?", "expectPattern": "^ok [0-9]+$"}});
+    let (built, contradictions) = spec(check).build();
+    assert_eq!(contradictions, []);
+    let check = built.policy.active_check.unwrap().kind;
+    assert_eq!(check.to_string(), "udp \"?\" for /^ok [0-9]+$/");
+    let check = |check: serde_json::Value| json!({ "activeCheck": check });
+    contradicts(
+        check(json!({"kind": "bytes", "expect": "a", "expectPattern": "b"})),
+        "activeCheck.expectPattern",
+    );
+    contradicts(
+        check(json!({"expectPattern": "b"})),
+        "activeCheck.expectPattern",
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the text of a field may be. Each type reads one kind of text and refuses every other with a reason.
 
-use routing_table::policy::{HashOn, StatusRange};
+use routing_table::policy::{self, HashOn, StatusRange};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
@@ -123,6 +123,11 @@ text_type! {
 text_type! {
     /// A value of `Host`: a name or an address, with a port or without one.
     HostField(Arc<str>), host_field, "^[0-9A-Za-z._:\\[\\]-]+$", 260, "a name or an address"
+}
+
+text_type! {
+    /// A regular expression in the syntax of the crate `regex`.
+    Pattern(policy::Pattern), policy::Pattern::new, "^.*$", 512, "a regular expression"
 }
 
 text_type! {

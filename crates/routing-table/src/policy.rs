@@ -7,11 +7,13 @@
 
 pub mod balancing;
 pub mod health;
+mod pattern;
 
 pub use balancing::{Affinity, AffinityMode, Balancing, Cost, HashOn};
 pub use health::{
-    ActiveCheck, AgentCheck, CheckKind, CircuitBreaker, OutlierDetection, StatusRange,
+    ActiveCheck, AgentCheck, CheckKind, CircuitBreaker, Expected, OutlierDetection, StatusRange,
 };
+pub use pattern::Pattern;
 
 use std::fmt;
 use std::time::Duration;

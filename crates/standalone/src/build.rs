@@ -38,6 +38,8 @@ pub struct Translation {
     pub endpoints: EndpointSets,
     /// The certificate and authority files that were read.
     pub files: Vec<PathBuf>,
+    /// What is served as it was asked for, and perhaps should not be, with its place.
+    pub warnings: Vec<String>,
 }
 
 /// Why there is no table.
@@ -83,7 +85,23 @@ pub(crate) fn build(context: &Context<'_>) -> Result<Translation, Failure> {
         table: Arc::new(table),
         endpoints,
         files,
+        warnings: Vec::new(),
     })
+}
+
+/// What there is to say of a configuration that is not wrong.
+pub(crate) fn warnings(config: &Config) -> Vec<Wrong> {
+    let unverified = config.backends.iter().filter(|(_, backend)| {
+        let tls = backend.tls.as_ref();
+        tls.is_some_and(|tls| tls.verify == Some(false))
+    });
+    unverified
+        .map(|(name, _)| {
+            let message = "endpoints do not prove who they are, so whoever is in between can read along; \
+                           without \"verify: false\" they have to";
+            Wrong::at(&steps!["backends", name, "tls", "verify"], message)
+        })
+        .collect()
 }
 
 fn table(

@@ -84,6 +84,8 @@ pub async fn run<E: std::fmt::Display>(
         contents: None,
         failed: None,
     };
+    let mut said = Vec::new();
+    warn(&state.current, &mut said);
     let updated = table(&mut discovery, &state.current, &shutdown).await;
     publish(updated);
     // What changed before there was a watch was not notified.
@@ -118,6 +120,7 @@ pub async fn run<E: std::fmt::Display>(
                 if let Some(watch) = &mut watch {
                     watch.follow(&state.current);
                 }
+                warn(&state.current, &mut said);
                 let updated = table(&mut discovery, &state.current, &shutdown).await;
                 let whole = publish(updated);
                 metrics.stale.set(i64::from(!whole));
@@ -141,6 +144,15 @@ pub async fn run<E: std::fmt::Display>(
             }
         }
     }
+}
+
+/// Says what was not said of the configuration before.
+fn warn(translation: &Translation, said: &mut Vec<String>) {
+    let new = translation.warnings.iter();
+    for warning in new.filter(|warning| !said.contains(*warning)) {
+        tracing::warn!("{warning}");
+    }
+    said.clone_from(&translation.warnings);
 }
 
 /// The update for a table, with what the DNS says for names that are new in it.

@@ -1,6 +1,6 @@
 //! Reading a configuration from a file or standard input. `named_backends` is for where there is none.
 
-use crate::build::{Context, Defaults, Failure, Translation, build};
+use crate::build::{self, Context, Defaults, Failure, Translation, build};
 use crate::config::Config;
 use crate::document::{self, Format, MAX_FILE, no_document};
 use crate::file;
@@ -100,8 +100,13 @@ pub(crate) fn translate(
         base: file.parent().map(Path::to_owned).unwrap_or_default(),
         read_files,
     };
-    build(&context).map_err(|failure| match failure {
+    let mut made = build(&context).map_err(|failure| match failure {
         Failure::Wrong(wrong) => LoadError::Config(root.problem(file, wrong)),
         Failure::File(wrong) => LoadError::File(root.problem(file, wrong)),
-    })
+    })?;
+    let warnings = build::warnings(&config).into_iter();
+    made.warnings = warnings
+        .map(|warning| root.problem(file, warning).to_string())
+        .collect();
+    Ok(made)
 }

@@ -320,6 +320,10 @@ pub(crate) struct LimitArgs {
     /// Most requests on one connection to an endpoint
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) upstream_max_requests: u32,
+    /// How old a connection to an endpoint may become, or up to a fifth less; requests on it end in peace. Default: as old as it
+    /// likes
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) upstream_max_lifetime: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -501,6 +505,7 @@ impl ProxyArgs {
                 idle: self.limits.upstream_idle_timeout,
                 idle_per_endpoint: self.limits.upstream_max_idle,
                 requests: self.limits.upstream_max_requests,
+                life: self.limits.upstream_max_lifetime,
             },
             trusted_proxies: self.trusted_proxies.clone(),
             proxy_header_from: self.proxy_header_from().to_vec(),

@@ -78,8 +78,8 @@ fn check_configuration(args: &PathArgs) -> ExitCode {
     match source::load(&args.path, &args.routing.defaults()) {
         Ok(made) => {
             let table = &made.table;
-            for expired in expired(table) {
-                println!("warning: {expired}");
+            for warning in made.warnings.iter().cloned().chain(expired(table)) {
+                println!("warning: {warning}");
             }
             println!(
                 "{} listener(s), {} route(s), {} backend(s); no error",

@@ -80,6 +80,15 @@ pub(crate) struct UpstreamPlan {
 }
 
 impl UpstreamPlan {
+    /// Says once that its endpoints are not verified, where they are not.
+    pub(crate) fn warn_of_trust(&self, object: &ObjectRef, findings: &mut Findings) {
+        if self.tls.verify.is_none() {
+            let message = "endpoints do not prove who they are, so whoever is in between can read along; upstream-tls-verify demands it";
+            let field = "metadata.annotations[backend-protocol]";
+            findings.warning(object, field, "UpstreamNotVerified", message.to_owned());
+        }
+    }
+
     /// The settings for the endpoints of a Service, and what tells the cluster from others of that Service.
     pub(crate) fn for_service(&self, namespace: &str, service: &str) -> (UpstreamTls, Arc<str>) {
         let mut tls = self.tls.clone();

@@ -102,6 +102,9 @@ pub(crate) fn routes(
             None
         });
         passthrough::decide(&mut policy, &demand, object, findings);
+        if let (Some(plan), None) = (&upstream, policy.closed) {
+            plan.warn_of_trust(object, findings);
+        }
         let owner = Owner {
             object,
             namespace: object.key.namespace.as_str().into(),

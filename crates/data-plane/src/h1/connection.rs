@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     /// It began with the name of one client, and is of no use to others.
     introduced: bool,
     rests_until: Instant,
+    /// From then on it does not rest any more; `None`: it may become as old as it likes.
+    end_of_life: Option<Instant>,
 }
 
 impl Connection {
@@ -46,7 +48,19 @@ impl Connection {
             requests: 0,
             introduced: false,
             rests_until: Instant::now(),
+            end_of_life: None,
         }
+    }
+
+    /// Says how long it may be used.
+    pub(crate) fn living_until(mut self, end: Option<Instant>) -> Self {
+        self.end_of_life = end;
+        self
+    }
+
+    /// How long it may be used.
+    pub(crate) fn end_of_life(&self) -> Option<Instant> {
+        self.end_of_life
     }
 
     /// The endpoint it leads to.

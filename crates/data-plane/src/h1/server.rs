@@ -38,7 +38,7 @@ enum After {
     /// It ends while the client may still be sending.
     Linger,
     /// It speaks another protocol now.
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
     /// It is broken.
     Gone,
 }
@@ -221,7 +221,7 @@ async fn switch(worker: &Worker, wire: &Rc<RefCell<Wire>>, answer: Response<Answ
     let mut out = Outgoing::new(head);
     let sent = poll_fn(|cx| wire.borrow_mut().poll_send(cx, &mut out)).await;
     match (sent, body.into_tunnel()) {
-        (Ok(()), Some(tunnel)) => After::Tunnel(tunnel),
+        (Ok(()), Some(tunnel)) => After::Tunnel(Box::new(tunnel)),
         _ => After::Gone,
     }
 }

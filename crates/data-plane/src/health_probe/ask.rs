@@ -48,17 +48,22 @@ impl Probe {
             CheckKind::Tls => "tls",
             CheckKind::Grpc { .. } => "grpc",
             CheckKind::Bytes { .. } => "bytes",
+            CheckKind::Udp { .. } => "udp",
         }
     }
 
     /// Connects and asks.
     pub(super) async fn ask(&self) -> Answer {
+        if let CheckKind::Udp { send, expect } = &self.kind {
+            return bytes::ask_udp(self.addr, send, expect).await;
+        }
         let tls = self.tls.as_ref().map_err(Clone::clone)?.as_ref();
         let io = UpstreamIo::connect(self.addr, tls, &self.greeting).await;
         let io = io.map_err(|error| error.to_string())?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         match &self.kind {
-            CheckKind::Tcp => Ok("connected".to_owned()),
+            // The second was asked in its own way.
+            CheckKind::Tcp | CheckKind::Udp { .. } => Ok("connected".to_owned()),
             CheckKind::Tls => Ok("handshake done".to_owned()),
             CheckKind::Http {
                 method,
@@ -85,7 +90,7 @@ fn connector(
     way: &Way,
 ) -> Result<Option<UpstreamConnector>, String> {
     let own = match &way.reach {
-        _ if *kind == CheckKind::Tcp => return Ok(None),
+        _ if matches!(kind, CheckKind::Tcp | CheckKind::Udp { .. }) => return Ok(None),
         Reach::Plain => None,
         Reach::Tls(connector) => Some(connector),
         Reach::Closed => return Err("TLS to endpoints cannot be set up".to_owned()),
@@ -99,6 +104,6 @@ fn connector(
         }
         CheckKind::Http { .. } => speaking(Some(way.http2)),
         CheckKind::Grpc { .. } => speaking(Some(true)),
-        CheckKind::Bytes { .. } | CheckKind::Tcp => speaking(None),
+        CheckKind::Bytes { .. } | CheckKind::Tcp | CheckKind::Udp { .. } => speaking(None),
     })
 }

@@ -4,6 +4,7 @@ use super::raw::exchange;
 use super::{host, serve, serve_with};
 use crate::{ClientTimeouts, Settings};
 use routing_table::{ClusterId, Endpoint, EndpointSets, Update};
+use std::net::SocketAddr;
 use std::time::Duration;
 use test_support::Backend;
 use test_support::client::{Client, get};
@@ -275,5 +276,44 @@ async fn connections_to_endpoints_end_when_they_rest_or_their_endpoint_goes() {
         } else {
             proxy.metric_becomes(at_rest, 0.0).await;
         }
+    }
+}
+
+/// A request that takes longer than that is not cut.
+#[tokio::test]
+async fn connections_to_endpoints_have_a_longest_life() {
+    let quick = Backend::start("quick").await;
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let slow = Backend::start_at("slow", any, Duration::from_millis(1500)).await;
+    let settings = |life| Settings {
+        workers: 1,
+        pool: crate::PoolLimits {
+            life,
+            ..crate::PoolLimits::default()
+        },
+        ..Settings::default()
+    };
+    for (life, renewed) in [(Some(Duration::from_millis(500)), true), (None, false)] {
+        let rules = [
+            host("quick.test", &[quick.addr]),
+            host("slow.test", &[slow.addr]),
+        ];
+        let proxy = serve_with(&rules, settings(life));
+        let before = quick.connections();
+        let slow_one = tokio::spawn(async move { get(proxy.addr, "slow.test", "/").await });
+        let mut client = Client::connect(proxy.addr).await.unwrap();
+        // Never at rest for long.
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_millis(1600) {
+            assert_eq!(client.get("quick.test", "/").await.unwrap().status, 200);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let made = quick.connections() - before;
+        match renewed {
+            true => assert!((2..=5).contains(&made), "{made}"),
+            false => assert_eq!(made, 1),
+        }
+        assert_eq!(slow_one.await.unwrap().unwrap().text(), "slow");
+        assert_eq!(proxy.metric("tidegate_retries_total"), 0.0);
     }
 }

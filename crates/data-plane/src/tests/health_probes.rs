@@ -4,7 +4,7 @@ use super::{Proxy, Rule, host, serve, table};
 use crate::{EndpointStatus, State, Wish};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use routing_table::policy::{ActiveCheck, AgentCheck, CheckKind, StatusRange};
+use routing_table::policy::{ActiveCheck, AgentCheck, CheckKind, Expected, Pattern, StatusRange};
 use routing_table::{Endpoint, Policy, ProxyVersion, UpstreamTls};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -459,7 +459,7 @@ async fn a_connection_or_bytes_can_be_probed() {
     let redis = Says::start("+PONG\r\n").await;
     let ping = CheckKind::Bytes {
         send: (*b"PING\r\n").into(),
-        expect: (*b"+PONG").into(),
+        expect: Expected::Start((*b"+PONG").into()),
     };
     let proxy = serve(&[rule(&[redis.addr], checked(check(ping)))]);
     more_checks(&proxy, 3.0).await;
@@ -471,6 +471,42 @@ async fn a_connection_or_bytes_can_be_probed() {
         endpoint(&proxy, redis.addr).reasons[0].why,
         "the answer ends after 3 bytes"
     );
+}
+
+#[tokio::test]
+async fn a_datagram_can_be_asked_for() {
+    let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addr = server.local_addr().unwrap();
+    let good = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let says = Arc::clone(&good);
+    let serving = tokio::spawn(async move {
+        let mut buffer = [0; 64];
+        while let Ok((count, from)) = server.recv_from(&mut buffer).await {
+            assert_eq!(&buffer[..count], b"status?");
+            let answer: &[u8] = match says.load(Ordering::Relaxed) {
+                true => b"up 42",
+                false => b"down",
+            };
+            server.send_to(answer, from).await.unwrap();
+        }
+    });
+    let ask = CheckKind::Udp {
+        send: (*b"status?").into(),
+        expect: Expected::Pattern(Pattern::new("^up [0-9]+$").unwrap()),
+    };
+    let proxy = serve(&[rule(&[addr], checked(check(ask)))]);
+    more_checks(&proxy, 2.0).await;
+    assert_eq!(endpoint(&proxy, addr).state, State::Available);
+    good.store(false, Ordering::Relaxed);
+    becomes(&proxy, addr, State::Out).await;
+    let told = endpoint(&proxy, addr);
+    assert_eq!(told.reasons[0].why, "the answer of 4 bytes is another one");
+    assert_eq!(told.last_check.unwrap().kind, "udp");
+    good.store(true, Ordering::Relaxed);
+    becomes(&proxy, addr, State::Available).await;
+    // Nobody listens there any more.
+    serving.abort();
+    becomes(&proxy, addr, State::Out).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Endpoints that speak HTTP/2: shared connections, streams both ways, trailers, gRPC.
 use super::raw::exchange;
-use super::{Rule, host, serve};
+use super::{Rule, host, serve, serve_with};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
@@ -131,6 +131,44 @@ async fn many_requests_share_a_connection_and_keep_their_trailers() {
         1,
         "one worker had the client's connection"
     );
+}
+
+#[tokio::test]
+async fn a_shared_connection_has_a_longest_life() {
+    let backend = EchoBackend::start().await;
+    let settings = crate::Settings {
+        workers: 1,
+        pool: crate::PoolLimits {
+            life: Some(Duration::from_millis(500)),
+            ..crate::PoolLimits::default()
+        },
+        ..crate::Settings::default()
+    };
+    let proxy = serve_with(&rule(&[backend.addr]), settings);
+    let client = client(proxy.addr).await;
+    let ask = |delay: &'static str| {
+        let mut client = client.clone();
+        async move {
+            let request = post("/").header("x-delay", delay);
+            let request = request.body(Full::new(Bytes::from("body"))).unwrap();
+            let response = client.send_request(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let whole = response.into_body().collect().await.unwrap();
+            assert_eq!(whole.to_bytes(), "body");
+        }
+    };
+    // Longer than the connection that it is on.
+    let long = tokio::spawn(ask("2000"));
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(1800) {
+        ask("20").await;
+    }
+    assert!(
+        (2..=5).contains(&backend.connections()),
+        "{}",
+        backend.connections()
+    );
+    long.await.unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Which endpoints get no requests, and why.
 
+use super::Pattern;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,13 +47,29 @@ pub enum CheckKind {
         /// The service that is asked about; empty is the server as a whole.
         service: Arc<str>,
     },
-    /// These bytes are sent, and the answer begins with those.
+    /// These bytes are sent, and something is expected.
     Bytes {
         /// May be empty.
         send: Arc<[u8]>,
-        /// May be empty.
-        expect: Arc<[u8]>,
+        /// What is good.
+        expect: Expected,
     },
+    /// The same in one datagram each way: there must be an answer.
+    Udp {
+        /// May be empty.
+        send: Arc<[u8]>,
+        /// What is good.
+        expect: Expected,
+    },
+}
+
+/// What an answer must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// It begins with these bytes, which may be none.
+    Start(Arc<[u8]>),
+    /// This fits somewhere in its beginning.
+    Pattern(Pattern),
 }
 
 /// Statuses, both ends included.
@@ -213,12 +230,21 @@ impl fmt::Display for CheckKind {
             Self::Tcp => f.write_str("tcp"),
             Self::Tls => f.write_str("tls"),
             Self::Grpc { service } => write!(f, "grpc {service:?}"),
-            Self::Bytes { send, expect } => write!(
-                f,
-                "bytes \"{}\" for \"{}\"",
-                send.escape_ascii(),
-                expect.escape_ascii()
-            ),
+            Self::Bytes { send, expect } => {
+                write!(f, "bytes \"{}\" for {expect}", send.escape_ascii())
+            }
+            Self::Udp { send, expect } => {
+                write!(f, "udp \"{}\" for {expect}", send.escape_ascii())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
+            Self::Pattern(pattern) => write!(f, "/{pattern}/"),
         }
     }
 }
