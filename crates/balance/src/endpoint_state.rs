@@ -145,9 +145,7 @@ impl EndpointState {
             self.limited.fetch_update(order, order, one_more).ok()?;
             Seat::Limited
         };
-        if cost > 0 {
-            self.cost.fetch_add(cost, Ordering::Relaxed);
-        }
+        self.charge(cost);
         Some(seat)
     }
 
@@ -160,6 +158,13 @@ impl EndpointState {
     pub fn leave(&self, cost: u64, seat: Seat) {
         self.counter(seat).fetch_sub(1, Ordering::Relaxed);
         self.pay(cost);
+    }
+
+    /// Adds to the cost of a request in progress.
+    pub fn charge(&self, cost: u64) {
+        if cost > 0 {
+            self.cost.fetch_add(cost, Ordering::Relaxed);
+        }
     }
 
     /// Takes off a part of a request's cost that is behind it.

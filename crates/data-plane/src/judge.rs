@@ -191,7 +191,10 @@ impl Drop for Judge {
 
 impl Entered {
     /// An attempt begins at this endpoint. `body` is what it sends, if that may take a while.
-    pub(crate) fn begin(&mut self, worker: &Rc<Worker>, body: Option<&mut RequestBody>) {
+    pub(crate) fn begin(&mut self, worker: &Rc<Worker>, mut body: Option<&mut RequestBody>) {
+        if let Some(body) = &mut body {
+            self.watch(body);
+        }
         if let Some(judge) = &mut self.judge {
             judge.begin(worker, body);
         }

@@ -105,6 +105,7 @@ mod judge;
 mod l4;
 mod listener;
 mod metrics;
+mod outstanding;
 mod pool;
 mod proxy;
 mod proxy_header;

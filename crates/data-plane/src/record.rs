@@ -68,7 +68,7 @@ impl Outcome {
         if let Some(entered) = &mut self.entered {
             let up = uploaded.saturating_sub(self.request_bytes);
             let down = received.saturating_sub(self.response_bytes);
-            entered.moved(up, up + down, now);
+            entered.moved(up + down, now);
         }
         self.request_bytes = uploaded;
         self.response_bytes = received;

@@ -7,6 +7,7 @@ use crate::h1::deadline::Deadline;
 use crate::h1::head::ResponseHead;
 use crate::h1::wire::{BodyPiece, Wire};
 use crate::judge::Asked;
+use crate::outstanding::Outstanding;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
@@ -65,6 +66,8 @@ pub(crate) struct RequestBody {
     slow_since: Option<Instant>,
     /// Told when the client has sent all of it, once.
     asked: Option<Rc<Asked>>,
+    /// Told of every byte, where its bytes are what the request costs.
+    outstanding: Option<Rc<Outstanding>>,
 }
 
 /// Why a body cannot be read on.
@@ -139,6 +142,7 @@ impl RequestBody {
             deadline: Deadline::default(),
             slow_since: None,
             asked: None,
+            outstanding: None,
         }
     }
 
@@ -212,6 +216,15 @@ impl RequestBody {
         }
     }
 
+    /// Has this told of the bytes that come, and of those that have come.
+    pub(crate) fn tell_of_bytes(&mut self, outstanding: &Rc<Outstanding>) {
+        outstanding.passed(self.received);
+        match self.ended {
+            true => outstanding.ended(),
+            false => self.outstanding = Some(Rc::clone(outstanding)),
+        }
+    }
+
     /// Waits for as long as it takes from now on.
     pub(crate) fn stop_watching_the_clock(&mut self) {
         self.pace = None;
@@ -231,6 +244,11 @@ impl RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, BodyError>>> {
         let piece = self.poll_next(cx);
+        if self.ended
+            && let Some(outstanding) = self.outstanding.take()
+        {
+            outstanding.ended();
+        }
         if self.ended
             && let Some(asked) = self.asked.take()
         {
@@ -273,6 +291,9 @@ impl RequestBody {
                 Some(Ok(BodyPiece::Data(piece))) if piece.is_empty() => {}
                 Some(Ok(BodyPiece::Data(piece))) => {
                     self.received += piece.len() as u64;
+                    if let Some(outstanding) = &self.outstanding {
+                        outstanding.passed(piece.len() as u64);
+                    }
                     if self.received > self.limit {
                         return self.fail(BodyError::TooLarge);
                     }

@@ -3,7 +3,9 @@
 use crate::error::ProxyError;
 use crate::health::Transitions;
 use crate::judge::Judge;
+use crate::outstanding::Outstanding;
 use crate::publish::Replica;
+use crate::request_body::RequestBody;
 use crate::wishes::cost_of_byte;
 use arc_swap::ArcSwap;
 use balance::order::hashed::digest;
@@ -14,6 +16,7 @@ use routing_table::policy::Balancing;
 use routing_table::{ClusterId, Endpoint, InFlightLimit, Policy};
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -234,7 +237,12 @@ impl Upstream {
                     endpoint: Arc::clone(endpoint),
                     seat: picked.seat,
                     cost: ask.cost,
-                    cost_of_byte: 0,
+                    cost_of_byte: if ask.cost > 0 {
+                        cost_of_byte(set.policy())
+                    } else {
+                        0
+                    },
+                    outstanding: None,
                     watches_bytes: false,
                     judge,
                 }))
@@ -280,9 +288,11 @@ pub(crate) struct Entered {
     pub(crate) upstream: Arc<Upstream>,
     endpoint: Arc<EndpointState>,
     seat: Seat,
-    /// What is left of its cost.
+    /// What it costs, as far as its head told.
     cost: u64,
     cost_of_byte: u64,
+    /// What its body makes of that, where there is one.
+    outstanding: Option<Rc<Outstanding>>,
     /// The policy wants to know of bytes.
     watches_bytes: bool,
     /// Where its cluster judges endpoints by their requests: see [`crate::judge`].
@@ -309,10 +319,7 @@ impl Entered {
             Balancing::PeakEwma => self.endpoint.answered(waited, now),
             // Who fails at once is not quick.
             Balancing::LatencyRank if !status.is_server_error() => self.endpoint.took(waited, now),
-            Balancing::LeastBandwidth | Balancing::Cost(_) => {
-                self.watches_bytes = true;
-                self.cost_of_byte = cost_of_byte(policy);
-            }
+            Balancing::LeastBandwidth => self.watches_bytes = true,
             _ => {}
         }
         if policy.heeds_retry_after
@@ -329,13 +336,22 @@ impl Entered {
         }
     }
 
-    /// Notes bytes that have passed, of the request's body and in all.
-    pub(crate) fn moved(&mut self, uploaded: u64, in_all: u64, now: Duration) {
-        if self.watches_bytes && in_all > 0 {
-            self.endpoint.moved(in_all, now);
-            let paid = uploaded.saturating_mul(self.cost_of_byte).min(self.cost);
-            self.cost -= paid;
-            self.endpoint.pay(paid);
+    /// Has the bytes of a body that is sent there correct what the request costs.
+    pub(crate) fn watch(&mut self, body: &mut RequestBody) {
+        if self.cost_of_byte == 0 || body.is_empty() || self.outstanding.is_some() {
+            return;
+        }
+        let declared = body.length().is_some();
+        let endpoint = Arc::clone(&self.endpoint);
+        let outstanding = Outstanding::new(endpoint, self.cost, self.cost_of_byte, declared);
+        body.tell_of_bytes(&outstanding);
+        self.outstanding = Some(outstanding);
+    }
+
+    /// Notes bytes that have passed, in both directions.
+    pub(crate) fn moved(&mut self, bytes: u64, now: Duration) {
+        if self.watches_bytes && bytes > 0 {
+            self.endpoint.moved(bytes, now);
         }
     }
 
@@ -350,7 +366,10 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.endpoint.leave(self.cost, self.seat);
+        match &self.outstanding {
+            Some(outstanding) => outstanding.leave(self.seat),
+            None => self.endpoint.leave(self.cost, self.seat),
+        }
         if self.upstream.waiting.load(Ordering::Relaxed) > 0 {
             self.upstream.freed.notify_one();
         }

@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use test_support::Backend;
 use test_support::client::{Answer, Client, get, request};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 async fn backends(count: usize) -> (Vec<Backend>, Vec<SocketAddr>) {
     let mut backends = Vec::new();
@@ -263,6 +265,61 @@ async fn small_requests_stay_away_from_an_upload() {
         "{shares:?}"
     );
     drop(backends);
+}
+
+/// An upload that declares nothing is dearer the longer it goes on, and one that is nearly over costs next to nothing.
+#[tokio::test]
+async fn what_is_streamed_corrects_what_a_request_costs() {
+    const MEBIBYTE: usize = 1 << 20;
+    let (_backends, addrs) = backends(2).await;
+    let cost = Cost::Length {
+        base: 1,
+        per_mebibyte: 1,
+    };
+    let proxy = serve(&[host("a.test", &addrs).policy(by(Balancing::Cost(cost)))]);
+    let begin = async |length: String, active| {
+        let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\n{length}\r\n\r\n");
+        let mut upload = TcpStream::connect(proxy.addr).await.unwrap();
+        upload.write_all(head.as_bytes()).await.unwrap();
+        proxy
+            .metric_becomes("tidegate_requests_active", active)
+            .await;
+        upload
+    };
+    let who = async || get(proxy.addr, "a.test", "/").await.unwrap().text();
+    let becomes = async |wanted: &str| {
+        let start = std::time::Instant::now();
+        while who().await != wanted {
+            assert!(start.elapsed() < Duration::from_secs(20), "not {wanted}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Not by turns.
+        for _ in 0..4 {
+            assert_eq!(who().await, wanted);
+        }
+    };
+    // One that costs 1, as far as it says, and one that costs 3.
+    let mut unknown = begin("Transfer-Encoding: chunked".into(), 1.0).await;
+    let known = format!("Content-Length: {}", 2 * MEBIBYTE);
+    let mut known = begin(known, 2.0).await;
+    let cheap = who().await;
+    let dear = if cheap == "b1" { "b2" } else { "b1" };
+    becomes(&cheap).await;
+    // Now they cost 6 and 3.
+    let chunk = [b"100000\r\n", &vec![b'x'; MEBIBYTE][..], b"\r\n"].concat();
+    for _ in 0..5 {
+        unknown.write_all(&chunk).await.unwrap();
+    }
+    becomes(dear).await;
+    // The one is over and costs nothing; and now both are.
+    let rest = vec![b'x'; 2 * MEBIBYTE];
+    unknown.write_all(b"0\r\n\r\n").await.unwrap();
+    proxy.metric_becomes("tidegate_requests_active", 1.0).await;
+    becomes(&cheap).await;
+    known.write_all(&rest).await.unwrap();
+    proxy.metric_becomes("tidegate_requests_active", 0.0).await;
+    let turns: BTreeSet<_> = [who().await, who().await].into();
+    assert_eq!(turns.len(), 2, "{turns:?}");
 }
 
 #[tokio::test]
