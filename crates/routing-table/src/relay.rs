@@ -35,6 +35,8 @@ pub struct RelayLimits {
     /// Close a connection when its endpoint is no endpoint any more. Default false: an endpoint that is going finishes what
     /// it has. A UDP session ends with its endpoint in any case.
     pub close_with_endpoint: bool,
+    /// A UDP session ends when so many answers have come for each datagram of its client; at least 1. Default: silence ends it.
+    pub responses: Option<u32>,
 }
 
 impl RelayLimits {
@@ -44,6 +46,7 @@ impl RelayLimits {
         idle: Duration::from_secs(600),
         most: 10_000,
         close_with_endpoint: false,
+        responses: None,
     };
 
     /// Defaults for UDP.

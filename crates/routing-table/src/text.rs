@@ -222,6 +222,9 @@ fn write_relay(
     if limits.most != usual.most {
         write!(out, " most={}", limits.most)?;
     }
+    if let Some(count) = limits.responses {
+        write!(out, " responses={count}")?;
+    }
     if limits.close_with_endpoint {
         write!(out, " close-with-endpoint")?;
     }

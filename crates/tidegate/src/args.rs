@@ -194,6 +194,9 @@ pub(crate) struct RoutingArgs {
     /// Forget a UDP client after this long without a datagram
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub(crate) udp_idle_timeout: Duration,
+    /// Forget a UDP client as soon as so many answers have come for each of its datagrams; default: after --udp-idle-timeout
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) udp_responses: Option<u32>,
     /// Most relayed connections or UDP clients of one port
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) max_relays_per_port: u64,
@@ -438,6 +441,7 @@ impl RoutingArgs {
             udp_limits: RelayLimits {
                 idle: self.udp_idle_timeout,
                 most: self.max_relays_per_port,
+                responses: self.udp_responses,
                 ..RelayLimits::UDP
             },
             ..translate::Settings::default()

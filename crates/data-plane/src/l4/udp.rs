@@ -99,6 +99,10 @@ struct Shared {
     last: Cell<Instant>,
     /// The endpoint does not listen.
     refused: Cell<bool>,
+    /// Answers that are still to come, where they are counted.
+    due: Cell<u64>,
+    /// They have come.
+    is_done: Cell<bool>,
     record: RefCell<RelayRecord>,
 }
 
@@ -122,7 +126,7 @@ impl Listener {
             let stats = &self.worker.stats;
             if sessions
                 .get(&client)
-                .is_some_and(|session| session.shared.refused.get())
+                .is_some_and(|session| session.shared.is_over())
             {
                 // It begins anew, with the next endpoint.
                 sessions.remove(&client);
@@ -182,6 +186,8 @@ impl Listener {
             client,
             last: Cell::new(Instant::now()),
             refused: Cell::new(false),
+            due: Cell::new(0),
+            is_done: Cell::new(false),
             record: RefCell::new(record),
         });
         let replies = replies(Rc::clone(self), Rc::clone(&shared));
@@ -247,10 +253,33 @@ async fn replies(listener: Rc<Listener>, shared: Rc<Shared>) {
             }
             Err(_) => stats.datagrams_dropped.add(1),
         }
+        if shared.answered() {
+            return;
+        }
     }
 }
 
 impl Shared {
+    /// Whether the client's next datagram begins another session.
+    fn is_over(&self) -> bool {
+        self.refused.get() || self.is_done.get()
+    }
+
+    /// Notes an answer; says whether it was the last.
+    fn answered(&self) -> bool {
+        let mut record = self.record.borrow_mut();
+        if record.target.relay.limits.responses.is_none() {
+            return false;
+        }
+        self.due.set(self.due.get().saturating_sub(1));
+        let is_done = self.due.get() == 0;
+        if is_done {
+            record.flag = "";
+            self.is_done.set(true);
+        }
+        is_done
+    }
+
     /// Sends a datagram of the client's.
     fn send(&self, datagram: &[u8], worker: &Worker) {
         self.last.set(Instant::now());
@@ -258,7 +287,10 @@ impl Shared {
         match SockRef::from(&self.upstream).send(datagram) {
             Ok(_) => {
                 worker.stats.sessions_received.add(datagram.len() as u64);
-                self.record.borrow_mut().received += datagram.len() as u64;
+                let mut record = self.record.borrow_mut();
+                record.received += datagram.len() as u64;
+                let expected = record.target.relay.limits.responses.unwrap_or(0);
+                self.due.set(self.due.get() + u64::from(expected));
             }
             Err(error) => {
                 worker.stats.datagrams_dropped.add(1);
@@ -290,6 +322,7 @@ impl Session {
         let idle = now.saturating_duration_since(shared.last.get());
         record.flag = match () {
             () if shared.refused.get() => "refused",
+            () if shared.is_done.get() => "",
             () if !known => "endpoint_gone",
             // How every session ends.
             () if idle >= patience => "",

@@ -260,3 +260,44 @@ async fn what_is_not_passed_on_is_handed_over_whole() {
     proxy.metric_becomes("tidegate_connections_open", 0.0).await;
     assert_eq!(ask(proxy.addr, "own.test").await, "own");
 }
+
+/// However busy it seems to be: each piece comes long before the deadline, all of it would come after.
+#[tokio::test]
+async fn a_slow_hello_is_ended_at_its_deadline() {
+    let own = Backend::start("own").await;
+    let limit = Duration::from_millis(600);
+    let settings = Settings {
+        client_timeouts: ClientTimeouts {
+            handshake: limit,
+            ..ClientTimeouts::default()
+        },
+        ..one_worker()
+    };
+    let names = [("pass.test", own.addr, None)];
+    let (proxy, _) = serve(&Authority::new("servers"), own.addr, &names, settings);
+    let hello = records(&hello(Some("pass.test"), 2000), 9999);
+    let start = std::time::Instant::now();
+    let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+    let (mut reader, mut writer) = client.split();
+    let sending = async {
+        for byte in &hello {
+            if writer.write_all(std::slice::from_ref(byte)).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("all of it was taken");
+    };
+    let mut answer = [0];
+    let ended = tokio::select! {
+        read = timeout(SOON, reader.read(&mut answer)) => read.unwrap(),
+        () = sending => Ok(0),
+    };
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let waited = start.elapsed();
+    assert!((limit..limit * 5).contains(&waited), "{waited:?}");
+    proxy
+        .metric_becomes("tidegate_tls_passthrough_silent_total", 1.0)
+        .await;
+    assert_eq!(own.connections(), 0);
+}

@@ -81,6 +81,38 @@ async fn silence_ends_a_session() {
     assert!(ask(&client, b"again").await.is_some());
 }
 
+/// Long before silence would: the next datagram begins another session, with the next endpoint.
+#[tokio::test]
+async fn the_last_answer_ends_a_session() {
+    let endpoints = [backend("a").await, backend("b").await];
+    for (responses, moved) in [(Some(1), [1, 0, 1, 0]), (Some(2), [0; 4]), (None, [0; 4])] {
+        let limits = RelayLimits {
+            responses,
+            ..RelayLimits::UDP
+        };
+        let table = relay_table(true, &endpoints, limits, |_, _| {});
+        let (proxy, logged) = serve_relay(table, one_worker());
+        let client = client(proxy.addr).await;
+        let mut names = Vec::new();
+        for _ in 0..5 {
+            names.push(ask(&client, b"x").await.unwrap()[..1].to_owned());
+        }
+        let others = [1, 2, 3, 4].map(|n| usize::from(names[n] != names[0]));
+        assert_eq!(others, moved, "{responses:?}");
+        let open = "tidegate_udp_sessions_open";
+        if responses == Some(1) {
+            proxy.metric_becomes(open, 0.0).await;
+            for line in logged.lines(5).await {
+                assert_eq!(line.get("flag"), None, "{line}");
+                assert_eq!(line["received_bytes"], 1);
+            }
+        } else {
+            // Of two answers to each one has come.
+            assert_eq!(proxy.metric(open), 1.0);
+        }
+    }
+}
+
 #[tokio::test]
 async fn sessions_beyond_the_limit_are_not_begun() {
     let limits = RelayLimits {
