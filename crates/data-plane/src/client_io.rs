@@ -6,7 +6,8 @@
 
 use crate::client::{ClientConnection, ClientTimeouts};
 use crate::h1::deadline::Deadline;
-use bytes::{Buf, BytesMut};
+use crate::h2_guard::reader::Reader;
+use bytes::BytesMut;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -32,12 +33,10 @@ pub(crate) enum ClientStream {
 #[derive(Debug)]
 pub(crate) struct ClientIo {
     stream: ClientStream,
-    /// Read before, and to be read again.
-    prefix: BytesMut,
     client: Rc<ClientConnection>,
     timeouts: ClientTimeouts,
-    /// Frames of HTTP/2 come between requests too, so there a byte does not begin a head.
-    http2: bool,
+    /// For HTTP/2, whose frames come between requests too, so that a byte does not begin a head.
+    http2: Option<Box<Reader>>,
     read: Deadline,
     write: Deadline,
 }
@@ -51,32 +50,30 @@ impl ClientIo {
     ) -> Self {
         Self {
             stream,
-            prefix: BytesMut::new(),
             client,
             timeouts,
-            http2: false,
+            http2: None,
             read: Deadline::default(),
             write: Deadline::default(),
         }
     }
 
-    /// The same socket for HTTP/2, which finds these bytes in front of what comes.
-    pub(crate) fn into_http2(self, prefix: BytesMut) -> Self {
+    /// The same socket for HTTP/2, of which these bytes were read already.
+    pub(crate) fn into_http2(self, begun: BytesMut) -> Self {
         Self {
-            prefix,
-            http2: true,
+            http2: Some(Box::new(Reader::new(begun))),
             ..self
         }
     }
 
     /// Whether a read may give something, without a buffer to read into: a client at rest need not have one. Over TLS what has
-    /// come may be too little to give anything.
+    /// come may be too little to give anything. For HTTP/1.1.
     pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let holds_some = match &self.stream {
             ClientStream::Plain(_) => false,
             ClientStream::Tls(stream) => !stream.get_ref().1.wants_read(),
         };
-        if holds_some || !self.prefix.is_empty() {
+        if holds_some {
             return Poll::Ready(Ok(()));
         }
         match self.stream.socket().poll_read_ready(cx) {
@@ -127,18 +124,34 @@ impl AsyncRead for ClientIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let before = buffer.filled().len();
-        if !this.prefix.is_empty() {
-            let take = this.prefix.len().min(buffer.remaining());
-            buffer.put_slice(&this.prefix[..take]);
-            this.prefix.advance(take);
-            return Poll::Ready(Ok(()));
-        }
-        if let Poll::Ready(result) = this.stream.poll_read(cx, buffer) {
-            if !this.http2 && buffer.filled().len() > before {
-                this.client.begin_reading();
+        loop {
+            if let Some(http2) = &mut this.http2 {
+                if http2.give(buffer) {
+                    return Poll::Ready(Ok(()));
+                }
+                if http2.has_ended() {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
             }
-            return Poll::Ready(result);
+            let before = buffer.filled().len();
+            let Poll::Ready(result) = this.stream.poll_read(cx, buffer) else {
+                break;
+            };
+            result?;
+            if buffer.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+            let passed = match &mut this.http2 {
+                Some(http2) => http2.take(buffer, before),
+                None => {
+                    this.client.begin_reading();
+                    true
+                }
+            };
+            if passed {
+                return Poll::Ready(Ok(()));
+            }
+            // Less than a frame came.
         }
         this.watch_read(cx)
     }

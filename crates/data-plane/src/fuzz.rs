@@ -5,6 +5,7 @@
 use crate::h1::chunked::{Decoded, Decoder};
 use crate::h1::head;
 use crate::h1::request::{Framing, HeadReader, Read, RequestError, RequestHead};
+use crate::h2_guard::reader::Reader;
 use crate::health_probe;
 use crate::l4::client_hello::{HelloReader, Progress};
 use crate::proxy_header;
@@ -14,6 +15,7 @@ use http::{Method, Version};
 use routing_table::HostMatch;
 use routing_table::matcher::host::normal_host;
 use routing_table::matcher::path::normal_path;
+use tokio::io::ReadBuf;
 
 /// A target: its name, and what is done with an input. It panics when something does not hold.
 pub type Target = (&'static str, fn(&[u8]));
@@ -27,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("client_hello", client_hello),
     ("host_and_path", host_and_path),
     ("health_answers", health_answers),
+    ("h2_guard", h2_guard),
 ];
 
 /// Runs one target. Panics when something does not hold, or when there is no such target.
@@ -219,4 +222,49 @@ fn health_answers(input: &[u8]) {
     let reason = said.reason.unwrap_or_default();
     assert!(reason.chars().count() <= 100 && !reason.chars().any(char::is_control));
     health_probe::read_any(input);
+}
+
+/// What comes through does not depend on how the bytes come, only single bytes of it are changed, and it comes through again as
+/// it is.
+fn h2_guard(input: &[u8]) {
+    fn through(input: &[u8], step: usize) -> (Vec<u8>, bool) {
+        let (mut reader, mut out) = (Reader::new(BytesMut::new()), Vec::new());
+        let mut space = vec![0; step];
+        for piece in input.chunks(step) {
+            let mut buffer = ReadBuf::new(&mut space);
+            buffer.put_slice(piece);
+            let mut more = reader.take(&mut buffer, 0);
+            while more {
+                out.extend_from_slice(buffer.filled());
+                buffer.clear();
+                more = reader.give(&mut buffer);
+            }
+            if reader.has_ended() {
+                break;
+            }
+        }
+        (out, reader.has_ended())
+    }
+    let (input, step) = pieces(input);
+    let (out, ended) = through(input, input.len().max(1));
+    assert_eq!(through(input, step), (out.clone(), ended));
+    assert!(out.len() <= input.len());
+    // A frame is held back until it is whole; no longer than that.
+    assert!(ended || input.len() - out.len() < 9 + 16_384);
+    for (came, passed) in input
+        .iter()
+        .zip(&out)
+        .filter(|(came, passed)| came != passed)
+    {
+        // A fragment, raw or coded; a flag; a stream.
+        let set = passed & !came;
+        let cleared = came & !passed;
+        assert!(
+            cleared == 0 && set.count_ones() == 1
+                || (*came, *passed) == (b'#', b'>')
+                || cleared == 1 && set == 0
+                || *passed == 0
+        );
+    }
+    assert_eq!(through(&out, out.len().max(1)), (out.clone(), ended));
 }

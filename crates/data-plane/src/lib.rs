@@ -97,6 +97,7 @@ pub mod fuzz;
 mod grpc;
 mod h1;
 mod h2;
+mod h2_guard;
 mod handshake;
 mod health;
 mod health_probe;

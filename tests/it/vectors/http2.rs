@@ -10,7 +10,7 @@
 use super::http2_runner::{At, Case, Expect, Scenario, Transport, Vector};
 use super::vector::{self, Check};
 use std::rc::Rc;
-use test_support::h2_raw::{block, headers};
+use test_support::h2_raw::{self, END_HEADERS, END_STREAM, block, headers, kind};
 
 /// A row of the catalogue, over any transport.
 pub(crate) struct Row {
@@ -156,13 +156,28 @@ fn d1() -> Row {
 
 fn d2() -> Row {
     row("D2", ":path with a fragment")
-        .vector("a fragment", BAD_REQUEST, with_path("/v#frag"))
-        .vector(
-            "a fragment after a query",
-            BAD_REQUEST,
-            with_path("/v?a=b#frag"),
-        )
-        .vector("an empty fragment", BAD_REQUEST, with_path("/v#"))
+        .vector("a fragment", MALFORMED, with_path("/v#frag"))
+        .vector("after a query", MALFORMED, with_path("/v?a=b#frag"))
+        .vector("an empty fragment", MALFORMED, with_path("/v#"))
+        .vector("in the Huffman code", MALFORMED, |at| {
+            // `/v#`, in place of the `/` of the static table, which is the last field of this block.
+            let mut block = block(&[
+                (":method", "GET"),
+                (":scheme", at.scheme),
+                (":authority", "a.test"),
+            ]);
+            block.extend_from_slice(b"\x04\x84\x63\xbf\xfd\x7f");
+            headers(at.stream, true, &block)
+        })
+        .vector("in two frames", MALFORMED, |at| {
+            let block = at.block("GET", "/v#frag", &[]);
+            let (first, second) = block.split_at(block.len() - 24);
+            [
+                h2_raw::frame(kind::HEADERS, END_STREAM, at.stream, first),
+                h2_raw::frame(kind::CONTINUATION, END_HEADERS, at.stream, second),
+            ]
+            .concat()
+        })
 }
 
 fn d3() -> Row {

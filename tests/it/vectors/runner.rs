@@ -59,16 +59,7 @@ impl Sent {
 }
 
 /// Cases that do not pass, and why not yet. They run all the same; one that passes fails the test, so that it is taken off here.
-const GAPS: &[(&str, &str)] = &[
-    ("D2.1", FRAGMENT),
-    ("D2.2", FRAGMENT),
-    ("D2.3", FRAGMENT),
-    ("D11.1", PSEUDO_TRAILER),
-    ("D11.2", PSEUDO_TRAILER),
-];
-const FRAGMENT: &str = "the http crate cuts a fragment off :path before anybody sees it; the rest is routed and forwarded as one";
-const PSEUDO_TRAILER: &str =
-    "the h2 crate drops pseudo-fields of trailers before anybody sees them; they are never merged";
+const GAPS: &[(&str, &str)] = &[];
 
 /// Runs rows and prints one line for each; panics with every case that failed.
 pub(crate) async fn run(title: &'static str, setup: Setup, rows: Vec<Row>) {
