@@ -26,6 +26,7 @@ pub(crate) fn run(args: ControllerArgs) -> anyhow::Result<()> {
         settings: args.proxy.translation(false),
         publish_service: args.publish_service.clone(),
         lameduck: args.proxy.lameduck.unwrap_or(Duration::from_secs(10)),
+        stdout: Box::new(std::io::stdout()),
         started: Box::new(|_| tracing::info!("ready")),
     };
     let proxy_args = args.proxy.clone();

@@ -15,7 +15,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use routing_table::ListenerId;
 use std::convert::Infallible;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
@@ -60,10 +63,12 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         text = text
             .replace("${certificate}", &indented(&certificate))
             .replace("${key}", &indented(&key));
+        let tried_out = Arc::new(AtomicBool::new(false));
         let plan = proxy::Plan {
             settings: serve.proxy.translation(true),
             publish_service: None,
             lameduck: Duration::ZERO,
+            stdout: Box::new(Later(Arc::clone(&tried_out))),
             started: Box::new(move |addresses| {
                 let welcome = welcome(addresses, admin, &running);
                 let walk = Walk {
@@ -78,6 +83,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
                     };
                     let tried = tried.unwrap_or_else(|error| format!("Not tried: {error:#}\n\n"));
                     print!("{welcome}{tried}{FAREWELL}");
+                    // Lines are written a little after their requests.
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    tried_out.store(true, Ordering::Relaxed);
                 });
             }),
         };
@@ -102,6 +110,22 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         })
         .await
     })
+}
+
+/// Standard output from some moment on: the requests that the demo makes itself are not worth a line each.
+struct Later(Arc<AtomicBool>);
+
+impl Write for Later {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.load(Ordering::Relaxed) {
+            true => io::stdout().write(bytes),
+            false => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
 }
 
 /// A self-signed certificate for the demo's TLS host.

@@ -13,6 +13,7 @@ pub(crate) fn run(path: PathBuf, args: &ProxyArgs) -> anyhow::Result<()> {
         settings: args.translation(true),
         publish_service: None,
         lameduck: args.lameduck.unwrap_or(Duration::ZERO),
+        stdout: Box::new(std::io::stdout()),
         started: Box::new(|_| tracing::info!("ready")),
     };
     proxy::block_on(proxy::run(args, plan, |context| async move {

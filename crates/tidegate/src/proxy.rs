@@ -11,6 +11,7 @@ use data_plane::{DataPlane, Publisher};
 use discovery::Discovery;
 use prometheus::Registry;
 use routing_table::{ListenerId, Update};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) settings: translate::Settings,
     pub(crate) publish_service: Option<ObjectKey>,
     pub(crate) lameduck: Duration,
+    /// Where the access log goes that is for standard output.
+    pub(crate) stdout: Box<dyn Write + Send>,
     /// Called with the addresses when the first table is served.
     pub(crate) started: Started,
 }
@@ -74,9 +77,10 @@ where
         settings,
         publish_service,
         lameduck,
+        stdout,
         started,
     } = plan;
-    serve(args, lameduck, started, |publishing| {
+    serve(args, lameduck, stdout, started, |publishing| {
         let metrics = Metrics::new(&publishing.registry).context("cannot register metrics")?;
         let (changes, received) = mpsc::channel(CHANGES);
         let (report, reported) = watch::channel(None);
@@ -117,6 +121,7 @@ where
 pub(crate) async fn serve<F>(
     args: &ProxyArgs,
     lameduck: Duration,
+    stdout: Box<dyn Write + Send>,
     started: Started,
     begin: impl FnOnce(Publishing) -> anyhow::Result<F>,
 ) -> anyhow::Result<()>
@@ -131,7 +136,7 @@ where
     let admin = Arc::new(Admin::new(registry.clone(), &args.admin, access));
     let admin_listener = admin::bind(args.admin.addr).await?;
     let admin_task = tokio::spawn(admin::serve(admin_listener, Arc::clone(&admin)));
-    let access_log = telemetry::access_log(&args.access_log, args.access_log_format)?;
+    let access_log = telemetry::access_log(&args.access_log, args.access_log_format, stdout)?;
     let (log_sink, log_thread) = access_log.unzip();
     let keys = args.tls_ticket_keys.as_deref();
     let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));

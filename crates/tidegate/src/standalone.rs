@@ -23,17 +23,24 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     let file: Option<PathBuf> = args.config.clone().filter(|file| file != Path::new("-"));
     let lameduck = args.proxy.lameduck.unwrap_or(Duration::ZERO);
     let started: proxy::Started = Box::new(|_| tracing::info!("ready"));
-    proxy::block_on(proxy::serve(&args.proxy, lameduck, started, |publishing| {
-        let options = standalone::Options {
-            file,
-            first,
-            defaults,
-            discovery: publishing.discovery,
-            metrics: Metrics::new(&publishing.registry).context("cannot register metrics")?,
-        };
-        let running = standalone::run(options, publishing.publish, publishing.shutdown);
-        Ok(async move { running.await.context("cannot listen for SIGHUP") })
-    }))
+    let stdout = Box::new(std::io::stdout());
+    proxy::block_on(proxy::serve(
+        &args.proxy,
+        lameduck,
+        stdout,
+        started,
+        |publishing| {
+            let options = standalone::Options {
+                file,
+                first,
+                defaults,
+                discovery: publishing.discovery,
+                metrics: Metrics::new(&publishing.registry).context("cannot register metrics")?,
+            };
+            let running = standalone::run(options, publishing.publish, publishing.shutdown);
+            Ok(async move { running.await.context("cannot listen for SIGHUP") })
+        },
+    ))
 }
 
 /// A configuration that is wrong is a mistake of whoever wrote it; a file that it names may only be missing yet.

@@ -100,17 +100,18 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The access log, and what waits until its last line is written.
+/// The access log, and what waits until its last line is written. `stdout` is where lines for standard output go.
 ///
 /// # Errors
 /// When the file cannot be opened.
 pub(crate) fn access_log(
     target: &str,
     format: LogFormat,
+    stdout: Box<dyn Write + Send>,
 ) -> anyhow::Result<Option<(AccessLogSink, JoinHandle<()>)>> {
     let started = match target {
         "off" => return Ok(None),
-        "stdout" => AccessLogSink::start(std::io::stdout()),
+        "stdout" => AccessLogSink::start(stdout),
         path => {
             let file = std::fs::OpenOptions::new()
                 .create(true)
