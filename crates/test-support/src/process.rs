@@ -1,9 +1,10 @@
 //! Runs the real `tidegate` binary.
 
 use crate::client::get;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// The binary: `TIDEGATE_BIN`, or the one built beside the running test.
@@ -23,11 +24,24 @@ pub fn binary() -> PathBuf {
 
 /// A port that was free just now.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    // Below those that Linux gives to clients: of these another test might take one before it is listened on.
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = std::process::id() as u16;
+    for _ in 0..COUNT {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Processes that follow each other begin far from each other.
+        let port = FIRST + begin.wrapping_mul(97).wrapping_add(next) % COUNT;
+        let both = [
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok(),
+            UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok(),
+        ];
+        if both == [true, true] {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
 /// What a tidegate is started in, apart from its arguments.
