@@ -37,12 +37,8 @@ async fn until_it_handles_samples(tidegate: &Tidegate, wanted: bool) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_profile_under_load_shows_the_data_plane_and_fails_no_request() {
-    let backend = Backend::start("one").await;
-    let tidegate = serve("profile", &backend, &["--admin-profile"]).await;
-    assert!(!handles_samples(&tidegate));
-    let load = Load::start(Plan {
+fn load_of(tidegate: &Tidegate) -> Load {
+    Load::start(Plan {
         addrs: vec![tidegate.http],
         host: "a.test".into(),
         path: "/".into(),
@@ -50,7 +46,33 @@ async fn a_profile_under_load_shows_the_data_plane_and_fails_no_request() {
         clients: 8,
         rate: 4_000,
         limit: u64::MAX,
-    });
+    })
+}
+
+/// What a process that was killed has left behind is in nobody's way either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_third_profile_is_as_good_as_the_first() {
+    let backend = Backend::start("one").await;
+    let tidegate = serve("profiles", &backend, &["--admin-profile"]).await;
+    let room = format!("/dev/shm/tidegate-profile-{}", tidegate.pid());
+    std::fs::create_dir(&room).unwrap();
+    let load = load_of(&tidegate);
+    load.reach(100).await;
+    for _ in 0..3 {
+        let taken = profile(&tidegate, "?seconds=1&format=folded").await;
+        assert_eq!(taken.status, 200, "{}", taken.text());
+        assert!(taken.text().contains("data_plane::"), "{}", taken.text());
+        assert!(!std::path::Path::new(&room).exists());
+    }
+    assert_eq!(load.stop().await.failures(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_under_load_shows_the_data_plane_and_fails_no_request() {
+    let backend = Backend::start("one").await;
+    let tidegate = serve("profile", &backend, &["--admin-profile"]).await;
+    assert!(!handles_samples(&tidegate));
+    let load = load_of(&tidegate);
     load.reach(100).await;
     let during = async {
         until_it_handles_samples(&tidegate, true).await;

@@ -58,8 +58,9 @@ impl Profiler {
         let sampling = blocking(begin).await?;
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         blocking(move || {
-            let stacks = finish(sampling);
+            let finished = finish(sampling);
             drop(permit);
+            let stacks = finished?;
             let samples: u64 = stacks.values().sum();
             let title = format!(
                 "{samples} samples in {seconds} s, {FREQUENCY} in a second of processor time"
@@ -126,6 +127,8 @@ impl Room {
             };
             below.join(format!("tidegate-profile-{}", std::process::id()))
         });
+        // Nobody else makes one of our own number, but a process that was killed in the middle of a profile.
+        let _ = std::fs::remove_dir_all(place);
         std::fs::create_dir(place)?;
         // Fails only where it was done before.
         let _ = tempfile::env::override_temp_dir(place);
@@ -135,7 +138,6 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        // The sampler keeps its file open, and needs no name for it.
         let _ = std::fs::remove_dir_all(self.0);
     }
 }
@@ -143,22 +145,31 @@ impl Drop for Room {
 fn begin() -> Result<Sampling, String> {
     let room = Room::new();
     let room = room.map_err(|error| format!("cannot make room for samples: {error}"))?;
-    let guard = ProfilerGuardBuilder::default()
-        .frequency(FREQUENCY)
-        // The unwind information of the vDSO is not to be relied upon.
-        .blocklist(&["vdso"])
-        .build();
-    let guard = guard.map_err(|error| format!("cannot take a profile: {error}"))?;
-    Ok(Sampling { guard, _room: room })
+    let sampler = || {
+        let sampler = ProfilerGuardBuilder::default()
+            .frequency(FREQUENCY)
+            // The unwind information of the vDSO is not to be relied upon.
+            .blocklist(&["vdso"])
+            .build();
+        sampler.map_err(|error| format!("cannot take a profile: {error}"))
+    };
+    // The sampler has a file for the next profile from the end of the last one on, which went with that one's room; ending
+    // makes another, in this room.
+    drop(sampler()?);
+    Ok(Sampling {
+        guard: sampler()?,
+        _room: room,
+    })
 }
 
 /// Ends the sampling, and names what was met.
-fn finish(sampling: Sampling) -> Stacks {
+fn finish(sampling: Sampling) -> Result<Stacks, String> {
     let sampled = sampling.guard.report().build_unresolved();
     // Before names are looked up, which takes long and should not be in it.
     drop(sampling);
     let mut stacks = Stacks::new();
-    for (stack, count) in sampled.map(|sampled| sampled.data).unwrap_or_default() {
+    let sampled = sampled.map_err(|error| format!("cannot read the samples: {error}"))?;
+    for (stack, count) in sampled.data {
         let named = Frames::from(stack);
         let outermost_first = named.frames.iter().rev();
         // What the compiler put into its caller stands innermost first too.
@@ -167,7 +178,7 @@ fn finish(sampling: Sampling) -> Stacks {
         names.extend(frames.map(ToString::to_string));
         *stacks.entry(names).or_default() += u64::try_from(count).unwrap_or(0);
     }
-    stacks
+    Ok(stacks)
 }
 
 #[cfg(test)]
