@@ -5,7 +5,7 @@
 //! what the limiters remember, and what the client is told.
 
 use crate::error::ProxyError;
-use crate::forwarded_headers::{client_addr, is_https};
+use crate::forwarded_headers::{client_addr, end_to_end, is_https};
 use crate::publish::RouteTarget;
 use crate::rate_limiter::RateLimiter;
 use crate::record::RequestInfo;
@@ -37,6 +37,7 @@ pub(crate) fn before(
     let (client, headers) = (&request.client, &request.parts.headers);
     let trusted = &request.worker.settings.trusted_proxies;
     let mut limiters = found.limiters.iter();
+    let sent = end_to_end(headers);
     let mut passage = Passage {
         client: client_addr(headers, client, trusted),
         is_https: is_https(headers, client),
@@ -44,7 +45,7 @@ pub(crate) fn before(
         path: Cow::Borrowed(&target.path),
         query: target.query(),
         matched: &route.path,
-        sent: headers,
+        sent: &sent,
         headers: None,
         upstream_host: None,
     };

@@ -7,6 +7,7 @@
 use crate::client::ClientConnection;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -262,6 +263,21 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The fields of a request without those that `Connection` asks to strip, and without itself: what is added to these is ours, and
+/// not the client's to strip.
+pub(crate) fn end_to_end(headers: &HeaderMap) -> Cow<'_, HeaderMap> {
+    let listed = listed_in_connection(headers);
+    if listed.is_empty() {
+        return Cow::Borrowed(headers);
+    }
+    let mut rest = headers.clone();
+    rest.remove(header::CONNECTION);
+    for name in listed {
+        rest.remove(name);
+    }
+    Cow::Owned(rest)
 }
 
 /// Names that `Connection` asks to strip. Those that are not the connection's to strip stay.

@@ -13,7 +13,7 @@
 //! | [`Hook::on_log`] | when all is over, however it ended | look |
 
 use crate::error::ProxyError;
-use crate::forwarded_headers::{client_addr, is_https};
+use crate::forwarded_headers::{client_addr, end_to_end, is_https};
 use crate::record::{Outcome, RequestInfo};
 use crate::request_head::{Changes, RequestTarget};
 use crate::wishes::Wishes;
@@ -297,10 +297,11 @@ pub(crate) fn on_request(
     target: &mut RequestTarget<'_>,
 ) -> Option<Reply> {
     let (mut hooks, mut visit) = each(request, outcome);
+    let sent = end_to_end(&request.parts.headers);
     let mut changed = target.changes.as_mut().and_then(|all| all.headers.take());
     let reply = hooks.find_map(|hook| {
         let mut fields = Fields {
-            had: &request.parts.headers,
+            had: &sent,
             now: &mut changed,
         };
         hook.on_request(&mut visit, &mut fields).break_value()

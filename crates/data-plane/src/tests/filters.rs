@@ -283,6 +283,12 @@ async fn fields_are_changed_both_ways_and_the_endpoint_is_named() {
         ["one"]
     );
     assert!(!seen.headers.contains_key("user-agent"));
+    // What is set is not the client's to strip, and what it wants stripped of its own is.
+    let request = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Hop: 1\r\nX-Tenant: two\r\nConnection: close, X-Tenant, X-Hop\r\n\r\n";
+    exchange(proxy.addr, request.as_bytes()).await;
+    let seen = backend.last().unwrap();
+    assert_eq!(seen.headers["x-tenant"], "one");
+    assert!(!seen.headers.contains_key("x-hop"));
 }
 
 #[tokio::test]
