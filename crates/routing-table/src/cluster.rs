@@ -107,6 +107,21 @@ pub enum DnsQuery {
     Address(Arc<str>, u16),
 }
 
+/// Whether the DNS can have this name, without the dot at its end: labels of letters, digits, hyphens inside, and underscores, which
+/// names of services have (RFC 1035 section 2.3, RFC 2782). An address written in figures may be one too.
+pub fn is_dns_name(name: &str) -> bool {
+    const MAX_NAME: usize = 253;
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    name.len() <= MAX_NAME && name.split('.').all(is_label)
+}
+
 impl fmt::Display for DnsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.query {

@@ -38,7 +38,7 @@ pub use certificate::{Certificate, SniIndex};
 pub use client_certificate::{CertificateDemand, ClientCertificates};
 pub use cluster::{
     Cluster, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource, Merged, ProxyVersion,
-    UpstreamProtocol,
+    UpstreamProtocol, is_dns_name,
 };
 pub use endpoint::{Endpoint, Serving};
 pub use filter::Filter;

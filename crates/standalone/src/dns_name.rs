@@ -1,11 +1,9 @@
 //! Names of the DNS as people write them.
 
 use crate::problem::printable;
+use routing_table::is_dns_name;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// Longest name of the DNS (RFC 1035 section 2.3.4).
-const MAX_NAME: usize = 253;
 
 /// A name of the DNS, with the dot at its end.
 ///
@@ -13,15 +11,7 @@ const MAX_NAME: usize = 253;
 /// When it is none.
 pub(crate) fn absolute(name: &str) -> Result<Arc<str>, String> {
     let bare = name.strip_suffix('.').unwrap_or(name);
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    if bare.len() > MAX_NAME || !bare.split('.').all(is_label) {
+    if !is_dns_name(bare) {
         return Err(format!("\"{}\" is no name of the DNS", printable(name)));
     }
     Ok(format!("{}.", bare.to_ascii_lowercase()).into())

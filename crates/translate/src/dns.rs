@@ -6,13 +6,11 @@
 use crate::annotation::PREFIX;
 use crate::settings::Settings;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use routing_table::{Discovery, DnsQuery, DnsSource, Transport};
+use routing_table::{Discovery, DnsQuery, DnsSource, Transport, is_dns_name};
 use std::sync::Arc;
 
 /// The annotation of a Service.
 pub(crate) const DISCOVERY: &str = "discovery";
-/// Longest name of the DNS (RFC 1035 section 2.3.4).
-const MAX_NAME: usize = 253;
 
 /// Who owns the endpoints of a Service's port.
 ///
@@ -95,17 +93,7 @@ pub(crate) fn discovery(
     })))
 }
 
-/// Whether it is a name of hosts (RFC 1123 section 2.1, and underscores, which names of the DNS may have), and no address.
+/// Whether it is a name of hosts (RFC 1123 section 2.1), and no address.
 fn is_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    name.len() <= MAX_NAME
-        && name.split('.').all(is_label)
-        && name.parse::<std::net::IpAddr>().is_err()
+    is_dns_name(name) && name.parse::<std::net::IpAddr>().is_err()
 }
