@@ -3,7 +3,6 @@
 
 mod access;
 mod flamegraph;
-mod followed;
 mod profile;
 
 pub(crate) use access::Access;

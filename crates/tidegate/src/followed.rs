@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How often they are looked at. Tokens and certificates change in hours.
+/// How often they are looked at. Tokens, keys and certificates change in hours.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Makes something of what is in these files, and again whenever that changes, until `shutdown`. `what` is what errors call it.
@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When a file cannot be read, or what is in it cannot be used.
-pub(super) fn follow<T: Send + Sync + 'static>(
+pub(crate) fn follow<T: Send + Sync + 'static>(
     what: &'static str,
     files: Vec<PathBuf>,
     make: impl Fn(&[Vec<u8>]) -> Result<T, String> + Send + 'static,
@@ -24,32 +24,42 @@ pub(super) fn follow<T: Send + Sync + 'static>(
     let first = read(&files).map_err(unusable)?;
     let made = make(&first).map_err(unusable)?;
     let (sender, receiver) = watch::channel(made);
-    tokio::spawn(async move {
-        let mut last = Ok(first);
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = ticks.tick() => {}
+    tokio::spawn(each_change(files, first, shutdown, move |now| {
+        match now.and_then(|read| make(&read)) {
+            Ok(made) => {
+                sender.send_replace(made);
+                tracing::info!("{what} replaced");
             }
-            // Small files, now and then, on a thread that no request waits for.
-            let now = read(&files);
-            if now == last {
-                continue;
+            Err(error) => {
+                tracing::error!(error, "{what} cannot be used; the last is kept");
             }
-            match now.clone().and_then(|read| make(&read)) {
-                Ok(made) => {
-                    sender.send_replace(made);
-                    tracing::info!("{what} replaced");
-                }
-                Err(error) => {
-                    tracing::error!(error, "{what} cannot be used; the last is kept");
-                }
-            }
+        }
+    }));
+    Ok(receiver)
+}
+
+/// Looks at files until `shutdown`, and tells `changed` what is in them, or why they cannot be read, whenever that is another than
+/// before.
+pub(crate) async fn each_change(
+    files: Vec<PathBuf>,
+    first: Vec<Vec<u8>>,
+    shutdown: CancellationToken,
+    mut changed: impl FnMut(Result<Vec<Vec<u8>>, String>),
+) {
+    let mut last = Ok(first);
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // Small files, now and then, on a thread that no request waits for.
+        let now = read(&files);
+        if now != last {
+            changed(now.clone());
             last = now;
         }
-    });
-    Ok(receiver)
+    }
 }
 
 fn read(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {

@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod demo;
 mod files;
+mod followed;
 mod open_files;
 mod proxy;
 mod standalone;

@@ -1,7 +1,7 @@
 //! Who may ask the admin port, and how its bytes go over the wire: a bearer token, TLS, both or neither.
 
-use super::followed::follow;
 use crate::args::AdminArgs;
+use crate::followed::follow;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderValue, header};
 use rustls::ServerConfig;
