@@ -12,7 +12,7 @@ use crate::error::ProxyError;
 use crate::grpc;
 use crate::h1::connection::Connection;
 use crate::h1::deadline::within;
-use crate::h1::exchange::{Exchange, Home};
+use crate::h1::exchange::{Exchange, Home, ResponseBody};
 use crate::h1::head::ResponseHead;
 use crate::h2::SharedConnection;
 use crate::hooks;
@@ -316,7 +316,7 @@ impl Forwarding<'_> {
     fn answered(&self, exchange: Exchange, head: ResponseHead, is_pinned: bool) -> Answered {
         let waited = exchange.waited();
         let home = self.home(&head, is_pinned);
-        let body = exchange.into_body(&head, home, &self.request.worker.pool);
+        let body = ResponseBody::new(exchange, &head, home, &self.request.worker.pool);
         Answered {
             status: head.status,
             headers: head.headers,

@@ -97,7 +97,7 @@ impl Exchange {
         }
     }
 
-    /// Waits for the response head. After it comes [`Exchange::into_body`] or [`Exchange::into_failure`].
+    /// Waits for the response head. After it comes [`ResponseBody::new`] or [`Exchange::into_failure`].
     pub(crate) async fn response(&mut self) -> Result<ResponseHead, ProxyError> {
         let mut interim = 0;
         loop {
@@ -123,16 +123,6 @@ impl Exchange {
         self.waiting_since
             .map(|since| since.elapsed())
             .unwrap_or_default()
-    }
-
-    /// What follows the head that came. `home`: where the connection goes afterwards.
-    pub(crate) fn into_body(
-        self,
-        head: &ResponseHead,
-        home: Home,
-        pool: &Rc<Pool>,
-    ) -> ResponseBody {
-        ResponseBody::new(self, head, home, pool)
     }
 
     /// What is left where no head came.
@@ -362,7 +352,13 @@ enum Reading {
 }
 
 impl ResponseBody {
-    fn new(exchange: Exchange, head: &ResponseHead, home: Home, pool: &Rc<Pool>) -> Self {
+    /// What follows the head that came. `home`: where the connection goes afterwards.
+    pub(crate) fn new(
+        exchange: Exchange,
+        head: &ResponseHead,
+        home: Home,
+        pool: &Rc<Pool>,
+    ) -> Self {
         let reading = match head.framing {
             Framing::Length(length) => Reading::Length(length),
             Framing::Chunked => Reading::Chunked(Decoder::new()),
