@@ -9,13 +9,14 @@
 //!   coding.
 //! - Towards clients: [`wire`] is a connection, [`server`] its loop.
 //! - Towards endpoints: [`connection`] is a connection, [`exchange`] one request and its response on it.
-//! - Both: [`outgoing`] are bytes on their way out, [`deadline`] is how long something may take.
+//! - Both: [`incoming`] and [`outgoing`] are bytes on their way, [`deadline`] is how long something may take.
 
 pub(crate) mod chunked;
 pub(crate) mod connection;
 pub(crate) mod deadline;
 pub(crate) mod exchange;
 pub(crate) mod head;
+mod incoming;
 mod outgoing;
 pub(crate) mod request;
 pub(crate) mod server;

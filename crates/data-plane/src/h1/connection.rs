@@ -1,18 +1,15 @@
 //! One connection to an endpoint: socket, read buffer, deadline.
 
 use super::deadline::Deadline;
+use super::incoming;
 use super::outgoing::Outgoing;
 use crate::upstream_io::UpstreamIo;
 use bytes::BytesMut;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::time::Instant;
-use tokio_util::io::poll_read_buf;
 
-/// Bytes asked for in one read of a head: enough for most, with a small body behind it. A connection at rest keeps no buffer.
-pub(super) const READ_HEAD: usize = 4 * 1024;
 /// Bytes asked for in one read of a body whose length nobody knows, and at most of one that is known to be long.
 pub(super) const READ_BODY: usize = 16 * 1024;
 pub(super) const READ_LONG_BODY: usize = 32 * 1024;
@@ -128,11 +125,7 @@ impl Connection {
         cx: &mut Context<'_>,
         want: usize,
     ) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() - self.buffer.len() < want / 4 {
-            self.buffer.reserve(want);
-        }
-        let count = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer))?;
-        Poll::Ready(Ok(count))
+        incoming::poll_fill(&mut self.io, cx, &mut self.buffer, want)
     }
 
     /// Writes some of it.

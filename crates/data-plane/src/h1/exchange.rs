@@ -4,8 +4,9 @@
 //! used again only when both directions reached their framed end; anything else closes it.
 
 use super::chunked::{Decoded, Decoder};
-use super::connection::{Connection, READ_BODY, READ_HEAD, READ_LONG_BODY};
+use super::connection::{Connection, READ_BODY, READ_LONG_BODY};
 use super::head::{self, Framing, ResponseHead};
+use super::incoming::READ_HEAD;
 use super::outgoing::Outgoing;
 use crate::client::{ClientConnection, Pinned};
 use crate::error::ProxyError;

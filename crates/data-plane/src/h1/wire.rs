@@ -5,6 +5,7 @@
 
 use super::chunked::{Decoded, Decoder};
 use super::head::ResponseHead;
+use super::incoming::{self, READ_HEAD};
 use super::outgoing::{Outgoing, write_fields, write_status_line};
 use super::request::{Framing, HeadReader, Read, RequestError, RequestHead};
 use crate::client::ClientConnection;
@@ -17,10 +18,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
-use tokio_util::io::poll_read_buf;
 
-/// Bytes asked for in one read of a head, and of a body that is still long. A connection at rest keeps no buffer.
-const READ_HEAD: usize = 4 * 1024;
+/// Bytes asked for in one read of a body that is still long.
 const READ_BODY: usize = 32 * 1024;
 /// What a client may send ahead of its turn before we stop reading; its next requests wait in the kernel then.
 const MAX_AHEAD: usize = 16 * 1024;
@@ -144,7 +143,7 @@ impl Wire {
             }
             ready!(self.turns.poll_begin(&mut self.place, cx));
         }
-        self.poll_read(cx, READ_HEAD)
+        self.poll_fill(cx, READ_HEAD)
     }
 
     /// Begins the body of a request whose head was taken.
@@ -332,28 +331,13 @@ impl Wire {
 
     /// Reads some bytes behind what the buffer holds. `Ok(0)`: the client has closed its sending side.
     fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() == 0 {
-            ready!(self.io.poll_readable(cx))?;
+        let read = incoming::poll_fill(&mut self.io, cx, &mut self.buffer, want);
+        match &read {
+            Poll::Ready(Ok(count)) => self.read_closed |= *count == 0,
+            // It may be a long time until something comes.
+            Poll::Pending if self.buffer.is_empty() => self.buffer = BytesMut::new(),
+            _ => {}
         }
-        self.poll_read(cx, want)
-    }
-
-    /// As [`Wire::poll_fill`], with a buffer even if there may be nothing to read.
-    fn poll_read(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() - self.buffer.len() < want / 4 {
-            self.buffer.reserve(want);
-        }
-        match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {
-            Poll::Ready(Ok(count)) => {
-                self.read_closed |= count == 0;
-                Poll::Ready(Ok(count))
-            }
-            Poll::Pending if self.buffer.is_empty() => {
-                // It may be a long time until something comes.
-                self.buffer = BytesMut::new();
-                Poll::Pending
-            }
-            other => other,
-        }
+        read
     }
 }
