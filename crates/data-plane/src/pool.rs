@@ -14,6 +14,9 @@ use tokio::time::Instant;
 
 /// Room for most heads of requests.
 const HEAD: usize = 1024;
+/// Buffers for heads that are kept, and how large one of them may have grown: 128 KiB a worker.
+const HEADS_KEPT: usize = 32;
+const LARGEST_HEAD_KEPT: usize = 4 * 1024;
 
 /// Idle connections by endpoint.
 #[derive(Debug)]
@@ -25,8 +28,8 @@ pub(crate) struct Pool {
     limits: PoolLimits,
     /// The time of the last sweep: near enough for limits of seconds, and not read from the clock for each request.
     now: Cell<Instant>,
-    /// A buffer for the next request's head, so that a request need not allocate one.
-    head: RefCell<Vec<u8>>,
+    /// Buffers for heads on their way out, so that a message need not allocate one.
+    heads: RefCell<Vec<Vec<u8>>>,
 }
 
 /// The connections of HTTP/2 to one endpoint.
@@ -69,7 +72,7 @@ impl Pool {
             shared: RefCell::default(),
             limits,
             now: Cell::new(Instant::now()),
-            head: RefCell::default(),
+            heads: RefCell::default(),
         }
     }
 
@@ -173,19 +176,18 @@ impl Pool {
         self.idle.borrow().values().map(Vec::len).sum()
     }
 
-    /// An empty buffer for a request's head.
+    /// An empty buffer for a head.
     pub(crate) fn head_buffer(&self) -> Vec<u8> {
-        let mut buffer = self.head.take();
-        buffer.clear();
-        // Another request may have the one that is kept. Most heads fit without growing.
-        buffer.reserve(HEAD);
-        buffer
+        let kept = self.heads.borrow_mut().pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(HEAD))
     }
 
     /// Takes a head buffer back.
-    pub(crate) fn give_head_buffer(&self, buffer: Vec<u8>) {
-        if buffer.capacity() <= 16 * 1024 && buffer.capacity() > self.head.borrow().capacity() {
-            self.head.replace(buffer);
+    pub(crate) fn give_head_buffer(&self, mut buffer: Vec<u8>) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < HEADS_KEPT && (HEAD..=LARGEST_HEAD_KEPT).contains(&buffer.capacity()) {
+            buffer.clear();
+            heads.push(buffer);
         }
     }
 }

@@ -156,12 +156,16 @@ impl Fields {
         match name {
             header::CONTENT_LENGTH => {
                 let length = decimal(&bytes).ok_or(HeadError::Framing)?;
-                if self
-                    .length
-                    .replace(length)
-                    .is_some_and(|before| before != length)
-                {
-                    return Err(HeadError::Framing);
+                match self.length.replace(length) {
+                    Some(before) if before != length => return Err(HeadError::Framing),
+                    Some(_) => {}
+                    // Kept for the client: for HEAD and 304 it is the length the body would have.
+                    None => {
+                        let plain = bytes == *itoa::Buffer::new().format(length);
+                        let same = plain.then(|| HeaderValue::from_maybe_shared(bytes).ok());
+                        let value = same.flatten().unwrap_or_else(|| length.into());
+                        self.headers.append(name, value);
+                    }
                 }
             }
             header::TRANSFER_ENCODING => {
@@ -206,7 +210,12 @@ impl Fields {
         status: StatusCode,
         version: Version,
     ) -> Result<(Framing, bool), HeadError> {
-        for name in std::mem::take(&mut self.listed) {
+        // What frames the body is not for `Connection` to take away.
+        let listed = std::mem::take(&mut self.listed);
+        for name in listed
+            .iter()
+            .filter(|name| **name != header::CONTENT_LENGTH)
+        {
             self.headers.remove(name);
         }
         if self.transfer_encoding.is_some()
@@ -222,11 +231,8 @@ impl Fields {
         let bodiless = status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || *method == Method::HEAD;
-        if let Some(length) = self.length {
-            // Kept for the client: for HEAD and 304 it is the length the body would have.
-            if status != StatusCode::NO_CONTENT && !status.is_informational() {
-                self.headers.insert(header::CONTENT_LENGTH, length.into());
-            }
+        if status == StatusCode::NO_CONTENT || status.is_informational() {
+            self.headers.remove(header::CONTENT_LENGTH);
         }
         if bodiless {
             return Ok((Framing::Length(0), keep_alive));
@@ -364,17 +370,51 @@ mod tests {
              Upgrade: h2c\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\nrest",
         );
         let head = head.unwrap().unwrap();
-        let names: Vec<_> = head
-            .headers
-            .iter()
+        let fields = head.headers.iter();
+        let mut fields: Vec<_> = fields
             .map(|(n, v)| format!("{n}={}", v.to_str().unwrap()))
             .collect();
+        fields.sort();
         assert_eq!(
-            names,
-            ["set-cookie=a=1", "set-cookie=b=2", "content-length=0"]
+            fields,
+            ["content-length=0", "set-cookie=a=1", "set-cookie=b=2"]
         );
         assert!(head.keep_alive);
         assert_eq!(head.idle_seconds, Some(5));
+    }
+
+    #[test]
+    fn the_length_is_told_once_and_plainly() {
+        let length = |method, fields: &str| {
+            let head = read(method, &format!("HTTP/1.1 {fields}\r\n\r\n"));
+            let headers = head.unwrap().unwrap().headers;
+            let mut all = headers.get_all(header::CONTENT_LENGTH).iter();
+            let first = all.next().map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(all.next(), None, "{fields}");
+            first
+        };
+        for (fields, expected) in [
+            ("200 OK\r\nContent-Length: 5", Some("5")),
+            ("200 OK\r\nContent-Length: 007", Some("7")),
+            (
+                "200 OK\r\nContent-Length: 5\r\nContent-Length: 05",
+                Some("5"),
+            ),
+            (
+                "200 OK\r\nConnection: content-length\r\nContent-Length: 5",
+                Some("5"),
+            ),
+            ("304 No\r\nContent-Length: 5", Some("5")),
+            ("204 No\r\nContent-Length: 5", None),
+            ("103 Hints\r\nContent-Length: 5", None),
+            ("200 OK", None),
+        ] {
+            assert_eq!(
+                length(Method::HEAD, fields).as_deref(),
+                expected,
+                "{fields}"
+            );
+        }
     }
 
     #[test]

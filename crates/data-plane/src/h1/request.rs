@@ -264,7 +264,7 @@ fn parse(head: &Bytes) -> Result<RequestHead, RequestError> {
         fields.add(line.name, head.slice_ref(line.value))?;
     }
     let framing = fields.framing()?;
-    let expects_continue = fields.expects_continue()? && framing != Framing::Length(0);
+    let expects_continue = fields.expects_continue && framing != Framing::Length(0);
     let keep_alive = if version == Version::HTTP_11 {
         !fields.close
     } else {
@@ -292,6 +292,7 @@ struct Fields {
     transfer_encoding: Option<Bytes>,
     close: bool,
     keep_alive: bool,
+    expects_continue: bool,
 }
 
 impl Fields {
@@ -321,6 +322,13 @@ impl Fields {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
+            // RFC 9110 section 10.1.1: ignored from an HTTP/1.0 client.
+            header::EXPECT if self.version != Version::HTTP_10 => {
+                if self.expects_continue || !bytes.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(RequestError::Expectation);
+                }
+                self.expects_continue = true;
+            }
             _ => {}
         }
         let value = HeaderValue::from_maybe_shared(bytes).map_err(|_| RequestError::Malformed)?;
@@ -343,19 +351,6 @@ impl Fields {
                 }
                 _ => RequestError::Framing,
             }),
-        }
-    }
-
-    fn expects_continue(&self) -> Result<bool, RequestError> {
-        let mut values = self.headers.get_all(header::EXPECT).iter();
-        match (values.next(), values.next()) {
-            (None, _) => Ok(false),
-            // RFC 9110 section 10.1.1: ignored from an HTTP/1.0 client.
-            _ if self.version == Version::HTTP_10 => Ok(false),
-            (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-                Ok(true)
-            }
-            _ => Err(RequestError::Expectation),
         }
     }
 }
