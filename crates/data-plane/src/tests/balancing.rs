@@ -217,16 +217,23 @@ async fn an_endpoint_that_is_full_spills_to_the_next_priority() {
 
 #[tokio::test]
 async fn a_long_connection_counts_and_new_ones_go_elsewhere() {
-    let slow = Backend::start_at("slow", ([127, 0, 0, 1], 0).into(), Duration::from_secs(1)).await;
+    // Longer than the test takes.
+    let delay = Duration::from_secs(600);
     let quick = Backend::start("quick").await;
     for balancing in [Balancing::LeastRequest, Balancing::LeastConnections] {
+        let slow = Backend::start_at("slow", ([127, 0, 0, 1], 0).into(), delay).await;
         let proxy = serve(&[host("a.test", &[slow.addr, quick.addr]).policy(by(balancing))]);
         // Until one of them is at the slow one.
-        let mut at_slow = None;
-        while at_slow.is_none() {
-            let mut asked = tokio::spawn(get(proxy.addr, "a.test", "/"));
-            let soon = tokio::time::timeout(Duration::from_millis(100), &mut asked).await;
-            at_slow = soon.is_err().then_some(asked);
+        let mut asked = Vec::new();
+        while slow.connections() == 0 {
+            let (done, answered) = tokio::sync::oneshot::channel();
+            asked.push(tokio::spawn(async move {
+                let _ = done.send(get(proxy.addr, "a.test", "/").await);
+            }));
+            tokio::select! {
+                answer = answered => assert_eq!(answer.unwrap().unwrap().text(), "quick"),
+                () = slow_has_one(&slow) => {}
+            }
         }
         for _ in 0..6 {
             assert_eq!(
@@ -234,8 +241,15 @@ async fn a_long_connection_counts_and_new_ones_go_elsewhere() {
                 "quick"
             );
         }
-        let answer = at_slow.unwrap().await.unwrap().unwrap();
-        assert_eq!(answer.text(), "slow");
+        for task in asked {
+            task.abort();
+        }
+    }
+}
+
+async fn slow_has_one(slow: &Backend) {
+    while slow.connections() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
