@@ -8,6 +8,8 @@ mod listeners;
 mod routes;
 
 #[cfg(test)]
+mod restriction_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::config::Config;
