@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use translate::{Acceptance, Diagnostic, Kind, Object, ObjectKey, Settings, Severity, Translation};
+use translate::{
+    Acceptance, Diagnostic, Kind, Object, ObjectKey, PassedOver, Settings, Severity, Translation,
+};
 
 /// Most changes taken from the channel before anything else is done.
 const BURST: usize = 1024;
@@ -44,6 +46,8 @@ pub struct Report {
     pub diagnostics: Arc<Vec<Diagnostic>>,
     /// The Ingresses that are ours, with the addresses their status has.
     pub claimed: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
+    /// The Ingresses that are not ours.
+    pub passed_over: Arc<Vec<PassedOver>>,
     /// The Ingresses that are not ours but have addresses in their status, with them.
     pub unclaimed: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
     /// What became of each BackendPolicy, with the conditions it has.
@@ -183,6 +187,7 @@ pub async fn run<E: std::fmt::Display>(
                 endpoints,
                 diagnostics,
                 claimed,
+                passed_over,
                 policies,
             } = made;
             last = Some(Last {
@@ -190,6 +195,7 @@ pub async fn run<E: std::fmt::Display>(
                 endpoints,
                 diagnostics: Arc::new(diagnostics),
                 claimed,
+                passed_over: Arc::new(passed_over),
                 policies,
             });
             stale = true;
@@ -217,6 +223,7 @@ struct Last {
     endpoints: EndpointSets,
     diagnostics: Arc<Vec<Diagnostic>>,
     claimed: Vec<ObjectKey>,
+    passed_over: Arc<Vec<PassedOver>>,
     policies: BTreeMap<ObjectKey, Acceptance>,
 }
 
@@ -265,6 +272,7 @@ fn make_report(store: &Store, last: &Last, publish_service: Option<&ObjectKey>) 
     Report {
         policies: policies.collect(),
         diagnostics: Arc::clone(&last.diagnostics),
+        passed_over: Arc::clone(&last.passed_over),
         unclaimed: others
             .map(|(key, addresses)| (key.clone(), addresses.clone()))
             .collect(),

@@ -8,7 +8,7 @@ use standalone::source;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
-use translate::{Object, Severity, Snapshot, Translation};
+use translate::{Kind, Object, Severity, Snapshot, Translation};
 
 /// Says what is wrong. Exit status 1 if there is an error, 0 with warnings only.
 pub(crate) fn check(args: &PathArgs) -> ExitCode {
@@ -48,16 +48,32 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
             None => println!("{diagnostic}"),
         }
     }
+    for skipped in &loaded.skipped {
+        if skipped.meant().is_some() {
+            warnings += 1;
+            println!("{}: warning: {skipped}", skipped.origin);
+        }
+    }
+    for ingress in &translation.passed_over {
+        warnings += 1;
+        match origins.get(&(Kind::Ingress, ingress.key.clone())) {
+            Some(origin) => println!("{origin}: warning: {ingress}"),
+            None => println!("warning: {ingress}"),
+        }
+    }
     for expired in expired(&translation.table) {
         warnings += 1;
         println!("warning: {expired}");
     }
     println!(
-        "{} object(s), {} of {ingresses} Ingress(es) ours, {} of other kinds skipped; {errors} error(s), {warnings} warning(s)",
+        "{} object(s), {} of {ingresses} Ingress(es) ours, {} not read; {errors} error(s), {warnings} warning(s)",
         loaded.objects.len(),
         translation.claimed.len(),
-        loaded.skipped
+        loaded.skipped.len()
     );
+    if !loaded.skipped.is_empty() {
+        println!("not read: {}", directory::kinds(&loaded.skipped));
+    }
     if translation.claimed.len() < ingresses {
         println!(
             "{} Ingress(es) are of classes that are not served: see --ingress-class (now {:?}) and --controller-name (now {:?})",
