@@ -1,10 +1,12 @@
 //! What an operator is told while it serves: each thing once, with what it is about and what to do.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use test_support::Tidegate;
-use test_support::process::binary;
+use test_support::client::get;
+use test_support::process::{binary, free_port};
 
 /// Waits until something is logged.
 async fn until_logged(tidegate: &Tidegate, said: &str) {
@@ -92,4 +94,111 @@ async fn what_is_passed_over_is_said_once() {
     }
     let kinds = "not read: apps/v1 Deployment, extensions/v1beta1 Ingress (2), networking.k8s.io/v1beta1 Ingress";
     assert!(said.contains(kinds), "{said}");
+}
+
+/// Whether a listener listens, as metrics have it.
+async fn is_up(tidegate: &Tidegate, listener: &str) -> Option<bool> {
+    let metrics = get(tidegate.admin, "admin", "/metrics")
+        .await
+        .unwrap()
+        .text();
+    let series = format!("tidegate_listener_up{{listener=\"{listener}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    value.map(|value| value == "1")
+}
+
+async fn until_up(tidegate: &Tidegate, listener: &str) {
+    let start = Instant::now();
+    while is_up(tidegate, listener).await != Some(true) {
+        assert!(
+            start.elapsed() < Duration::from_secs(40),
+            "{}",
+            tidegate.logged()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A configuration that relays this port and serves HTTP on the other.
+fn relaying(http: u16, tcp: u16) -> String {
+    format!(
+        "listeners: [{{port: {http}}}, {{port: {tcp}, name: db, protocol: tcp, backend: db}}]\n\
+         routes: [{{respond: 204}}]\nbackends: {{db: {{static: ['127.0.0.1:1']}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_relay_whose_port_is_taken_keeps_a_file_from_being_served() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tidegate.yaml");
+    std::fs::write(&file, relaying(free_port(), taken)).unwrap();
+    let config = format!("--config={}", file.display());
+    let mut tidegate = Tidegate::start("relay-taken", &["serve", &config]);
+    let status = tidegate.wait(Duration::from_secs(20)).await;
+    assert_eq!(status.code(), Some(1));
+    let said = format!(
+        "tidegate: cannot listen on 127.0.0.1:{taken} (listener db): Address already in use (os error 98), by process {} (",
+        std::process::id()
+    );
+    assert!(tidegate.logged().contains(&said), "{}", tidegate.logged());
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_tried_again_after_a_reload() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port();
+    let (http, free) = (free_port(), free_port());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tidegate.yaml");
+    std::fs::write(&file, relaying(http, free)).unwrap();
+    let config = format!("--config={}", file.display());
+    let tidegate = Tidegate::start("relay-again", &["serve", &config, "--access-log=off"]);
+    let tidegate = tidegate.ready().await;
+    assert_eq!(is_up(&tidegate, "db").await, Some(true));
+
+    std::fs::write(&file, relaying(http, taken)).unwrap();
+    let said = format!("cannot listen on 127.0.0.1:{taken} (listener db)");
+    until_logged(&tidegate, &said).await;
+    assert_eq!(is_up(&tidegate, "db").await, Some(false));
+    assert_eq!(tidegate.metric("tidegate_config_stale").await, 1.0);
+    let http = std::net::SocketAddr::from(([127, 0, 0, 1], http));
+    assert_eq!(get(http, "a.test", "/").await.unwrap().status, 204);
+
+    drop(holder);
+    until_up(&tidegate, "db").await;
+    assert_eq!(tidegate.metric("tidegate_config_stale").await, 0.0);
+    assert!(std::net::TcpStream::connect(("127.0.0.1", taken)).is_ok());
+    assert_eq!(count(&tidegate, &said), 1, "{}", tidegate.logged());
+}
+
+#[tokio::test]
+async fn a_relay_of_a_config_map_may_be_missing_at_start() {
+    let holder = TcpListener::bind("0.0.0.0:0").unwrap();
+    let taken = holder.local_addr().unwrap().port();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("tcp.yaml"),
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: tcp}}\ndata: {{\"{taken}\": \"default/db:5432\"}}\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {{name: db}}\nspec: {{ports: [{{port: 5432}}]}}\n"
+        ),
+    )
+    .unwrap();
+    let manifests = format!("--manifests={}", directory.path().display());
+    let args = ["serve", &manifests, "--tcp-services-configmap=default/tcp"];
+    let tidegate = Tidegate::start("relay-missing", &args).ready().await;
+    let listener = format!("tcp-{taken}");
+    assert_eq!(
+        is_up(&tidegate, &listener).await,
+        Some(false),
+        "{}",
+        tidegate.logged()
+    );
+    let said = format!("(listener {listener}): Address already in use");
+    until_logged(&tidegate, &said).await;
+    drop(holder);
+    until_up(&tidegate, &listener).await;
+    assert_eq!(count(&tidegate, &said), 1, "{}", tidegate.logged());
 }

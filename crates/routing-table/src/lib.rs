@@ -49,6 +49,6 @@ pub use policy::Policy;
 pub use relay::{Relay, RelayIndex, RelayLimits};
 pub use route::{Action, InFlightLimit, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
-pub use update::{EndpointSets, Update};
+pub use update::{EndpointSets, Unpublished, Update};
 pub use upstream_tls::{TlsVersions, UpstreamTls, UpstreamVerify};
 pub use virtual_host::{VirtualHost, VirtualHosts};

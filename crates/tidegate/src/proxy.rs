@@ -80,37 +80,44 @@ where
         stdout,
         started,
     } = plan;
-    serve(args, lameduck, stdout, started, |publishing| {
-        let metrics = Metrics::new(&publishing.registry).context("cannot register metrics")?;
-        let (changes, received) = mpsc::channel(CHANGES);
-        let (report, reported) = watch::channel(None);
-        let options = Options {
-            settings,
-            batch: Batch::default(),
-            metrics: metrics.clone(),
-            discovery: publishing.discovery,
-            publish_service,
-        };
-        let controller = tokio::spawn(controller::run(
-            options,
-            received,
-            publishing.publish,
-            report,
-            publishing.shutdown.clone(),
-        ));
-        let source = source(SourceContext {
-            changes,
-            report: reported,
-            metrics,
-            shutdown: publishing.shutdown,
-        });
-        Ok(async move {
-            let ended = source.await;
-            // Without a source it ends too.
-            join(controller).await;
-            ended
-        })
-    })
+    serve(
+        args,
+        lameduck,
+        stdout,
+        Missing::Relays,
+        started,
+        |publishing| {
+            let metrics = Metrics::new(&publishing.registry).context("cannot register metrics")?;
+            let (changes, received) = mpsc::channel(CHANGES);
+            let (report, reported) = watch::channel(None);
+            let options = Options {
+                settings,
+                batch: Batch::default(),
+                metrics: metrics.clone(),
+                discovery: publishing.discovery,
+                publish_service,
+            };
+            let controller = tokio::spawn(controller::run(
+                options,
+                received,
+                publishing.publish,
+                report,
+                publishing.shutdown.clone(),
+            ));
+            let source = source(SourceContext {
+                changes,
+                report: reported,
+                metrics,
+                shutdown: publishing.shutdown,
+            });
+            Ok(async move {
+                let ended = source.await;
+                // Without a source it ends too.
+                join(controller).await;
+                ended
+            })
+        },
+    )
     .await
 }
 
@@ -122,6 +129,7 @@ pub(crate) async fn serve<F>(
     args: &ProxyArgs,
     lameduck: Duration,
     stdout: Box<dyn Write + Send>,
+    missing: Missing,
     started: Started,
     begin: impl FnOnce(Publishing) -> anyhow::Result<F>,
 ) -> anyhow::Result<()>
@@ -147,7 +155,7 @@ where
     let _ = admin.backends.set(data_plane.backends());
     let (first_table, mut first_served) = oneshot::channel();
     let publishing = Publishing {
-        publish: Box::new(publish_with(publisher, first_table, started)),
+        publish: Box::new(publish_with(publisher, first_table, missing, started)),
         discovery: Discovery::new(args.routing.dns_timing(), &registry)
             .context("cannot register metrics")?,
         registry,
@@ -221,10 +229,20 @@ fn ended_early(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> any
     }
 }
 
+/// Which listeners of the first table may be missing, until they can listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// None: whoever wrote the table started the process too, and is looking.
+    Nothing,
+    /// Ports that are relayed: one entry of a ConfigMap, say, is no reason to refuse to start.
+    Relays,
+}
+
 /// The publish function: a first table that cannot be served ends the process, a later one is only an error.
 fn publish_with(
     mut publisher: Publisher,
     first: oneshot::Sender<Result<(), data_plane::PublishError>>,
+    missing: Missing,
     started: Started,
 ) -> impl FnMut(Update) -> Result<(), data_plane::PublishError> {
     let mut first = Some((first, started));
@@ -233,11 +251,20 @@ fn publish_with(
         let Some((first, started)) = first.take() else {
             return result;
         };
-        if result.is_ok() {
+        let may_be_missing = matches!(
+            &result,
+            Err(data_plane::PublishError::Bind(error))
+                if missing == Missing::Relays && error.is_of_relays()
+        );
+        let (first_result, told) = match may_be_missing {
+            true => (Ok(()), result),
+            false => (result, Ok(())),
+        };
+        if first_result.is_ok() {
             started(&publisher.addresses());
         }
-        let _ = first.send(result);
-        Ok(())
+        let _ = first.send(first_result);
+        told
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         &args.proxy,
         lameduck,
         stdout,
+        proxy::Missing::Nothing,
         started,
         |publishing| {
             let options = standalone::Options {
