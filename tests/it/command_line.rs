@@ -74,6 +74,16 @@ fn bad_flags_exit_with_2() {
         "--publish-service b/c is outside of --watch-namespace a",
     );
     check(
+        &["serve", "--manifests", "x", "--log", "wran"],
+        2,
+        "invalid value 'wran' for '--log <FILTER>': unknown level \"wran\", did you mean \"warn\"?",
+    );
+    check(
+        &["serve", "--manifests", "x", "--log", "info,data_plan=debug"],
+        2,
+        "unknown target \"data_plan\", did you mean \"data_plane\"?",
+    );
+    check(
         &["controller", "--publish-service", "x"],
         2,
         "namespace/name",
@@ -132,7 +142,6 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         path,
         "--proxy-protocol-from",
     );
-    with(serve(&["--log=x=y=z"], &http, &admin), path, "--log");
     with(
         serve(&["--admin-token-file=/nonexistent"], &http, &admin),
         path,

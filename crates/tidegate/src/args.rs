@@ -278,7 +278,8 @@ pub(crate) struct ProxyArgs {
         long,
         value_name = "FILTER",
         default_value = "info",
-        env = "TIDEGATE_LOG"
+        env = "TIDEGATE_LOG",
+        value_parser = crate::log_filter::checked
     )]
     pub(crate) log: String,
 }

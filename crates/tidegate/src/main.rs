@@ -10,6 +10,7 @@ mod cluster;
 mod demo;
 mod files;
 mod followed;
+mod log_filter;
 mod open_files;
 mod proxy;
 mod standalone;
