@@ -202,3 +202,44 @@ async fn a_relay_of_a_config_map_may_be_missing_at_start() {
     until_up(&tidegate, &listener).await;
     assert_eq!(count(&tidegate, &said), 1, "{}", tidegate.logged());
 }
+
+#[test]
+fn translate_shows_certificates_and_who_is_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let (certificate, key) = test_support::certificate::self_signed(&["a.test"]);
+    write("a.pem", &certificate);
+    write("a.key", &key);
+    let file = directory.path().join("tidegate.yaml");
+    let text = "listeners: [{port: 443, protocol: https, tls: [{hosts: [a.test], certificate: a.pem, key: a.key}]}]\n\
+                routes: [{backend: a}]\nbackends: {a: {static: ['10.0.0.1:443'], tls: {serverName: b.test, ca: a.pem}}}\n";
+    write("tidegate.yaml", text);
+    let translate = || {
+        let output = Command::new(binary())
+            .arg("translate")
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let pem = directory.path().join("a.pem").display().to_string();
+    let (said, _) = translate();
+    assert!(
+        said.contains(&format!("certificate a.test: {pem}\n")),
+        "{said}"
+    );
+    let verified = format!("TLS to b.test, name sent, verified by {pem}, ");
+    assert!(said.contains(&verified), "{said}");
+    // Where keys cannot be read, as on another machine.
+    std::fs::remove_file(directory.path().join("a.key")).unwrap();
+    let (said, errors) = translate();
+    assert!(said.contains(&verified), "{said}");
+    assert!(
+        said.contains("not read (depth 3)")
+            && errors.contains("a.key")
+            && errors.contains("are not shown"),
+        "{errors}"
+    );
+}

@@ -32,7 +32,8 @@ pub fn load(file: &Path, defaults: &Defaults) -> Result<Translation, LoadError> 
     )
 }
 
-/// As [`load`], without reading the files that it names: there are no certificates in the result.
+/// As [`load`], without reading the files that it names: there are no certificates in the result, so it is to be shown and tried,
+/// not served.
 ///
 /// # Errors
 /// As [`load`].

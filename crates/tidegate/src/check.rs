@@ -4,8 +4,9 @@ use crate::args::PathArgs;
 use controller::source::directory::{self, Loaded};
 use routing_table::text::render;
 use routing_table::{ListenerProtocol, RoutingTable};
-use standalone::source;
+use standalone::{Defaults, LoadError, source};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use translate::{Kind, Object, Severity, Snapshot, Translation};
@@ -144,7 +145,7 @@ fn expired(table: &RoutingTable) -> BTreeSet<String> {
 /// Prints the routing table.
 pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
     if source::is_configuration(&args.path) {
-        let made = source::load_without_files(&args.path, &args.routing.defaults())?;
+        let made = shown_configuration(&args.path, &args.routing.defaults())?;
         print!("{}", render(&made.table, &made.endpoints));
         return Ok(());
     }
@@ -161,6 +162,20 @@ pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
         eprintln!("{diagnostic}");
     }
     Ok(())
+}
+
+/// A configuration with its certificates; without them where they cannot be read, as on another machine than it is for.
+fn shown_configuration(
+    file: &Path,
+    defaults: &Defaults,
+) -> Result<standalone::Translation, LoadError> {
+    match source::load(file, defaults) {
+        Err(LoadError::File(problem)) if file != Path::new("-") => {
+            eprintln!("{problem}; certificates of listeners are not shown");
+            source::load_without_files(file, defaults)
+        }
+        loaded => loaded,
+    }
 }
 
 fn place(origin: &directory::Origin, column: usize) -> String {
