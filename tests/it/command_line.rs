@@ -74,6 +74,11 @@ fn bad_flags_exit_with_2() {
         "--publish-service b/c is outside of --watch-namespace a",
     );
     check(
+        &["serve", "--manifests", "x", "--tls-ciphers", ""],
+        2,
+        "invalid value '' for '--tls-ciphers <NAMES>': no cipher suite is named; without the flag all may be used",
+    );
+    check(
         &["serve", "--manifests", "x", "--log", "wran"],
         2,
         "invalid value 'wran' for '--log <FILTER>': unknown level \"wran\", did you mean \"warn\"?",

@@ -361,7 +361,7 @@ impl Publisher {
             })
             .collect();
         let previous = self.current.load_full();
-        let tls = table
+        let tls: Vec<Option<Arc<ListenerTls>>> = table
             .listeners()
             .iter()
             .map(|listener| match &listener.protocol {
@@ -375,6 +375,7 @@ impl Publisher {
                 )),
             })
             .collect();
+        self.tls.warn_of_suites(tls.iter().flatten());
         let bound = self.sockets.bind(table.listeners());
         let [tcp, udp] = self.sockets.listening();
         let relays = table

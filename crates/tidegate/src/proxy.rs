@@ -150,6 +150,10 @@ where
     let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));
     let settings = args.data_plane(keys.transpose()?);
     open_files::raise_limit(args.max_connections);
+    let suites = settings.cipher_suites.as_ref();
+    if let Some(warning) = suites.and_then(|suites| suites.warning(settings.min_tls_version)) {
+        tracing::warn!("{warning}");
+    }
     let (data_plane, publisher) = DataPlane::start(settings, log_sink, &registry)?;
     // There is one data plane, so it is set once.
     let _ = admin.backends.set(data_plane.backends());
