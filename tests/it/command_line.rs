@@ -195,8 +195,29 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
             "--http-addr=127.0.0.1:80",
             "--https-addr=127.0.0.1:80",
         ],
-        1,
+        2,
         "--http-addr and --https-addr are both 127.0.0.1:80",
+    );
+    check(
+        &["serve", "--manifests", "x", "--http-addr=0.0.0.0:10254"],
+        2,
+        "--admin-addr is 127.0.0.1:10254, which leaves no room for --http-addr 0.0.0.0:10254",
+    );
+    let file = directory.path().join("admin.yaml");
+    std::fs::write(&file, "listeners: [{port: 10254, name: web}]\n").unwrap();
+    let config = format!("--config={}", file.display());
+    check(
+        &["serve", &config],
+        2,
+        "--admin-addr and listener web are both 127.0.0.1:10254",
+    );
+    let said = run(&["check", file.to_str().unwrap()]).stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(
+        said.contains(
+            "warning: listener web is on 127.0.0.1:10254, where the admin port is by default"
+        ),
+        "{said}"
     );
     check(&["check", "/nonexistent"], 1, "cannot read /nonexistent");
 }

@@ -43,7 +43,7 @@ pub use cluster::{
 pub use endpoint::{Endpoint, Serving};
 pub use filter::Filter;
 pub use id::{ClusterId, ListenerId, RouteId, Transport};
-pub use listener::{Listener, ListenerProtocol, TlsSettings};
+pub use listener::{Listener, ListenerProtocol, TlsSettings, overlap};
 pub use matcher::{ClientAddress, Conditions, HostMatch, PathMatch, RequestFields};
 pub use policy::Policy;
 pub use relay::{Relay, RelayIndex, RelayLimits};

@@ -2,12 +2,12 @@
 
 mod admin;
 
-pub(crate) use admin::AdminArgs;
+pub(crate) use admin::{ADMIN_ADDR, AdminArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data_plane::{CipherSuites, MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
-use routing_table::RelayLimits;
+use routing_table::{RelayLimits, overlap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -480,13 +480,40 @@ impl ProxyArgs {
             !self.proxy_protocol || !self.proxy_header_from().is_empty(),
             "--proxy-protocol needs --proxy-protocol-from (or --trusted-proxy): nobody's header would be believed"
         );
-        if let (Some(http), Some(https)) = (self.http_addr.0, self.https_addr.0) {
-            anyhow::ensure!(
-                http != https || http.port() == 0,
-                "--http-addr and --https-addr are both {http}"
-            );
+        Ok(())
+    }
+
+    /// Refuses addresses of which only one could be listened on; `others` are served beside the admin port.
+    ///
+    /// # Errors
+    /// Names both.
+    pub(crate) fn check_addresses(&self, others: &[(String, SocketAddr)]) -> anyhow::Result<()> {
+        let admin = [("--admin-addr".to_owned(), self.admin.addr)];
+        let mut known: Vec<&(String, SocketAddr)> = Vec::new();
+        for one in admin.iter().chain(others) {
+            let (name, addr) = one;
+            if let Some((first, taken)) = known.iter().find(|(_, taken)| overlap(*taken, *addr)) {
+                let message = match taken == addr {
+                    true => format!("{first} and {name} are both {addr}"),
+                    false => format!("{first} is {taken}, which leaves no room for {name} {addr}"),
+                };
+                return Err(crate::UsageError(message).into());
+            }
+            known.push(one);
         }
         Ok(())
+    }
+
+    /// Where --http-addr and --https-addr say that is listened.
+    pub(crate) fn served(&self) -> Vec<(String, SocketAddr)> {
+        let both = [
+            ("--http-addr", self.http_addr),
+            ("--https-addr", self.https_addr),
+        ];
+        let served = both.into_iter();
+        served
+            .filter_map(|(name, listen)| Some((name.to_owned(), listen.0?)))
+            .collect()
     }
 
     /// Settings of the data plane.

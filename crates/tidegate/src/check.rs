@@ -3,7 +3,7 @@
 use crate::args::PathArgs;
 use controller::source::directory::{self, Loaded};
 use routing_table::text::render;
-use routing_table::{ListenerProtocol, RoutingTable};
+use routing_table::{ListenerProtocol, RoutingTable, overlap};
 use standalone::{Defaults, LoadError, source};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -95,7 +95,8 @@ fn check_configuration(args: &PathArgs) -> ExitCode {
     match source::load(&args.path, &args.routing.defaults()) {
         Ok(made) => {
             let table = &made.table;
-            for warning in made.warnings.iter().cloned().chain(expired(table)) {
+            let said = made.warnings.iter().cloned();
+            for warning in said.chain(expired(table)).chain(beside_admin(table)) {
                 println!("warning: {warning}");
             }
             println!(
@@ -111,6 +112,17 @@ fn check_configuration(args: &PathArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What there is to say of listeners on the port that the admin port has where nothing else is said.
+fn beside_admin(table: &RoutingTable) -> Option<String> {
+    let admin = crate::args::ADMIN_ADDR;
+    let mut listeners = table.listeners().iter();
+    let clash = listeners.find(|one| admin.parse().is_ok_and(|admin| overlap(one.addr, admin)))?;
+    Some(format!(
+        "listener {} is on {}, where the admin port is by default: `serve` needs another --admin-addr",
+        clash.id, clash.addr
+    ))
 }
 
 /// What there is to say of certificates that are not valid any more.

@@ -80,6 +80,7 @@ where
         stdout,
         started,
     } = plan;
+    args.check_addresses(&args.served())?;
     serve(
         args,
         lameduck,

@@ -19,6 +19,11 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         Some(file) => load(file, &defaults)?,
         None => of_backends(&args, &defaults)?,
     };
+    let listeners = first.table.listeners().iter();
+    let listeners: Vec<_> = listeners
+        .map(|one| (format!("listener {}", one.id), one.addr))
+        .collect();
+    args.proxy.check_addresses(&listeners)?;
     telemetry::init(&args.proxy.log, args.proxy.log_format)?;
     let file: Option<PathBuf> = args.config.clone().filter(|file| file != Path::new("-"));
     let lameduck = args.proxy.lameduck.unwrap_or(Duration::ZERO);

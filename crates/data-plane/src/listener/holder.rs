@@ -32,12 +32,12 @@ pub(super) fn holder(addr: SocketAddr, speaks: Speaks) -> Option<String> {
         .filter(|entry| is_process(&entry.file_name()))
         .take(MOST_PROCESSES);
     let found = processes.find(|process| has_one_of(&process.path(), &sockets))?;
+    let number = found.file_name().to_string_lossy().into_owned();
+    if number == std::process::id().to_string() {
+        return Some("this process itself: another listener, or the admin port".to_owned());
+    }
     let name = fs::read_to_string(found.path().join("comm")).unwrap_or_default();
-    Some(format!(
-        "process {} ({})",
-        found.file_name().to_string_lossy(),
-        name.trim().escape_debug()
-    ))
+    Some(format!("process {number} ({})", name.trim().escape_debug()))
 }
 
 /// Inodes of the sockets of a table of `/proc/net` that have this local port and state (proc_net_tcp(5)).
@@ -71,13 +71,14 @@ mod tests {
     fn a_socket_of_our_own_is_found() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let us = format!("process {} (", std::process::id());
         for (addr, speaks) in [
             (tcp.local_addr().unwrap(), Speaks::Http),
             (udp.local_addr().unwrap(), Speaks::Udp),
         ] {
             let found = holder(addr, speaks);
-            let is_us = found.as_ref().is_some_and(|found| found.starts_with(&us));
+            let is_us = found
+                .as_ref()
+                .is_some_and(|found| found.starts_with("this process itself"));
             assert!(is_us, "{found:?}");
         }
     }

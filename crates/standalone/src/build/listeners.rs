@@ -10,7 +10,7 @@ use crate::problem::{Step, Wrong, printable, steps};
 use routing_table::filter::AccessList;
 use routing_table::{
     HostMatch, Listener, ListenerId, ListenerProtocol, Relay, RelayIndex, RelayLimits, RouteId,
-    SniIndex, TlsSettings, VirtualHosts,
+    SniIndex, TlsSettings, VirtualHosts, overlap,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -45,7 +45,7 @@ pub(super) fn build(
         return Err(Wrong::at(&steps!["listeners"], message).into());
     }
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
-    let mut addresses: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let mut addresses: Vec<SocketAddr> = Vec::new();
     let mut out = Vec::new();
     for (index, config) in all.iter().enumerate() {
         let at = steps!["listeners", index];
@@ -67,10 +67,17 @@ pub(super) fn build(
             return Err(Wrong::at(&below(key), message).into());
         }
         let addr = address(config, &at)?;
-        if let Some(first) = addresses.insert(addr, index) {
-            let message = format!("listeners[{first}] listens on {addr} already");
+        let clash = addresses.iter().position(|first| overlap(*first, addr));
+        if let Some(first) = clash {
+            let message = match addresses[first] {
+                same if same == addr => format!("listeners[{first}] listens on {addr} already"),
+                wider => format!(
+                    "listeners[{first}] listens on {wider} already, which leaves no room for {addr}"
+                ),
+            };
             return Err(Wrong::at(&below("port"), message).into());
         }
+        addresses.push(addr);
         check_keys(config, &at)?;
         let virtual_hosts = if speaks_http(config.protocol) {
             hosts.of(&name, context.config)?

@@ -429,6 +429,10 @@ fn what_does_not_go_together() {
         "c.yaml:1:32: listeners[1].port: listeners[0] listens on 127.0.0.1:80 already",
     );
     fails(
+        "listeners: [{port: 80}, {port: 80, name: b, address: '::'}]\n",
+        "c.yaml:1:32: listeners[1].port: listeners[0] listens on 127.0.0.1:80 already, which leaves no room for [::]:80",
+    );
+    fails(
         &format!(
             "{BACKENDS}listeners: [{{port: 80}}]\nroutes: [{{backend: user}}, {{backend: cart}}]\n"
         ),

@@ -4,6 +4,9 @@ use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Where the admin port is by default.
+pub(crate) const ADMIN_ADDR: &str = "127.0.0.1:10254";
+
 /// What the admin port tells, and to whom.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Admin port")]
@@ -12,7 +15,7 @@ pub(crate) struct AdminArgs {
     #[arg(
         long = "admin-addr",
         value_name = "ADDR",
-        default_value = "127.0.0.1:10254"
+        default_value = ADMIN_ADDR
     )]
     pub(crate) addr: SocketAddr,
     /// Let whoever reaches that address change the weights of endpoints, and drain them
