@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use test_support::Tidegate;
 use test_support::client::get;
+use test_support::dns::{NameServer, address};
 use test_support::process::{binary, free_port};
 
 /// Waits until something is logged.
@@ -242,4 +243,30 @@ fn translate_shows_certificates_and_who_is_believed() {
             && errors.contains("are not shown"),
         "{errors}"
     );
+}
+
+#[tokio::test]
+async fn a_name_that_the_dns_does_not_know_is_one_warning_until_it_does() {
+    let server = NameServer::start().await;
+    let resolver = format!("--dns-resolver={}", server.addr);
+    let args = ["serve", "--backend=http://typo.test:80", &resolver];
+    let tidegate = Tidegate::start("dns-unknown", &args).ready().await;
+    let said = "the DNS knows no such name";
+    until_logged(&tidegate, said).await;
+    let asked = server.queries();
+    let start = Instant::now();
+    while server.queries() < asked + 4 {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let logged = tidegate.logged();
+    let warnings: Vec<&str> = logged.lines().filter(|line| line.contains(said)).collect();
+    assert_eq!(warnings.len(), 1, "{logged}");
+    assert!(
+        warnings[0].contains("WARN") && warnings[0].contains("typo.test"),
+        "{logged}"
+    );
+    let records = vec![address("typo.test", "127.0.0.1")];
+    server.records("typo.test", "A".parse().unwrap(), records);
+    until_logged(&tidegate, "the DNS has answers again").await;
 }
