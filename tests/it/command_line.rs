@@ -239,12 +239,25 @@ fn check_names_file_and_line() {
     assert!(said.contains("web.yaml:12"), "{said}");
     assert!(said.contains("1 of 1 Ingress(es) ours"), "{said}");
     std::fs::remove_file(directory.path().join("web.yaml")).unwrap();
-    assert_eq!(
-        run(&["check", directory.path().to_str().unwrap()])
-            .status
-            .code(),
-        Some(0)
-    );
+    let nothing = "error: nothing is in it that could be served";
+    let empty = directory.path().join("empty.yaml");
+    for text in [None, Some(""), Some("# a comment\n")] {
+        if let Some(text) = text {
+            std::fs::write(&empty, text).unwrap();
+        }
+        for path in [directory.path(), &empty]
+            .into_iter()
+            .filter(|path| path.exists())
+        {
+            let output = run(&["check", path.to_str().unwrap()]);
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(
+                said.contains(&format!("{}: {nothing}", path.display())),
+                "{said}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -264,6 +277,46 @@ fn check_tells_of_certificates_that_have_expired() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("the certificate expired"), "{said}");
     assert!(said.contains("a.pem"), "{said}");
+}
+
+/// As in `tidegate translate DIR | head`: who reads has seen enough.
+#[test]
+fn a_reader_that_goes_is_no_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let manifest = write(
+        "a.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n",
+    );
+    let config = write(
+        "c.yaml",
+        "listeners: [{port: 80}]\nroutes: [{respond: 204}]\n",
+    );
+    let cases = write(
+        "cases.yaml",
+        "cases: [{request: {host: a.test, path: /}, expect: {status: 204}}]\n",
+    );
+    for args in [
+        &["translate", &manifest][..],
+        &["translate", &config],
+        &["check", &manifest],
+        &["check", &config],
+        &["schema"],
+        &["annotations"],
+        &["test", &cases, "--config", &config],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(binary()).args(args).stdout(writer).output();
+        let output = output.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {errors}");
+        assert!(!errors.contains("panicked"), "{args:?}: {errors}");
+    }
 }
 
 /// One command starts named endpoints and tries them: ten requests one after the other, ten at once, TLS, and one endpoint

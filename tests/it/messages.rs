@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use test_support::Tidegate;
+use test_support::certificate::Authority;
 use test_support::client::get;
 use test_support::dns::{NameServer, address};
 use test_support::process::{binary, free_port};
@@ -269,4 +270,46 @@ async fn a_name_that_the_dns_does_not_know_is_one_warning_until_it_does() {
     let records = vec![address("typo.test", "127.0.0.1")];
     server.records("typo.test", "A".parse().unwrap(), records);
     until_logged(&tidegate, "the DNS has answers again").await;
+}
+
+#[tokio::test]
+async fn serving_tells_of_certificates_that_clients_refuse() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let expired = Authority::new("authority").expired_client("a.test");
+    write("old.pem", &expired.pem);
+    write("old.key", &expired.key_pem);
+    let (certificate, key) = test_support::certificate::self_signed(&["a.test"]);
+    write("a.pem", &certificate);
+    write("a.key", &key);
+    let text = format!(
+        "listeners:\n- port: {}\n  protocol: https\n  tls:\n  - {{certificate: old.pem, key: old.key}}\n  \
+         - {{hosts: [a.test], certificate: a.pem, key: a.key}}\n  - {{hosts: [b.test], certificate: a.pem, key: a.key}}\n",
+        free_port()
+    );
+    write("tidegate.yaml", &text);
+    let file = directory.path().join("tidegate.yaml");
+    let config = format!("--config={}", file.display());
+    let tidegate = Tidegate::start("bad-certificates", &["serve", &config])
+        .ready()
+        .await;
+    until_logged(&tidegate, "the certificate expired").await;
+    let pem = |name: &str| directory.path().join(name).display().to_string();
+    let old = format!("WARN {}: the certificate expired", pem("old.pem"));
+    assert_eq!(count(&tidegate, &old), 1, "{}", tidegate.logged());
+    let other = format!(
+        "{}:7:5: listeners[0].tls[2]: the certificate {} is not for b.test; it is served all the same, and clients refuse it",
+        file.display(),
+        pem("a.pem")
+    );
+    assert_eq!(
+        count(&tidegate, &format!("WARN {other}")),
+        1,
+        "{}",
+        tidegate.logged()
+    );
+    assert_eq!(count(&tidegate, "is not for"), 1, "{}", tidegate.logged());
+    let (said, status) = check(&file);
+    assert_eq!(status, Some(0));
+    assert!(said.contains(&format!("warning: {other}")), "{said}");
 }

@@ -105,7 +105,7 @@ pub(crate) fn translate(
         Failure::Wrong(wrong) => LoadError::Config(root.problem(file, wrong)),
         Failure::File(wrong) => LoadError::File(root.problem(file, wrong)),
     })?;
-    let warnings = build::warnings(&config).into_iter();
+    let warnings = build::warnings(&config, &made.table).into_iter();
     made.warnings = warnings
         .map(|warning| root.problem(file, warning).to_string())
         .collect();

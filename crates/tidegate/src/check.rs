@@ -1,14 +1,14 @@
 //! `tidegate check` and `tidegate translate`: what manifests or a configuration come to, without serving them.
 
 use crate::args::PathArgs;
+use crate::expiry::expired;
+use crate::output;
 use controller::source::directory::{self, Loaded};
 use routing_table::text::render;
-use routing_table::{ListenerProtocol, RoutingTable, overlap};
+use routing_table::{RoutingTable, overlap};
 use standalone::{Defaults, LoadError, source};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 use translate::{Kind, Object, Severity, Snapshot, Translation};
 
 /// Says what is wrong. Exit status 1 if there is an error, 0 with warnings only.
@@ -26,11 +26,11 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
     let mut errors = loaded.problems.len();
     let mut warnings = 0;
     for problem in &loaded.problems {
-        println!(
+        output::line(format_args!(
             "{}: error: {}",
             place(&problem.origin, problem.column),
             problem.message
-        );
+        ));
     }
     let is_ingress = |object: &Object| matches!(object, Object::Ingress(_));
     let ingresses = loaded
@@ -45,43 +45,53 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
             Severity::Warning => warnings += 1,
         }
         match origins.get(&(diagnostic.object.kind, diagnostic.object.key.clone())) {
-            Some(origin) => println!("{origin}: {diagnostic}"),
-            None => println!("{diagnostic}"),
+            Some(origin) => output::line(format_args!("{origin}: {diagnostic}")),
+            None => output::line(format_args!("{diagnostic}")),
         }
     }
     for skipped in &loaded.skipped {
         if skipped.meant().is_some() {
             warnings += 1;
-            println!("{}: warning: {skipped}", skipped.origin);
+            output::line(format_args!("{}: warning: {skipped}", skipped.origin));
         }
     }
     for ingress in &translation.passed_over {
         warnings += 1;
         match origins.get(&(Kind::Ingress, ingress.key.clone())) {
-            Some(origin) => println!("{origin}: warning: {ingress}"),
-            None => println!("warning: {ingress}"),
+            Some(origin) => output::line(format_args!("{origin}: warning: {ingress}")),
+            None => output::line(format_args!("warning: {ingress}")),
         }
     }
     for expired in expired(&translation.table) {
         warnings += 1;
-        println!("warning: {expired}");
+        output::line(format_args!("warning: {expired}"));
     }
-    println!(
+    output::line(format_args!(
         "{} object(s), {} of {ingresses} Ingress(es) ours, {} not read; {errors} error(s), {warnings} warning(s)",
         loaded.objects.len(),
         translation.claimed.len(),
         loaded.skipped.len()
-    );
+    ));
     if !loaded.skipped.is_empty() {
-        println!("not read: {}", directory::kinds(&loaded.skipped));
+        output::line(format_args!(
+            "not read: {}",
+            directory::kinds(&loaded.skipped)
+        ));
     }
     if translation.claimed.len() < ingresses {
-        println!(
+        output::line(format_args!(
             "{} Ingress(es) are of classes that are not served: see --ingress-class (now {:?}) and --controller-name (now {:?})",
             ingresses - translation.claimed.len(),
             args.routing.ingress_class,
             args.routing.controller_name
-        );
+        ));
+    }
+    if loaded.objects.is_empty() && loaded.problems.is_empty() {
+        errors += 1;
+        output::line(format_args!(
+            "{}: error: nothing is in it that could be served: no object of a kind that is read, in files that end in .yaml, .yml or .json",
+            args.path.display()
+        ));
     }
     if errors > 0 {
         ExitCode::FAILURE
@@ -97,18 +107,18 @@ fn check_configuration(args: &PathArgs) -> ExitCode {
             let table = &made.table;
             let said = made.warnings.iter().cloned();
             for warning in said.chain(expired(table)).chain(beside_admin(table)) {
-                println!("warning: {warning}");
+                output::line(format_args!("warning: {warning}"));
             }
-            println!(
+            output::line(format_args!(
                 "{} listener(s), {} route(s), {} backend(s); no error",
                 table.listeners().len(),
                 table.routes().len(),
                 table.clusters().as_slice().len()
-            );
+            ));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            println!("{error}");
+            output::line(error);
             ExitCode::FAILURE
         }
     }
@@ -125,40 +135,11 @@ fn beside_admin(table: &RoutingTable) -> Option<String> {
     ))
 }
 
-/// What there is to say of certificates that are not valid any more.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "validity ends by the time of day"
-)]
-fn expired(table: &RoutingTable) -> BTreeSet<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(0, |now| now.as_secs() as i64);
-    let https = table.listeners().iter();
-    let https = https.filter_map(|listener| match &listener.protocol {
-        ListenerProtocol::Https(tls) => Some(tls),
-        _ => None,
-    });
-    let served = https.flat_map(|tls| {
-        let named = tls.certificates.iter().map(|(_, certificate)| certificate);
-        named.chain(&tls.default_certificate)
-    });
-    served
-        .filter(|certificate| certificate.not_after < now)
-        .map(|certificate| {
-            let days = (now - certificate.not_after) / (24 * 3600);
-            format!(
-                "{}: the certificate expired {days} day(s) ago",
-                certificate.source
-            )
-        })
-        .collect()
-}
-
 /// Prints the routing table.
 pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
     if source::is_configuration(&args.path) {
         let made = shown_configuration(&args.path, &args.routing.defaults())?;
-        print!("{}", render(&made.table, &made.endpoints));
+        output::print(render(&made.table, &made.endpoints));
         return Ok(());
     }
     let (loaded, translation) = translated(args)?;
@@ -169,7 +150,7 @@ pub(crate) fn translate(args: &PathArgs) -> anyhow::Result<()> {
             problem.message
         );
     }
-    print!("{}", render(&translation.table, &translation.endpoints));
+    output::print(render(&translation.table, &translation.endpoints));
     for diagnostic in &translation.diagnostics {
         eprintln!("{diagnostic}");
     }

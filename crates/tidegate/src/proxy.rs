@@ -2,6 +2,7 @@
 
 use crate::admin::{self, Access, Admin};
 use crate::args::ProxyArgs;
+use crate::expiry;
 use crate::open_files;
 use crate::telemetry;
 use crate::ticket_keys;
@@ -10,7 +11,7 @@ use controller::{Batch, Change, Metrics, Options, Report};
 use data_plane::{DataPlane, Publisher};
 use discovery::Discovery;
 use prometheus::Registry;
-use routing_table::{ListenerId, Update};
+use routing_table::{ListenerId, RoutingTable, Update};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -159,8 +160,11 @@ where
     // There is one data plane, so it is set once.
     let _ = admin.backends.set(data_plane.backends());
     let (first_table, mut first_served) = oneshot::channel();
+    let (tables, published) = watch::channel(Arc::default());
+    let expiry = tokio::spawn(expiry::warn(published));
+    let publish = publish_with(publisher, tables, first_table, missing, started);
     let publishing = Publishing {
-        publish: Box::new(publish_with(publisher, first_table, missing, started)),
+        publish: Box::new(publish),
         discovery: Discovery::new(args.routing.dns_timing(), &registry)
             .context("cannot register metrics")?,
         registry,
@@ -212,6 +216,7 @@ where
     })
     .await;
     admin_task.abort();
+    expiry.abort();
     if let Some(thread) = log_thread {
         // Whoever should read it may never do so.
         let written = async {
@@ -246,12 +251,16 @@ pub(crate) enum Missing {
 /// The publish function: a first table that cannot be served ends the process, a later one is only an error.
 fn publish_with(
     mut publisher: Publisher,
+    tables: watch::Sender<Arc<RoutingTable>>,
     first: oneshot::Sender<Result<(), data_plane::PublishError>>,
     missing: Missing,
     started: Started,
 ) -> impl FnMut(Update) -> Result<(), data_plane::PublishError> {
     let mut first = Some((first, started));
     move |update| {
+        if let Update::Table(table, _) = &update {
+            tables.send_replace(Arc::clone(table));
+        }
         let result = publisher.apply(update);
         let Some((first, started)) = first.take() else {
             return result;

@@ -1,6 +1,7 @@
 //! `tidegate serve` without manifests: a configuration, or backends named by flags or variables. And `tidegate test`.
 
 use crate::args::{Cli, ServeArgs, TestArgs};
+use crate::output;
 use crate::{UsageError, proxy, telemetry};
 use anyhow::Context;
 use clap::CommandFactory;
@@ -100,8 +101,11 @@ pub(crate) fn test(args: &TestArgs) -> ExitCode {
     match standalone::cases::run(&args.cases, &made.table) {
         Err(problem) => malformed(problem.to_string()),
         Ok(outcome) => {
-            print!("{}", outcome.report);
-            println!("{} passed, {} failed", outcome.passed, outcome.failed);
+            output::print(outcome.report);
+            output::line(format_args!(
+                "{} passed, {} failed",
+                outcome.passed, outcome.failed
+            ));
             match outcome.failed {
                 0 => ExitCode::SUCCESS,
                 _ => ExitCode::FAILURE,
