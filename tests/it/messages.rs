@@ -313,3 +313,22 @@ async fn serving_tells_of_certificates_that_clients_refuse() {
     assert_eq!(status, Some(0));
     assert!(said.contains(&format!("warning: {other}")), "{said}");
 }
+
+/// The manifests that the README points to.
+#[tokio::test]
+async fn the_example_can_be_served_as_it_is() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples");
+    let (said, status) = check(Path::new(examples));
+    assert_eq!(status, Some(0));
+    assert!(
+        said.contains("1 of 1 Ingress(es) ours, 0 not read; 0 error(s), 0 warning(s)"),
+        "{said}"
+    );
+    let manifests = format!("--manifests={examples}");
+    let tidegate = Tidegate::start("example", &["serve", &manifests])
+        .ready()
+        .await;
+    // Whether or not somebody listens where its endpoint is.
+    let answer = get(tidegate.http, "shop.example.com", "/").await.unwrap();
+    assert_ne!(answer.status, 404);
+}
