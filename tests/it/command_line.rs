@@ -74,6 +74,31 @@ fn bad_flags_exit_with_2() {
         "--publish-service b/c is outside of --watch-namespace a",
     );
     check(
+        &["serve", "--manifests", "x", "--admin-addr", "off"],
+        2,
+        "the admin port cannot be turned off",
+    );
+    check(
+        &[
+            "serve",
+            "--backend=https://127.0.0.1:1",
+            "--backend-ca=nope.pem",
+        ],
+        1,
+        "--backend-ca: cannot read nope.pem",
+    );
+    check(
+        &[
+            "serve",
+            "--manifests",
+            "x",
+            "--trusted-proxy",
+            "10.0.0.0/33",
+        ],
+        2,
+        "\"10.0.0.0/33\" is no network: what is behind the slash is from 0 to 32, not \"33\"",
+    );
+    check(
         &["serve", "--manifests", "x", "--tls-ciphers", ""],
         2,
         "invalid value '' for '--tls-ciphers <NAMES>': no cipher suite is named; without the flag all may be used",
@@ -277,6 +302,35 @@ fn check_tells_of_certificates_that_have_expired() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("the certificate expired"), "{said}");
     assert!(said.contains("a.pem"), "{said}");
+}
+
+#[test]
+fn pem_that_is_cut_off_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let (certificate, key) = test_support::certificate::self_signed(&["a.test"]);
+    write("cut.pem", &certificate[..certificate.len() / 2]);
+    write("cut.key", &key[..key.len() / 2]);
+    write("a.pem", &certificate);
+    write("a.key", &key);
+    let file = directory.path().join("tidegate.yaml");
+    for (chain, key, cut) in [
+        ("cut.pem", "a.key", "cut.pem"),
+        ("a.pem", "cut.key", "cut.key"),
+    ] {
+        let text = format!(
+            "listeners: [{{port: 1, protocol: https, tls: [{{certificate: {chain}, key: {key}}}]}}]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = run(&["check", file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains(&format!(
+                "{cut} is not PEM: it is cut off: a BEGIN line has no END line"
+            )),
+            "{said}"
+        );
+    }
 }
 
 /// As in `tidegate translate DIR | head`: who reads has seen enough.

@@ -117,7 +117,7 @@ pub struct RouteConfig {
     #[serde(default)]
     pub hosts: Listed<String>,
     /// Its paths. Default: all.
-    #[serde(default, deserialize_with = "given::value")]
+    #[serde(default, deserialize_with = "given::path")]
     #[schemars(with = "PathConfig")]
     pub path: Option<PathConfig>,
     /// Its method, such as `POST`. Default: any.

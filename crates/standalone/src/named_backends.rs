@@ -134,7 +134,10 @@ pub fn from_backends(
     };
     build(&context).map_err(|failure| match failure {
         Failure::Wrong(wrong) => BackendsError::Wrong(wrong.message),
-        Failure::File(wrong) => BackendsError::File(wrong.message),
+        Failure::File(wrong) => BackendsError::File(match ca {
+            Some(_) => format!("--backend-ca: {}", wrong.message),
+            None => wrong.message.replace("in \"ca\"", "by --backend-ca"),
+        }),
     })
 }
 

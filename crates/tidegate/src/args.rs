@@ -7,6 +7,7 @@ pub(crate) use admin::{ADMIN_ADDR, AdminArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data_plane::{CipherSuites, MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
+use routing_table::filter::network;
 use routing_table::{RelayLimits, overlap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -246,14 +247,14 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_ticket_keys: Option<PathBuf>,
     /// Network of proxies whose X-Forwarded-* fields are believed; may be repeated
-    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = network)]
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Every connection to --http-addr and --https-addr begins with a header of the PROXY protocol, version 1 or 2
     #[arg(long)]
     pub(crate) proxy_protocol: bool,
     /// Network of proxies whose PROXY header is believed, others are closed; may be repeated; default: those of
     /// --trusted-proxy
-    #[arg(long = "proxy-protocol-from", value_name = "CIDR")]
+    #[arg(long = "proxy-protocol-from", value_name = "CIDR", value_parser = network)]
     pub(crate) proxy_protocol_from: Vec<IpNet>,
     /// The zone we are in, as endpoints name theirs: those that are near are preferred. Default: not known
     #[arg(long, env = "TIDEGATE_ZONE", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]

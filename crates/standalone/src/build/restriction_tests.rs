@@ -75,3 +75,13 @@ fn a_key_without_a_value_is_no_key_that_was_left_out() {
         );
     }
 }
+
+#[test]
+fn a_path_alone_is_told_how_to_say_what_it_means() {
+    let said = said("", "path: /foo", "");
+    assert_eq!(
+        said,
+        "c.yaml:5:22: routes[0].path: it does not say how the path is compared: {prefix: /foo} (and what is below it), \
+         {exact: /foo} or {startsWith: /foo}"
+    );
+}

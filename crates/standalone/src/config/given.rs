@@ -2,10 +2,13 @@
 //! list, or a key without a value, as templates make them) must not be taken for one that is left out: it would open what it was
 //! written to close.
 
+use super::PathConfig;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::Error;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Deref;
 
 /// A list that was left out, or that has something in it.
@@ -58,4 +61,31 @@ pub(super) fn value<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
+}
+
+/// Reads the path of a route, which may not be left without its kind.
+pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathConfig>, D::Error> {
+    from.deserialize_any(PathReader).map(Some)
+}
+
+struct PathReader;
+
+impl<'de> Visitor<'de> for PathReader {
+    type Value = PathConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("keys and values")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<PathConfig, E> {
+        let text = crate::problem::printable(text);
+        Err(E::custom(format!(
+            "it does not say how the path is compared: {{prefix: {text}}} (and what is below it), {{exact: {text}}} or \
+             {{startsWith: {text}}}"
+        )))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PathConfig, A::Error> {
+        PathConfig::deserialize(MapAccessDeserializer::new(map))
+    }
 }
