@@ -332,3 +332,43 @@ async fn the_example_can_be_served_as_it_is() {
     let answer = get(tidegate.http, "shop.example.com", "/").await.unwrap();
     assert_ne!(answer.status, 404);
 }
+
+/// Every metric that is named in the source is explained.
+#[test]
+fn every_metric_is_in_the_documentation() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/observability.md")).unwrap();
+    let mut files: Vec<_> = [
+        "controller",
+        "data-plane",
+        "discovery",
+        "standalone",
+        "tidegate",
+    ]
+    .map(|name| root.join("crates").join(name).join("src"))
+    .into();
+    let mut names = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).unwrap();
+            files.extend(entries.map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        if path.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for literal in text.split('"').skip(1).step_by(2) {
+            let is_name = literal.starts_with("tidegate_")
+                && literal
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if is_name {
+                names += 1;
+                let shown = format!("`{literal}`");
+                assert!(page.contains(&shown), "{literal} of {}", path.display());
+            }
+        }
+    }
+    assert!(names > 60, "{names}");
+}
