@@ -205,3 +205,37 @@ async fn authorities_that_cannot_be_had_end_the_start() {
         assert_eq!(text.lines().count(), 1, "{text}");
     }
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_believed_is_one_warning() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = file(folder.path(), "other.pem", &other.pem);
+    let (addr, _) = tls_server("private", &ours, &["127.0.0.1"]).await;
+    let args = [
+        "serve",
+        "--access-log=off",
+        &format!("--backend=https://127.0.0.1:{}/", addr.port()),
+        &format!("--backend-ca={stranger}"),
+    ];
+    let tidegate = Tidegate::start("not-believed", &args).ready().await;
+    for _ in 0..4 {
+        assert_eq!(twice(tidegate.http).await, ["502", "502"]);
+    }
+    let logged = tidegate.logged();
+    let warnings: Vec<&str> = logged
+        .lines()
+        .filter(|line| line.contains("no TLS to the endpoint"))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{logged}");
+    let said = warnings[0];
+    assert!(
+        said.contains(" WARN ") && said.contains(&addr.to_string()),
+        "{said}"
+    );
+    assert!(
+        said.contains("whoever issued its certificate is not believed: name that authority")
+            && said.contains("--backend-ca"),
+        "{said}"
+    );
+}

@@ -74,6 +74,46 @@ fn bad_flags_exit_with_2() {
         "--publish-service b/c is outside of --watch-namespace a",
     );
     check(
+        &["serve", "--manifests", "x", "--admin-addr", "off"],
+        2,
+        "the admin port cannot be turned off",
+    );
+    check(
+        &[
+            "serve",
+            "--backend=https://127.0.0.1:1",
+            "--backend-ca=nope.pem",
+        ],
+        1,
+        "--backend-ca: cannot read nope.pem",
+    );
+    check(
+        &[
+            "serve",
+            "--manifests",
+            "x",
+            "--trusted-proxy",
+            "10.0.0.0/33",
+        ],
+        2,
+        "\"10.0.0.0/33\" is no network: what is behind the slash is from 0 to 32, not \"33\"",
+    );
+    check(
+        &["serve", "--manifests", "x", "--tls-ciphers", ""],
+        2,
+        "invalid value '' for '--tls-ciphers <NAMES>': no cipher suite is named; without the flag all may be used",
+    );
+    check(
+        &["serve", "--manifests", "x", "--log", "wran"],
+        2,
+        "invalid value 'wran' for '--log <FILTER>': unknown level \"wran\", did you mean \"warn\"?",
+    );
+    check(
+        &["serve", "--manifests", "x", "--log", "info,data_plan=debug"],
+        2,
+        "unknown target \"data_plan\", did you mean \"data_plane\"?",
+    );
+    check(
         &["controller", "--publish-service", "x"],
         2,
         "namespace/name",
@@ -132,7 +172,6 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         path,
         "--proxy-protocol-from",
     );
-    with(serve(&["--log=x=y=z"], &http, &admin), path, "--log");
     with(
         serve(&["--admin-token-file=/nonexistent"], &http, &admin),
         path,
@@ -181,8 +220,29 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
             "--http-addr=127.0.0.1:80",
             "--https-addr=127.0.0.1:80",
         ],
-        1,
+        2,
         "--http-addr and --https-addr are both 127.0.0.1:80",
+    );
+    check(
+        &["serve", "--manifests", "x", "--http-addr=0.0.0.0:10254"],
+        2,
+        "--admin-addr is 127.0.0.1:10254, which leaves no room for --http-addr 0.0.0.0:10254",
+    );
+    let file = directory.path().join("admin.yaml");
+    std::fs::write(&file, "listeners: [{port: 10254, name: web}]\n").unwrap();
+    let config = format!("--config={}", file.display());
+    check(
+        &["serve", &config],
+        2,
+        "--admin-addr and listener web are both 127.0.0.1:10254",
+    );
+    let said = run(&["check", file.to_str().unwrap()]).stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(
+        said.contains(
+            "warning: listener web is on 127.0.0.1:10254, where the admin port is by default"
+        ),
+        "{said}"
     );
     check(&["check", "/nonexistent"], 1, "cannot read /nonexistent");
 }
@@ -204,12 +264,25 @@ fn check_names_file_and_line() {
     assert!(said.contains("web.yaml:12"), "{said}");
     assert!(said.contains("1 of 1 Ingress(es) ours"), "{said}");
     std::fs::remove_file(directory.path().join("web.yaml")).unwrap();
-    assert_eq!(
-        run(&["check", directory.path().to_str().unwrap()])
-            .status
-            .code(),
-        Some(0)
-    );
+    let nothing = "error: nothing is in it that could be served";
+    let empty = directory.path().join("empty.yaml");
+    for text in [None, Some(""), Some("# a comment\n")] {
+        if let Some(text) = text {
+            std::fs::write(&empty, text).unwrap();
+        }
+        for path in [directory.path(), &empty]
+            .into_iter()
+            .filter(|path| path.exists())
+        {
+            let output = run(&["check", path.to_str().unwrap()]);
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(
+                said.contains(&format!("{}: {nothing}", path.display())),
+                "{said}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -229,6 +302,75 @@ fn check_tells_of_certificates_that_have_expired() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("the certificate expired"), "{said}");
     assert!(said.contains("a.pem"), "{said}");
+}
+
+#[test]
+fn pem_that_is_cut_off_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let (certificate, key) = test_support::certificate::self_signed(&["a.test"]);
+    write("cut.pem", &certificate[..certificate.len() / 2]);
+    write("cut.key", &key[..key.len() / 2]);
+    write("a.pem", &certificate);
+    write("a.key", &key);
+    let file = directory.path().join("tidegate.yaml");
+    for (chain, key, cut) in [
+        ("cut.pem", "a.key", "cut.pem"),
+        ("a.pem", "cut.key", "cut.key"),
+    ] {
+        let text = format!(
+            "listeners: [{{port: 1, protocol: https, tls: [{{certificate: {chain}, key: {key}}}]}}]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = run(&["check", file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains(&format!(
+                "{cut} is not PEM: it is cut off: a BEGIN line has no END line"
+            )),
+            "{said}"
+        );
+    }
+}
+
+/// As in `tidegate translate DIR | head`: who reads has seen enough.
+#[test]
+fn a_reader_that_goes_is_no_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let manifest = write(
+        "a.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n",
+    );
+    let config = write(
+        "c.yaml",
+        "listeners: [{port: 80}]\nroutes: [{respond: 204}]\n",
+    );
+    let cases = write(
+        "cases.yaml",
+        "cases: [{request: {host: a.test, path: /}, expect: {status: 204}}]\n",
+    );
+    for args in [
+        &["translate", &manifest][..],
+        &["translate", &config],
+        &["check", &manifest],
+        &["check", &config],
+        &["schema"],
+        &["annotations"],
+        &["test", &cases, "--config", &config],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(binary()).args(args).stdout(writer).output();
+        let output = output.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {errors}");
+        assert!(!errors.contains("panicked"), "{args:?}: {errors}");
+    }
 }
 
 /// One command starts named endpoints and tries them: ten requests one after the other, ten at once, TLS, and one endpoint

@@ -28,6 +28,7 @@ mod idle_connections;
 mod load_stand;
 mod lossy_upstreams;
 mod main_job;
+mod messages;
 mod one_file;
 mod outage;
 mod profile;

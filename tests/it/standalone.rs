@@ -581,7 +581,7 @@ fn rules_are_tried() {
     );
     let (status, [report, errors]) = test("bad.yaml");
     let expected = format!(
-        "{}:2: case 0 \"to b\": GET x.test/api\n  line 6\n  - backend: b\n  + backend: a\n1 passed, 1 failed\n",
+        "{}:2: case 0 \"to b\": GET x.test/api\n  line 6: backend: expected b, found a\n1 passed, 1 failed\n",
         path("bad.yaml")
     );
     assert_eq!((status, report, errors.as_str()), (Some(1), expected, ""));

@@ -18,6 +18,9 @@ const LATENCY_DECAY: Duration = Duration::from_secs(3);
 /// What an endpoint that was never asked is expected to take: little, so that it is asked.
 const UNKNOWN_LATENCY: f64 = 0.0;
 
+/// TLS that has not failed for this long is well again.
+const TLS_SETTLED: Duration = Duration::from_secs(10);
+
 /// How many stripes the requests of busy workers are spread over.
 const STRIPES: usize = 8;
 
@@ -79,6 +82,8 @@ pub struct EndpointState {
     bars: AtomicU8,
     /// Until when it is passed over, in milliseconds, because it could not be connected to.
     passed_over_until: AtomicU64,
+    /// When TLS to it failed last, in milliseconds; 0 while it does not.
+    tls_failed_at: AtomicU64,
     /// Until when it wants less, in milliseconds.
     eased_until: AtomicU64,
     /// Of its declared weight, as its agent and as an operator want it.
@@ -113,6 +118,7 @@ impl EndpointState {
             stripes: OnceLock::new(),
             bars: AtomicU8::new(0),
             passed_over_until: AtomicU64::new(0),
+            tls_failed_at: AtomicU64::new(0),
             eased_until: AtomicU64::new(0),
             weight_percent: [AtomicU32::new(100), AtomicU32::new(100)],
             most: AtomicU32::new(u32::MAX),
@@ -240,6 +246,20 @@ impl EndpointState {
     /// Whether it is passed over.
     pub fn is_passed_over(&self, now: Duration) -> bool {
         self.passed_over_until.load(Ordering::Relaxed) > millis(now)
+    }
+
+    /// Takes note that TLS to it has failed. Whether that is news.
+    pub fn tls_failed(&self, now: Duration) -> bool {
+        let now = millis(now).max(1);
+        self.tls_failed_at.swap(now, Ordering::Relaxed) == 0
+    }
+
+    /// Takes note of a handshake that succeeded. Whether that is news: not while some fail, so that an endpoint of which each
+    /// handshake ends otherwise is not told of each time.
+    pub fn tls_succeeded(&self, now: Duration) -> bool {
+        let failed = self.tls_failed_at.load(Ordering::Relaxed);
+        let is_over = failed > 0 && millis(now).saturating_sub(failed) >= millis(TLS_SETTLED);
+        is_over && self.tls_failed_at.swap(0, Ordering::Relaxed) > 0
     }
 
     /// Gives it a tenth of its share until this time. Whether that is new.

@@ -2,14 +2,14 @@
 //!
 //! Where PEM is found, and what becomes of a bad one, is for who has it.
 
-use routing_table::Certificate;
+use routing_table::{Certificate, HostMatch};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt::Display;
 use std::sync::Arc;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
 
 /// Shortest RSA key, in bits.
@@ -31,8 +31,10 @@ pub fn pair(
     let leaf = chain
         .first()
         .ok_or_else(|| format!("{chain_name} holds no certificate"))?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem)
-        .map_err(|_| format!("{key_name} holds no PEM private key"))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| match error {
+        pem::Error::NoItemsFound => format!("{key_name} holds no PEM private key"),
+        error => damaged(&key_name, &error),
+    })?;
     let (_, parsed) = X509Certificate::from_der(leaf)
         .map_err(|_| format!("the first certificate of {chain_name} cannot be read"))?;
     if let Ok(PublicKey::RSA(rsa)) = parsed.public_key().parsed()
@@ -73,5 +75,45 @@ pub fn pair(
 pub fn chain(pem: &[u8], name: impl Display) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("{name} is not PEM: {error}"))
+        .map_err(|error| damaged(&name, &error))
+}
+
+/// What is wrong with PEM, in words for who has copied it.
+fn damaged(name: &impl Display, error: &pem::Error) -> String {
+    let why = match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "it is cut off: a BEGIN line has no END line".to_owned()
+        }
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is damaged".to_owned(),
+        pem::Error::Base64Decode(_) => "what is between BEGIN and END is damaged".to_owned(),
+        other => other.to_string(),
+    };
+    format!("{name} is not PEM: {why}")
+}
+
+/// The host names that a certificate's leaf is for (`subjectAltName`).
+pub fn names(certificate: &Certificate) -> Vec<HostMatch> {
+    let Some(leaf) = certificate.chain.first() else {
+        return Vec::new();
+    };
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = leaf.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => HostMatch::parse(name).ok(),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(name).collect()
+}
+
+/// Whether one of the names of a certificate is for this host.
+pub fn covers(names: &[HostMatch], host: &HostMatch) -> bool {
+    names.iter().any(|name| match (name, host) {
+        (HostMatch::Any, _) | (_, HostMatch::Any) => false,
+        (name, HostMatch::Exact(host)) => name.matches(host),
+        (name, wildcard) => name == wildcard,
+    })
 }

@@ -7,13 +7,15 @@ use crate::store::{Effect, Store};
 use discovery::Discovery;
 use k8s_openapi::api::networking::v1::IngressLoadBalancerIngress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use routing_table::{ClusterId, EndpointSets, RoutingTable, Update};
+use routing_table::{ClusterId, EndpointSets, RoutingTable, Unpublished, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use translate::{Acceptance, Diagnostic, Kind, Object, ObjectKey, Settings, Severity, Translation};
+use translate::{
+    Acceptance, Diagnostic, Kind, Object, ObjectKey, PassedOver, Settings, Severity, Translation,
+};
 
 /// Most changes taken from the channel before anything else is done.
 const BURST: usize = 1024;
@@ -44,6 +46,8 @@ pub struct Report {
     pub diagnostics: Arc<Vec<Diagnostic>>,
     /// The Ingresses that are ours, with the addresses their status has.
     pub claimed: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
+    /// The Ingresses that are not ours.
+    pub passed_over: Arc<Vec<PassedOver>>,
     /// The Ingresses that are not ours but have addresses in their status, with them.
     pub unclaimed: BTreeMap<ObjectKey, Vec<IngressLoadBalancerIngress>>,
     /// What became of each BackendPolicy, with the conditions it has.
@@ -73,10 +77,20 @@ pub async fn run<E: std::fmt::Display>(
     let mut last: Option<Last> = None;
     // Whether there is something to report, and when there was last.
     let (mut stale, mut reported): (bool, Option<Instant>) = (false, None);
-    let mut publish = |update: Update| {
-        if let Err(error) = publish(update) {
-            tracing::error!(%error, "table was not published as a whole");
+    let mut unpublished = Unpublished::default();
+    let mut publish = |update: Update, unpublished: &mut Unpublished| {
+        if matches!(update, Update::Endpoints(_)) {
+            // They cannot fail, and say nothing of the table.
+            drop(publish(update));
+            return;
+        }
+        let attempt = matches!(update, Update::Listeners);
+        let result = publish(update).map_err(|error| error.to_string());
+        if result.is_err() && !attempt {
             metrics.publish_errors.inc();
+        }
+        if let Some(error) = unpublished.note(result, now()) {
+            tracing::error!(error, "table was not published as a whole; trying again");
         }
     };
     loop {
@@ -87,6 +101,7 @@ pub async fn run<E: std::fmt::Display>(
             .filter(|_| store.is_synced())
             .into_iter()
             .chain(report_due)
+            .chain(unpublished.due())
             .min();
         let wait = async {
             match due {
@@ -104,7 +119,7 @@ pub async fn run<E: std::fmt::Display>(
             sets = discovery.changed() => {
                 // Tables leave these clusters alone, so they are not part of `last`.
                 metrics.endpoint_updates.inc();
-                publish(Update::Endpoints(sets));
+                publish(Update::Endpoints(sets), &mut unpublished);
                 continue;
             }
             () = wait => None,
@@ -143,8 +158,11 @@ pub async fn run<E: std::fmt::Display>(
             if !sets.is_empty() {
                 metrics.endpoint_updates.inc();
                 last.endpoints.extend(sets.clone());
-                publish(Update::Endpoints(sets));
+                publish(Update::Endpoints(sets), &mut unpublished);
             }
+        }
+        if unpublished.due().is_some_and(|due| due <= now()) {
+            publish(Update::Listeners, &mut unpublished);
         }
         if batch.due().is_some_and(|due| due <= now()) {
             let started = std::time::Instant::now();
@@ -176,13 +194,15 @@ pub async fn run<E: std::fmt::Display>(
                         () = shutdown.cancelled() => return,
                     }
                 }
-                publish(Update::Table(Arc::clone(&made.table), endpoints));
+                let update = Update::Table(Arc::clone(&made.table), endpoints);
+                publish(update, &mut unpublished);
             }
             let Translation {
                 table,
                 endpoints,
                 diagnostics,
                 claimed,
+                passed_over,
                 policies,
             } = made;
             last = Some(Last {
@@ -190,6 +210,7 @@ pub async fn run<E: std::fmt::Display>(
                 endpoints,
                 diagnostics: Arc::new(diagnostics),
                 claimed,
+                passed_over: Arc::new(passed_over),
                 policies,
             });
             stale = true;
@@ -217,6 +238,7 @@ struct Last {
     endpoints: EndpointSets,
     diagnostics: Arc<Vec<Diagnostic>>,
     claimed: Vec<ObjectKey>,
+    passed_over: Arc<Vec<PassedOver>>,
     policies: BTreeMap<ObjectKey, Acceptance>,
 }
 
@@ -265,6 +287,7 @@ fn make_report(store: &Store, last: &Last, publish_service: Option<&ObjectKey>) 
     Report {
         policies: policies.collect(),
         diagnostics: Arc::clone(&last.diagnostics),
+        passed_over: Arc::clone(&last.passed_over),
         unclaimed: others
             .map(|(key, addresses)| (key.clone(), addresses.clone()))
             .collect(),

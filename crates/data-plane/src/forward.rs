@@ -406,13 +406,20 @@ impl Forwarding<'_> {
         let error = match within(self.timeouts.connect, connected).await {
             Some(Ok(io)) => {
                 stats.upstream_connects.add(1);
+                if self.tls.is_some() {
+                    self.upstream.tls_succeeded(addr, self.request.worker.now());
+                }
                 return Ok(io);
             }
             Some(Err(error)) => {
                 tracing::debug!(%addr, %error, "connect failed");
                 match error {
                     ConnectError::Tcp(_) => ProxyError::Connect,
-                    ConnectError::Tls(_) => ProxyError::UpstreamTls,
+                    ConnectError::Tls(error) => {
+                        let now = self.request.worker.now();
+                        self.upstream.tls_failed(addr, &error, now);
+                        ProxyError::UpstreamTls
+                    }
                 }
             }
             None => {

@@ -7,6 +7,8 @@ use crate::upstream::Upstream;
 use balance::{Bar, Check, EndpointState};
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -204,5 +206,40 @@ impl Upstream {
         tracing::info!(%cluster, endpoint = %addr, check, %why, "endpoint brought back");
         self.refresh(now);
         true
+    }
+
+    /// Takes note that TLS to an endpoint has failed. It is told once, as long as it goes on.
+    pub(crate) fn tls_failed(&self, addr: SocketAddr, error: &io::Error, now: Duration) {
+        let is_news = self
+            .endpoint(addr)
+            .is_some_and(|endpoint| endpoint.tls_failed(now));
+        if !is_news {
+            return;
+        }
+        let (cluster, error) = (self.id(), error.to_string());
+        let hint = match error.contains("UnknownIssuer") {
+            true => {
+                "; whoever issued its certificate is not believed: name that authority \
+                 (tls.ca in the file, --backend-ca, ca.crt of upstream-tls-secret)"
+            }
+            false => "",
+        };
+        tracing::warn!(%cluster, endpoint = %addr, "no TLS to the endpoint, so it serves nothing: {error}{hint}");
+    }
+
+    /// Takes note of TLS to an endpoint that came about.
+    pub(crate) fn tls_succeeded(&self, addr: SocketAddr, now: Duration) {
+        if self
+            .endpoint(addr)
+            .is_some_and(|endpoint| endpoint.tls_succeeded(now))
+        {
+            tracing::info!(cluster = %self.id(), endpoint = %addr, "TLS to the endpoint again");
+        }
+    }
+
+    fn endpoint(&self, addr: SocketAddr) -> Option<Arc<EndpointState>> {
+        let set = self.endpoints();
+        let mut all = set.all().iter();
+        all.find(|endpoint| endpoint.addr() == addr).cloned()
     }
 }

@@ -135,7 +135,7 @@ pub use access_log::{AccessLogFormat, AccessLogSink};
 pub use backends::{
     Backends, CheckStatus, ClusterStatus, EndpointStatus, ReasonStatus, State, UnknownBackend, Wish,
 };
-pub use cipher_suites::{CipherSuites, UnknownCipherSuite};
+pub use cipher_suites::{BadCipherSuites, CipherSuites};
 pub use client::ClientTimeouts;
 pub use listener::BindError;
 pub use pool::PoolLimits;

@@ -2,9 +2,12 @@
 //!
 //! The publisher opens them, so that "port in use" is an error of the update that asked for it; workers take their own.
 
+mod holder;
+
 use crate::socket;
 use routing_table::{Listener, ListenerId, ListenerProtocol};
 use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +15,61 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Connections the kernel queues before we accept them, per socket.
 const BACKLOG: i32 = 4096;
 
-/// A listener cannot listen.
+/// Listeners that cannot listen; the others do.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr} (listener {id}): {source}")]
-pub struct BindError {
+pub struct BindError(Vec<Closed>);
+
+impl BindError {
+    /// Whether all of them are relays, which a cluster may do without for a while.
+    pub fn is_of_relays(&self) -> bool {
+        self.0.iter().all(|closed| closed.speaks != Speaks::Http)
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, closed) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{closed}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A listener that cannot listen.
+#[derive(Debug, Clone)]
+struct Closed {
     id: ListenerId,
     addr: SocketAddr,
-    source: io::Error,
+    speaks: Speaks,
+    why: String,
+}
+
+impl Closed {
+    fn new(listener: &Listener, speaks: Speaks, error: &io::Error) -> Self {
+        let mut why = error.to_string();
+        if error.kind() == io::ErrorKind::AddrInUse
+            && let Some(holder) = holder::holder(listener.addr, speaks)
+        {
+            why.push_str(&format!(", by {holder}"));
+        }
+        if error.kind() == io::ErrorKind::PermissionDenied && listener.addr.port() < 1024 {
+            why.push_str("; a port below 1024 takes the capability CAP_NET_BIND_SERVICE");
+        }
+        Self {
+            id: listener.id.clone(),
+            addr: listener.addr,
+            speaks,
+            why,
+        }
+    }
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, addr, why, .. } = self;
+        write!(f, "cannot listen on {addr} (listener {id}): {why}")
+    }
 }
 
 /// The sockets that should be open now. Cheap to clone.
@@ -87,6 +138,8 @@ impl WorkerSocket {
 pub(crate) struct Sockets {
     workers: usize,
     open: ListenerSet,
+    /// Listeners of the last table that cannot listen.
+    closed: Vec<Closed>,
 }
 
 impl Sockets {
@@ -94,7 +147,14 @@ impl Sockets {
         Self {
             workers,
             open: ListenerSet::default(),
+            closed: Vec::new(),
         }
+    }
+
+    /// Every listener of the last table, and whether it listens.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&ListenerId, bool)> {
+        let open = self.open.iter().map(|open| (&open.id, true));
+        open.chain(self.closed.iter().map(|closed| (&closed.id, false)))
     }
 
     /// What is open.
@@ -109,18 +169,21 @@ impl Sockets {
             .collect()
     }
 
-    /// Where we listen: for TCP, and for UDP.
+    /// Where we listen, or will as soon as we can: for TCP, and for UDP.
     pub(crate) fn listening(&self) -> [Arc<Vec<SocketAddr>>; 2] {
         [false, true].map(|udp| {
             let open = self.open.iter();
-            let of_kind = open.filter(|open| (open.speaks == Speaks::Udp) == udp);
-            Arc::new(of_kind.map(|open| open.addr).collect())
+            let open = open.map(|open| (open.speaks, open.addr));
+            let closed = self.closed.iter();
+            let all = open.chain(closed.map(|closed| (closed.speaks, closed.addr)));
+            let of_kind = all.filter(|(speaks, _)| (*speaks == Speaks::Udp) == udp);
+            Arc::new(of_kind.map(|(_, addr)| addr).collect())
         })
     }
 
-    /// Opens what is new, keeps what stays, closes the rest. The first error is returned after everything was tried.
+    /// Opens what is new, keeps what stays, closes the rest. An error is returned after everything was tried.
     pub(crate) fn bind(&mut self, listeners: &[Listener]) -> Result<(), BindError> {
-        let mut result = Ok(());
+        let mut closed = Vec::new();
         let mut open = Vec::with_capacity(listeners.len());
         for listener in listeners {
             let tls = matches!(listener.protocol, ListenerProtocol::Https(_));
@@ -141,23 +204,15 @@ impl Sockets {
                     tracing::info!(listener = %listener.id, addr = %listener.addr, tls, "listening");
                     open.push(listener);
                 }
-                Err(source) => {
-                    let error = BindError {
-                        id: listener.id.clone(),
-                        addr: listener.addr,
-                        source,
-                    };
-                    if speaks == Speaks::Http {
-                        result = result.and(Err(error));
-                    } else {
-                        // One entry of a ConfigMap, say: no reason to stop the rest, or to refuse to start.
-                        tracing::error!(%error, "relay cannot listen; tried again with the next table");
-                    }
-                }
+                Err(error) => closed.push(Closed::new(listener, speaks, &error)),
             }
         }
         self.open = Arc::new(open);
-        result
+        self.closed.clone_from(&closed);
+        match closed.is_empty() {
+            true => Ok(()),
+            false => Err(BindError(closed)),
+        }
     }
 
     fn open(&self, listener: &Listener, speaks: Speaks, tls: bool) -> io::Result<OpenListener> {

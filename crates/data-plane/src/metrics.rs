@@ -5,11 +5,13 @@
 
 mod certificates;
 pub(crate) mod exposition;
+mod listening;
 
 use crate::health::{Transitions, Watched};
 use balance::RetryBudget;
 use certificates::Certificates;
 use exposition::{family, label, number};
+use listening::Listening;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use routing_table::{ClusterId, RouteId};
@@ -343,6 +345,7 @@ pub(crate) struct Metrics {
     pub(crate) transitions: Arc<Transitions>,
     pub(crate) watched: Watched,
     pub(crate) certificates: Certificates,
+    pub(crate) listening: Listening,
     generation: AtomicU64,
 }
 
@@ -364,6 +367,7 @@ impl Metrics {
             transitions: Arc::default(),
             watched: Watched::default(),
             certificates: Certificates::default(),
+            listening: Listening::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -543,6 +547,7 @@ impl Collector for Collected {
         all.extend(self.metrics.transitions.families());
         all.extend(self.metrics.watched.families());
         all.extend(self.metrics.certificates.family());
+        all.extend(self.metrics.listening.family());
         all.extend(self.metrics.route_families());
         all
     }

@@ -196,7 +196,7 @@ pub(crate) struct Replica {
 /// Why an update could not be published as a whole. The rest of it was.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// A listener cannot listen; the others do.
+    /// Listeners cannot listen; the others do.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// A cluster is to be balanced by an order that nobody added; its endpoints get requests in turn.
@@ -246,6 +246,7 @@ impl Publisher {
                 Ok(())
             }
             Update::Table(table, sets) => self.set_table(table, &sets),
+            Update::Listeners => self.listen_again(),
         };
         self.updated.send_replace(());
         result
@@ -263,6 +264,16 @@ impl Publisher {
                 upstream.set_endpoints(endpoints, now);
             }
         }
+    }
+
+    /// Tries again to open what the table wants open and is not.
+    fn listen_again(&mut self) -> Result<(), PublishError> {
+        let current = self.current.load_full();
+        let bound = self.sockets.bind(current.table.listeners());
+        self.listeners.send_replace(self.sockets.set());
+        self.metrics.listening.set(self.sockets.states());
+        bound?;
+        self.unknown_order(&current.table).map_or(Ok(()), Err)
     }
 
     /// The first order that is named and not there.
@@ -350,7 +361,7 @@ impl Publisher {
             })
             .collect();
         let previous = self.current.load_full();
-        let tls = table
+        let tls: Vec<Option<Arc<ListenerTls>>> = table
             .listeners()
             .iter()
             .map(|listener| match &listener.protocol {
@@ -364,6 +375,7 @@ impl Publisher {
                 )),
             })
             .collect();
+        self.tls.warn_of_suites(tls.iter().flatten());
         let bound = self.sockets.bind(table.listeners());
         let [tcp, udp] = self.sockets.listening();
         let relays = table
@@ -394,6 +406,7 @@ impl Publisher {
         self.metrics.certificates.set(&snapshot.table);
         self.current.store(Arc::clone(&snapshot));
         self.listeners.send_replace(self.sockets.set());
+        self.metrics.listening.set(self.sockets.states());
         self.generation += 1;
         self.metrics.published(
             self.generation,

@@ -5,6 +5,7 @@
 
 use crate::Settings;
 use crate::certificate_chain::Trust;
+use crate::cipher_suites::CipherSuites;
 use crate::client_certificate::AskForCertificate;
 use routing_table::matcher::host::{normal_host, parent};
 use routing_table::{
@@ -93,6 +94,10 @@ pub(crate) struct ServerTls {
     base: ServerConfig,
     /// Self-signed, made at start, for clients that no other fits.
     fallback: Arc<Served>,
+    /// The suites that were chosen, where TLS 1.2 is spoken.
+    chosen: Option<CipherSuites>,
+    /// What was said of them last.
+    said: Vec<String>,
 }
 
 /// What a handshake is to be made with.
@@ -134,7 +139,28 @@ impl ServerTls {
             versions,
             base,
             fallback,
+            chosen: match settings.min_tls_version {
+                MinTlsVersion::Tls12 => settings.cipher_suites.clone(),
+                MinTlsVersion::Tls13 => None,
+            },
+            said: Vec::new(),
         })
+    }
+
+    /// Logs what is new to say of the chosen suites beside the certificates of these listeners.
+    pub(crate) fn warn_of_suites<'a>(&mut self, all: impl Iterator<Item = &'a Arc<ListenerTls>>) {
+        let Some(chosen) = &self.chosen else { return };
+        let served = all.flat_map(|listener| listener.served());
+        let mut keys: Vec<(rustls::SignatureAlgorithm, &str)> = served
+            .filter_map(|one| Some((one.key.key.algorithm(), &*one.source.as_ref()?.source)))
+            .collect();
+        keys.sort_by_key(|(_, source)| *source);
+        keys.dedup();
+        let warnings = chosen.warnings(&keys);
+        for warning in warnings.iter().filter(|one| !self.said.contains(*one)) {
+            tracing::warn!("{warning}");
+        }
+        self.said = warnings;
     }
 
     /// Makes ready what a listener needs; what `previous` has ready already is taken over.

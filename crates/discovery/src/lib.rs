@@ -14,7 +14,7 @@ mod schedule;
 pub use schedule::Timing;
 
 use metrics::Metrics;
-use resolver::Resolver;
+use resolver::{Answer, Resolver};
 use routing_table::{
     ClusterId, Discovery as Owner, DnsSource, Endpoint, EndpointSets, RoutingTable,
 };
@@ -194,6 +194,21 @@ fn merged<'a>(
     all
 }
 
+/// Logs an answer that is of another kind than the one before; `again` if there was one.
+fn say(source: &DnsSource, answer: &Answer, again: bool) {
+    match answer {
+        Answer::Failure(error) => {
+            tracing::warn!(%source, error, "DNS lookup failed, the last answer stays in use");
+        }
+        Answer::Empty(_) => tracing::warn!(
+            %source,
+            "the DNS knows no such name, or nothing of it that could be used: there are no endpoints from it"
+        ),
+        Answer::Records(..) if again => tracing::info!(%source, "the DNS has answers again"),
+        Answer::Records(..) => {}
+    }
+}
+
 /// Asks for one name for ever.
 async fn ask(source: Arc<DnsSource>, timing: Timing, metrics: Metrics, news: mpsc::Sender<News>) {
     let started = Instant::now();
@@ -206,12 +221,15 @@ async fn ask(source: Arc<DnsSource>, timing: Timing, metrics: Metrics, news: mps
     metrics.confirmed(&source, started);
     let endpoints_in_use = metrics.endpoints.with_label_values(&[&source.to_string()]);
     let mut is_first = true;
+    // What was logged of the answers last, so that each turn of things is told once.
+    let mut said: Option<&'static str> = None;
     loop {
         let answer = resolver.ask().await;
         metrics.lookups.with_label_values(&[answer.word()]).inc();
         metrics.cut.inc_by(answer.left_out() as u64);
-        if let Some(error) = answer.error() {
-            tracing::warn!(%source, error, "DNS lookup failed, the last answer stays in use");
+        if said != Some(answer.word()) {
+            say(&source, &answer, said.is_some());
+            said = Some(answer.word());
         }
         throws += 1;
         let (effect, wait) =

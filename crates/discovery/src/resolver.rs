@@ -73,13 +73,6 @@ impl Answer {
         }
     }
 
-    pub(crate) fn error(&self) -> Option<&str> {
-        match self {
-            Self::Failure(error) => Some(error),
-            _ => None,
-        }
-    }
-
     pub(crate) fn left_out(&self) -> usize {
         match self {
             Self::Records(found, _) => found.left_out,

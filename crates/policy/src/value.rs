@@ -53,12 +53,24 @@ macro_rules! text_type {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(from)?;
-                let error = |reason| {
-                    let shown: String = text.chars().take(64).collect();
-                    serde::de::Error::custom(format!("{shown:?} cannot be used: {reason}"))
-                };
-                Self::read(&text).map_err(error)
+                struct Reader;
+
+                impl serde::de::Visitor<'_> for Reader {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($words)
+                    }
+
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::read(text).map_err(|reason| {
+                            let shown: String = text.chars().take(64).collect();
+                            E::custom(format!("{shown:?} cannot be used: {reason}"))
+                        })
+                    }
+                }
+
+                from.deserialize_str(Reader)
             }
         }
 

@@ -25,6 +25,10 @@ impl fmt::Debug for Authorities {
 
 impl fmt::Display for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.certificates.is_empty() {
+            // Nobody serves without them: this is a table that is only shown.
+            return write!(f, "{}, not read", self.source);
+        }
         write!(
             f,
             "{}, {} authorities, {} revocation lists",

@@ -43,12 +43,12 @@ pub use cluster::{
 pub use endpoint::{Endpoint, Serving};
 pub use filter::Filter;
 pub use id::{ClusterId, ListenerId, RouteId, Transport};
-pub use listener::{Listener, ListenerProtocol, TlsSettings};
+pub use listener::{Listener, ListenerProtocol, TlsSettings, overlap};
 pub use matcher::{ClientAddress, Conditions, HostMatch, PathMatch, RequestFields};
 pub use policy::Policy;
 pub use relay::{Relay, RelayIndex, RelayLimits};
 pub use route::{Action, InFlightLimit, Limits, RetryPolicy, Route, Timeouts};
 pub use table::{RouteIndex, RoutingTable, TableError};
-pub use update::{EndpointSets, Update};
+pub use update::{EndpointSets, Unpublished, Update};
 pub use upstream_tls::{TlsVersions, UpstreamTls, UpstreamVerify};
 pub use virtual_host::{VirtualHost, VirtualHosts};

@@ -61,3 +61,39 @@ pub struct TlsSettings {
     /// Server names whose connections are passed on as they are, for the endpoint to do TLS.
     pub passthrough: RelayIndex,
 }
+
+/// Whether only one of two sockets that listen can have its address: they have one port, and one address, or the one takes
+/// connections to every address that the other could have. `::` takes those of IPv4 too, as Linux has it by default. Port 0 is
+/// another one each time.
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes = |one: SocketAddr, other: SocketAddr| {
+        let (one, other) = (one.ip(), other.ip());
+        one == other || (one.is_unspecified() && (one.is_ipv6() || other.is_ipv4()))
+    };
+    let same_port = one.port() == other.port() && one.port() != 0;
+    same_port && (takes(one, other) || takes(other, one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_every_address_leaves_no_room() {
+        for (one, other, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("[::]:80", "[::1]:80", true),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::]:80", "0.0.0.0:80", true),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+        ] {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(overlap(one, other), expected, "{one} {other}");
+            assert_eq!(overlap(other, one), expected, "{other} {one}");
+        }
+    }
+}

@@ -8,6 +8,8 @@ mod listeners;
 mod routes;
 
 #[cfg(test)]
+mod restriction_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::config::Config;
@@ -90,18 +92,20 @@ pub(crate) fn build(context: &Context<'_>) -> Result<Translation, Failure> {
 }
 
 /// What there is to say of a configuration that is not wrong.
-pub(crate) fn warnings(config: &Config) -> Vec<Wrong> {
+pub(crate) fn warnings(config: &Config, table: &RoutingTable) -> Vec<Wrong> {
     let unverified = config.backends.iter().filter(|(_, backend)| {
         let tls = backend.tls.as_ref();
         tls.is_some_and(|tls| tls.verify == Some(false))
     });
-    unverified
+    let mut warnings: Vec<Wrong> = unverified
         .map(|(name, _)| {
             let message = "endpoints do not prove who they are, so whoever is in between can read along; \
                            without \"verify: false\" they have to";
             Wrong::at(&steps!["backends", name, "tls", "verify"], message)
         })
-        .collect()
+        .collect();
+    warnings.extend(listeners::warnings(config, table));
+    warnings
 }
 
 fn table(

@@ -146,9 +146,10 @@ fn try_all(file: &Path, root: &Node, table: &RoutingTable) -> Result<Outcome, Wr
         );
         for (key, expected, found) in differences {
             let line = line(&steps!["cases", index, "expect", key]);
-            let _ = writeln!(report, "  line {line}");
-            let _ = writeln!(report, "  - {key}: {expected}");
-            let _ = writeln!(report, "  + {key}: {found}");
+            let _ = writeln!(
+                report,
+                "  line {line}: {key}: expected {expected}, found {found}"
+            );
         }
     }
     Ok(outcome)

@@ -4,6 +4,9 @@ use crate::file::{self, MAX_PEM};
 use routing_table::{Authorities, Certificate};
 use std::path::Path;
 
+/// What authorities are called that come from no file.
+pub(crate) const SYSTEM: &str = "the system";
+
 /// Reads a chain and its key.
 ///
 /// # Errors
@@ -50,7 +53,7 @@ pub(crate) fn system_authorities() -> Result<Authorities, String> {
         ));
     }
     Ok(Authorities {
-        source: "the system".into(),
+        source: SYSTEM.into(),
         certificates,
         revoked: Vec::new(),
     })

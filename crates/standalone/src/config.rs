@@ -2,8 +2,10 @@
 //! come from these types. What goes together and what does not is for `build` to say.
 
 mod filters;
+mod given;
 
 pub use filters::{HeaderChangesConfig, RateLimitConfig, RedirectConfig, RewriteConfig};
+pub use given::Listed;
 
 use policy::PolicySpec;
 use policy::value::Span;
@@ -56,11 +58,11 @@ pub struct ListenerConfig {
     /// For `tcp`, and for all names of `passthrough`: networks or addresses of clients whose connections are closed, whatever
     /// `allow` says.
     #[serde(default)]
-    pub deny: Vec<String>,
+    pub deny: Listed<String>,
     /// For `tcp`, and for all names of `passthrough`: networks or addresses of clients that are let in; connections of all others are
     /// closed. Default: everybody.
     #[serde(default)]
-    pub allow: Vec<String>,
+    pub allow: Listed<String>,
 }
 
 /// What is spoken on a listener.
@@ -85,7 +87,7 @@ pub enum Protocol {
 pub struct CertificateConfig {
     /// Server names, `*.` for one label. Default: for clients that ask for a name that no other certificate is for.
     #[serde(default)]
-    pub hosts: Vec<String>,
+    pub hosts: Listed<String>,
     /// PEM file of the chain, leaf first. Relative to the configuration file.
     pub certificate: String,
     /// PEM file of the private key. Relative to the configuration file.
@@ -110,27 +112,31 @@ pub struct RouteConfig {
     pub name: Option<String>,
     /// Names of the listeners it belongs to. Default: all that speak `http` or `https`.
     #[serde(default)]
-    pub listeners: Vec<String>,
+    pub listeners: Listed<String>,
     /// Hosts, `*.` for one label. Default: every host that no other route names.
     #[serde(default)]
-    pub hosts: Vec<String>,
+    pub hosts: Listed<String>,
     /// Its paths. Default: all.
+    #[serde(default, deserialize_with = "given::path")]
+    #[schemars(with = "PathConfig")]
     pub path: Option<PathConfig>,
     /// Its method, such as `POST`. Default: any.
+    #[serde(default, deserialize_with = "given::value")]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Header fields that a request must have.
     #[serde(default)]
-    pub headers: Vec<FieldConfig>,
+    pub headers: Listed<FieldConfig>,
     /// Query parameters that a request must have.
     #[serde(default)]
-    pub query: Vec<FieldConfig>,
+    pub query: Listed<FieldConfig>,
     /// Cookies that a request must have.
     #[serde(default)]
-    pub cookies: Vec<FieldConfig>,
+    pub cookies: Listed<FieldConfig>,
     /// Networks or addresses, in one of which the client must be, as trusted proxies name it. Default: it may be anywhere. Who
     /// is elsewhere gets another route, if there is one; `allow` refuses instead.
     #[serde(default)]
-    pub clients: Vec<String>,
+    pub clients: Listed<String>,
     /// The first segment of the path names the backend: `/user/x`, `/user/` and `/user` go to the backend `user`, everything
     /// else to `backend`, or is answered 404 without one. Default false.
     #[serde(default)]
@@ -147,11 +153,13 @@ pub struct RouteConfig {
     pub max_request_body: Option<u64>,
     /// Networks or addresses of clients that are answered 403, whatever `allow` says.
     #[serde(default)]
-    pub deny: Vec<String>,
+    pub deny: Listed<String>,
     /// Networks or addresses of clients that are served; all others are answered 403. Default: everybody.
     #[serde(default)]
-    pub allow: Vec<String>,
+    pub allow: Listed<String>,
     /// How often one client address may ask (IPv6: one /64).
+    #[serde(default, deserialize_with = "given::value")]
+    #[schemars(with = "RateLimitConfig")]
     pub rate_limit: Option<RateLimitConfig>,
     /// Where clients are sent.
     pub redirect: Option<RedirectConfig>,
@@ -232,6 +240,8 @@ pub struct BackendConfig {
     #[serde(default)]
     pub protocol: BackendProtocol,
     /// Speak it through TLS. Default: no.
+    #[serde(default, deserialize_with = "given::value")]
+    #[schemars(with = "BackendTlsConfig")]
     pub tls: Option<BackendTlsConfig>,
     /// How endpoints are chosen and judged. Default: in turn, by weight.
     pub policy: Option<PolicySpec>,
@@ -259,6 +269,8 @@ pub struct BackendTlsConfig {
     /// for `static` lines that all have `sni`.
     pub server_name: Option<String>,
     /// PEM file of the authorities to believe. Default: those of the system. Relative to the configuration file.
+    #[serde(default, deserialize_with = "given::value")]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Whether endpoints must prove who they are. Default true.
     pub verify: Option<bool>,

@@ -2,7 +2,8 @@
 
 use crate::build::{Context, Defaults, Failure, Translation, build};
 use crate::config::{
-    BackendConfig, BackendProtocol, BackendTlsConfig, Config, ListenerConfig, Protocol, RouteConfig,
+    BackendConfig, BackendProtocol, BackendTlsConfig, Config, Listed, ListenerConfig, Protocol,
+    RouteConfig,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -95,27 +96,27 @@ pub fn from_backends(
             passthrough: Vec::new(),
             backend: None,
             idle_timeout: None,
-            deny: Vec::new(),
-            allow: Vec::new(),
+            deny: Listed::default(),
+            allow: Listed::default(),
         }],
         routes: vec![RouteConfig {
             name: Some("default".to_owned()),
-            listeners: Vec::new(),
-            hosts: Vec::new(),
+            listeners: Listed::default(),
+            hosts: Listed::default(),
             path: None,
             method: None,
-            headers: Vec::new(),
-            query: Vec::new(),
-            cookies: Vec::new(),
-            clients: Vec::new(),
+            headers: Listed::default(),
+            query: Listed::default(),
+            cookies: Listed::default(),
+            clients: Listed::default(),
             first_path_segment: false,
             backend: Some("default".to_owned()),
             respond: None,
             timeouts: None,
             retries: None,
             max_request_body: None,
-            deny: Vec::new(),
-            allow: Vec::new(),
+            deny: Listed::default(),
+            allow: Listed::default(),
             rate_limit: None,
             redirect: None,
             rewrite: None,
@@ -133,7 +134,10 @@ pub fn from_backends(
     };
     build(&context).map_err(|failure| match failure {
         Failure::Wrong(wrong) => BackendsError::Wrong(wrong.message),
-        Failure::File(wrong) => BackendsError::File(wrong.message),
+        Failure::File(wrong) => BackendsError::File(match ca {
+            Some(_) => format!("--backend-ca: {}", wrong.message),
+            None => wrong.message.replace("in \"ca\"", "by --backend-ca"),
+        }),
     })
 }
 

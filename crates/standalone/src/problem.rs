@@ -158,7 +158,7 @@ pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// Says that a word is not known: with a guess, or with what is.
-pub(crate) fn unknown(what: &str, word: &str, known: &[&str]) -> String {
+pub fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     let shown = printable(word);
     match meant(word, known.iter().copied()) {
         Some(guess) => format!("unknown {what} \"{shown}\", did you mean \"{guess}\"?"),

@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::source::{self, LoadError};
 use discovery::Discovery;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use routing_table::Update;
+use routing_table::{Unpublished, Update};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -62,15 +62,24 @@ pub async fn run<E: std::fmt::Display>(
         metrics,
     } = options;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut unpublished = Unpublished::default();
     let count = metrics.publish_errors.clone();
     // Whether it was published as a whole.
-    let mut publish = |update: Update| match publish(update) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::error!(%error, "table was not published as a whole");
-            count.inc();
-            false
+    let mut publish = |update: Update, unpublished: &mut Unpublished| {
+        if matches!(update, Update::Endpoints(_)) {
+            // They cannot fail, and say nothing of the table.
+            return publish(update).is_ok();
         }
+        let attempt = matches!(update, Update::Listeners);
+        let result = publish(update).map_err(|error| error.to_string());
+        let whole = result.is_ok();
+        if !whole && !attempt {
+            count.inc();
+        }
+        if let Some(error) = unpublished.note(result, Instant::now().into_std()) {
+            tracing::error!(error, "table was not published as a whole; trying again");
+        }
+        whole
     };
     let (notify, mut notified) = mpsc::channel::<()>(1);
     let mut watch = file.as_deref().map(|file| Watch::new(file, notify));
@@ -87,7 +96,8 @@ pub async fn run<E: std::fmt::Display>(
     let mut said = Vec::new();
     warn(&state.current, &mut said);
     let updated = table(&mut discovery, &state.current, &shutdown).await;
-    publish(updated);
+    let whole = publish(updated, &mut unpublished);
+    metrics.stale.set(i64::from(!whole));
     // What changed before there was a watch was not notified.
     let mut wait = QUIET;
     loop {
@@ -95,7 +105,13 @@ pub async fn run<E: std::fmt::Display>(
             biased;
             () = shutdown.cancelled() => return Ok(()),
             sets = discovery.changed() => {
-                publish(Update::Endpoints(sets));
+                publish(Update::Endpoints(sets), &mut unpublished);
+                continue;
+            }
+            () = until(unpublished.due()) => {
+                if publish(Update::Listeners, &mut unpublished) && state.failed.is_none() {
+                    metrics.stale.set(0);
+                }
                 continue;
             }
             Some(()) = hangup.recv() => true,
@@ -122,7 +138,7 @@ pub async fn run<E: std::fmt::Display>(
                 }
                 warn(&state.current, &mut said);
                 let updated = table(&mut discovery, &state.current, &shutdown).await;
-                let whole = publish(updated);
+                let whole = publish(updated, &mut unpublished);
                 metrics.stale.set(i64::from(!whole));
                 if !whole {
                     metrics.reloads.with_label_values(&["failure"]).inc();
@@ -143,6 +159,14 @@ pub async fn run<E: std::fmt::Display>(
                 tracing::error!(error, "configuration is kept as it was");
             }
         }
+    }
+}
+
+/// Waits until then; for ever where there is nothing to wait for.
+async fn until(due: Option<std::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -32,7 +32,8 @@ pub fn load(file: &Path, defaults: &Defaults) -> Result<Translation, LoadError> 
     )
 }
 
-/// As [`load`], without reading the files that it names: there are no certificates in the result.
+/// As [`load`], without reading the files that it names: there are no certificates in the result, so it is to be shown and tried,
+/// not served.
 ///
 /// # Errors
 /// As [`load`].
@@ -104,7 +105,7 @@ pub(crate) fn translate(
         Failure::Wrong(wrong) => LoadError::Config(root.problem(file, wrong)),
         Failure::File(wrong) => LoadError::File(root.problem(file, wrong)),
     })?;
-    let warnings = build::warnings(&config).into_iter();
+    let warnings = build::warnings(&config, &made.table).into_iter();
     made.warnings = warnings
         .map(|warning| root.problem(file, warning).to_string())
         .collect();

@@ -2,12 +2,13 @@
 
 mod admin;
 
-pub(crate) use admin::AdminArgs;
+pub(crate) use admin::{ADMIN_ADDR, AdminArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data_plane::{CipherSuites, MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
-use routing_table::RelayLimits;
+use routing_table::filter::network;
+use routing_table::{RelayLimits, overlap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -246,14 +247,14 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_ticket_keys: Option<PathBuf>,
     /// Network of proxies whose X-Forwarded-* fields are believed; may be repeated
-    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = network)]
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Every connection to --http-addr and --https-addr begins with a header of the PROXY protocol, version 1 or 2
     #[arg(long)]
     pub(crate) proxy_protocol: bool,
     /// Network of proxies whose PROXY header is believed, others are closed; may be repeated; default: those of
     /// --trusted-proxy
-    #[arg(long = "proxy-protocol-from", value_name = "CIDR")]
+    #[arg(long = "proxy-protocol-from", value_name = "CIDR", value_parser = network)]
     pub(crate) proxy_protocol_from: Vec<IpNet>,
     /// The zone we are in, as endpoints name theirs: those that are near are preferred. Default: not known
     #[arg(long, env = "TIDEGATE_ZONE", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -278,7 +279,8 @@ pub(crate) struct ProxyArgs {
         long,
         value_name = "FILTER",
         default_value = "info",
-        env = "TIDEGATE_LOG"
+        env = "TIDEGATE_LOG",
+        value_parser = crate::log_filter::checked
     )]
     pub(crate) log: String,
 }
@@ -479,13 +481,40 @@ impl ProxyArgs {
             !self.proxy_protocol || !self.proxy_header_from().is_empty(),
             "--proxy-protocol needs --proxy-protocol-from (or --trusted-proxy): nobody's header would be believed"
         );
-        if let (Some(http), Some(https)) = (self.http_addr.0, self.https_addr.0) {
-            anyhow::ensure!(
-                http != https || http.port() == 0,
-                "--http-addr and --https-addr are both {http}"
-            );
+        Ok(())
+    }
+
+    /// Refuses addresses of which only one could be listened on; `others` are served beside the admin port.
+    ///
+    /// # Errors
+    /// Names both.
+    pub(crate) fn check_addresses(&self, others: &[(String, SocketAddr)]) -> anyhow::Result<()> {
+        let admin = [("--admin-addr".to_owned(), self.admin.addr)];
+        let mut known: Vec<&(String, SocketAddr)> = Vec::new();
+        for one in admin.iter().chain(others) {
+            let (name, addr) = one;
+            if let Some((first, taken)) = known.iter().find(|(_, taken)| overlap(*taken, *addr)) {
+                let message = match taken == addr {
+                    true => format!("{first} and {name} are both {addr}"),
+                    false => format!("{first} is {taken}, which leaves no room for {name} {addr}"),
+                };
+                return Err(crate::UsageError(message).into());
+            }
+            known.push(one);
         }
         Ok(())
+    }
+
+    /// Where --http-addr and --https-addr say that is listened.
+    pub(crate) fn served(&self) -> Vec<(String, SocketAddr)> {
+        let both = [
+            ("--http-addr", self.http_addr),
+            ("--https-addr", self.https_addr),
+        ];
+        let served = both.into_iter();
+        served
+            .filter_map(|(name, listen)| Some((name.to_owned(), listen.0?)))
+            .collect()
     }
 
     /// Settings of the data plane.
@@ -527,60 +556,4 @@ impl ProxyArgs {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_definition_is_sound() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn mistakes_are_refused() {
-        for bad in [
-            &["serve", "--manifests", "x", "--http-addr", "8080"][..],
-            &["serve", "--manifests", "x", "--config", "y"],
-            &["serve", "--backend", "http://a", "--config", "y"],
-            &["serve", "--manifests", "x", "--workers", "0"],
-            &["serve", "--manifests", "x", "--tls-min-version", "1.1"],
-            &["serve", "--manifests", "x", "--lameduck", "10"],
-            &[
-                "serve",
-                "--manifests",
-                "x",
-                "--trusted-proxy",
-                "10.0.0.0/40",
-            ],
-            &["controller", "--publish-service", "just-a-name"],
-            &[
-                "controller",
-                "--publish-service",
-                "a/b",
-                "--publish-address",
-                "1.2.3.4",
-            ],
-            &["serve", "--manifets", "x"],
-            &["serve", "--manifests", "x", "--admin-tls-cert", "c"],
-            &["serve", "--manifests", "x", "--admin-token-for-metrics"],
-        ] {
-            assert!(
-                Cli::try_parse_from(["tidegate"].iter().chain(bad)).is_err(),
-                "{bad:?}"
-            );
-        }
-        assert!(
-            Cli::try_parse_from([
-                "tidegate",
-                "serve",
-                "--manifests",
-                "x",
-                "--https-addr",
-                "off",
-                "--lameduck",
-                "500ms"
-            ])
-            .is_ok()
-        );
-    }
-}
+mod tests;

@@ -2,14 +2,17 @@
 
 use crate::args::ControllerArgs;
 use crate::{proxy, telemetry};
+use controller::Report;
 use controller::event_writer;
 use controller::lease::{self, LeaseName};
 use controller::policy_status;
 use controller::source::kubernetes::{self, Scope};
 use controller::status_writer::{self, Addresses};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use translate::PassedOver;
 
 /// Serves a cluster until a signal.
 pub(crate) fn run(args: ControllerArgs) -> anyhow::Result<()> {
@@ -54,6 +57,7 @@ async fn source(
         name: args.lease_name.clone(),
         identity: identity.clone(),
     };
+    let passed_over = tokio::spawn(tell_other_classes(report.clone()));
     let (leader, is_leader) = watch::channel(false);
     let resigned = CancellationToken::new();
     let election = tokio::spawn(lease::elect(
@@ -109,6 +113,7 @@ async fn source(
         proxy::join(policies).await;
     }
     proxy::join(events).await;
+    passed_over.abort();
     resigned.cancel();
     proxy::join(election).await;
     Ok(())
@@ -127,7 +132,57 @@ fn addresses(args: &ControllerArgs) -> Option<Addresses> {
     }
 }
 
+/// Says which classes of Ingresses are left to others, at first and when there are others. That there are some is usual in a
+/// cluster, so it is one line for all of them.
+async fn tell_other_classes(mut report: watch::Receiver<Option<Report>>) {
+    let mut said = String::new();
+    while report.changed().await.is_ok() {
+        let Some(current) = report.borrow_and_update().clone() else {
+            continue;
+        };
+        let classes = other_classes(&current.passed_over);
+        if classes != said && !classes.is_empty() {
+            tracing::info!(
+                "{} Ingress(es) are left to other controllers, by class: {classes}",
+                current.passed_over.len()
+            );
+        }
+        said = classes;
+    }
+}
+
+/// The classes of Ingresses that are not ours.
+fn other_classes(passed_over: &[PassedOver]) -> String {
+    let classes: BTreeSet<_> = passed_over.iter().map(|one| &one.class).collect();
+    let shown = classes.into_iter().map(|class| match class {
+        Some(class) => format!("{class:?}"),
+        None => "none".to_owned(),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
 fn default_identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{}", host.trim(), std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_others_are_named_once() {
+        let one = |name: &str, class: Option<&str>| PassedOver {
+            key: translate::ObjectKey::new("shop", name),
+            class: class.map(str::to_owned),
+            controller: None,
+        };
+        let all = [
+            one("a", Some("nginx")),
+            one("b", None),
+            one("c", Some("nginx")),
+            one("d", Some("x\ny")),
+        ];
+        assert_eq!(other_classes(&all), r#"none, "nginx", "x\ny""#);
+    }
 }

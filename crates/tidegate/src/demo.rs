@@ -3,6 +3,7 @@
 mod walk;
 
 use crate::args::DemoArgs;
+use crate::output;
 use crate::{proxy, telemetry};
 use anyhow::Context;
 use bytes::Bytes;
@@ -82,7 +83,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
                         None => Ok(String::new()),
                     };
                     let tried = tried.unwrap_or_else(|error| format!("Not tried: {error:#}\n\n"));
-                    print!("{welcome}{tried}{FAREWELL}");
+                    output::print(format_args!("{welcome}{tried}{FAREWELL}"));
                     // Lines are written a little after their requests.
                     tokio::time::sleep(Duration::from_millis(500)).await;
                     tried_out.store(true, Ordering::Relaxed);

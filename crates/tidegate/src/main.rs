@@ -2,15 +2,23 @@
 //!
 //! This crate is wiring only: flags (`args`), starting and stopping (`proxy`), the admin port, and a module for each command.
 
+#![warn(
+    clippy::print_stdout,
+    reason = "a reader that has gone is no defect: see `output`"
+)]
+
 mod admin;
 mod args;
 mod backends;
 mod check;
 mod cluster;
 mod demo;
+mod expiry;
 mod files;
 mod followed;
+mod log_filter;
 mod open_files;
+mod output;
 mod proxy;
 mod standalone;
 mod telemetry;
@@ -34,12 +42,12 @@ fn main() -> ExitCode {
         Command::Translate(args) => check::translate(&args),
         Command::Test(args) => return standalone::test(&args),
         Command::Schema => {
-            print!("{}", ::standalone::config::schema());
+            output::print(::standalone::config::schema());
             Ok(())
         }
         Command::Demo(args) => demo::run(&args),
         Command::Annotations => {
-            print!("{}", translate::annotation::markdown());
+            output::print(translate::annotation::markdown());
             Ok(())
         }
     };

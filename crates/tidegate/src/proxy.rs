@@ -2,6 +2,7 @@
 
 use crate::admin::{self, Access, Admin};
 use crate::args::ProxyArgs;
+use crate::expiry;
 use crate::open_files;
 use crate::telemetry;
 use crate::ticket_keys;
@@ -10,7 +11,7 @@ use controller::{Batch, Change, Metrics, Options, Report};
 use data_plane::{DataPlane, Publisher};
 use discovery::Discovery;
 use prometheus::Registry;
-use routing_table::{ListenerId, Update};
+use routing_table::{ListenerId, RoutingTable, Update};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,37 +81,45 @@ where
         stdout,
         started,
     } = plan;
-    serve(args, lameduck, stdout, started, |publishing| {
-        let metrics = Metrics::new(&publishing.registry).context("cannot register metrics")?;
-        let (changes, received) = mpsc::channel(CHANGES);
-        let (report, reported) = watch::channel(None);
-        let options = Options {
-            settings,
-            batch: Batch::default(),
-            metrics: metrics.clone(),
-            discovery: publishing.discovery,
-            publish_service,
-        };
-        let controller = tokio::spawn(controller::run(
-            options,
-            received,
-            publishing.publish,
-            report,
-            publishing.shutdown.clone(),
-        ));
-        let source = source(SourceContext {
-            changes,
-            report: reported,
-            metrics,
-            shutdown: publishing.shutdown,
-        });
-        Ok(async move {
-            let ended = source.await;
-            // Without a source it ends too.
-            join(controller).await;
-            ended
-        })
-    })
+    args.check_addresses(&args.served())?;
+    serve(
+        args,
+        lameduck,
+        stdout,
+        Missing::Relays,
+        started,
+        |publishing| {
+            let metrics = Metrics::new(&publishing.registry).context("cannot register metrics")?;
+            let (changes, received) = mpsc::channel(CHANGES);
+            let (report, reported) = watch::channel(None);
+            let options = Options {
+                settings,
+                batch: Batch::default(),
+                metrics: metrics.clone(),
+                discovery: publishing.discovery,
+                publish_service,
+            };
+            let controller = tokio::spawn(controller::run(
+                options,
+                received,
+                publishing.publish,
+                report,
+                publishing.shutdown.clone(),
+            ));
+            let source = source(SourceContext {
+                changes,
+                report: reported,
+                metrics,
+                shutdown: publishing.shutdown,
+            });
+            Ok(async move {
+                let ended = source.await;
+                // Without a source it ends too.
+                join(controller).await;
+                ended
+            })
+        },
+    )
     .await
 }
 
@@ -122,6 +131,7 @@ pub(crate) async fn serve<F>(
     args: &ProxyArgs,
     lameduck: Duration,
     stdout: Box<dyn Write + Send>,
+    missing: Missing,
     started: Started,
     begin: impl FnOnce(Publishing) -> anyhow::Result<F>,
 ) -> anyhow::Result<()>
@@ -142,12 +152,19 @@ where
     let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));
     let settings = args.data_plane(keys.transpose()?);
     open_files::raise_limit(args.max_connections);
+    let suites = settings.cipher_suites.as_ref();
+    if let Some(warning) = suites.and_then(|suites| suites.warning(settings.min_tls_version)) {
+        tracing::warn!("{warning}");
+    }
     let (data_plane, publisher) = DataPlane::start(settings, log_sink, &registry)?;
     // There is one data plane, so it is set once.
     let _ = admin.backends.set(data_plane.backends());
     let (first_table, mut first_served) = oneshot::channel();
+    let (tables, published) = watch::channel(Arc::default());
+    let expiry = tokio::spawn(expiry::warn(published));
+    let publish = publish_with(publisher, tables, first_table, missing, started);
     let publishing = Publishing {
-        publish: Box::new(publish_with(publisher, first_table, started)),
+        publish: Box::new(publish),
         discovery: Discovery::new(args.routing.dns_timing(), &registry)
             .context("cannot register metrics")?,
         registry,
@@ -199,6 +216,7 @@ where
     })
     .await;
     admin_task.abort();
+    expiry.abort();
     if let Some(thread) = log_thread {
         // Whoever should read it may never do so.
         let written = async {
@@ -221,23 +239,46 @@ fn ended_early(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> any
     }
 }
 
+/// Which listeners of the first table may be missing, until they can listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// None: whoever wrote the table started the process too, and is looking.
+    Nothing,
+    /// Ports that are relayed: one entry of a ConfigMap, say, is no reason to refuse to start.
+    Relays,
+}
+
 /// The publish function: a first table that cannot be served ends the process, a later one is only an error.
 fn publish_with(
     mut publisher: Publisher,
+    tables: watch::Sender<Arc<RoutingTable>>,
     first: oneshot::Sender<Result<(), data_plane::PublishError>>,
+    missing: Missing,
     started: Started,
 ) -> impl FnMut(Update) -> Result<(), data_plane::PublishError> {
     let mut first = Some((first, started));
     move |update| {
+        if let Update::Table(table, _) = &update {
+            tables.send_replace(Arc::clone(table));
+        }
         let result = publisher.apply(update);
         let Some((first, started)) = first.take() else {
             return result;
         };
-        if result.is_ok() {
+        let may_be_missing = matches!(
+            &result,
+            Err(data_plane::PublishError::Bind(error))
+                if missing == Missing::Relays && error.is_of_relays()
+        );
+        let (first_result, told) = match may_be_missing {
+            true => (Ok(()), result),
+            false => (result, Ok(())),
+        };
+        if first_result.is_ok() {
             started(&publisher.addresses());
         }
-        let _ = first.send(result);
-        Ok(())
+        let _ = first.send(first_result);
+        told
     }
 }
 

@@ -1,6 +1,7 @@
 //! `tidegate serve` without manifests: a configuration, or backends named by flags or variables. And `tidegate test`.
 
 use crate::args::{Cli, ServeArgs, TestArgs};
+use crate::output;
 use crate::{UsageError, proxy, telemetry};
 use anyhow::Context;
 use clap::CommandFactory;
@@ -19,6 +20,11 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         Some(file) => load(file, &defaults)?,
         None => of_backends(&args, &defaults)?,
     };
+    let listeners = first.table.listeners().iter();
+    let listeners: Vec<_> = listeners
+        .map(|one| (format!("listener {}", one.id), one.addr))
+        .collect();
+    args.proxy.check_addresses(&listeners)?;
     telemetry::init(&args.proxy.log, args.proxy.log_format)?;
     let file: Option<PathBuf> = args.config.clone().filter(|file| file != Path::new("-"));
     let lameduck = args.proxy.lameduck.unwrap_or(Duration::ZERO);
@@ -28,6 +34,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         &args.proxy,
         lameduck,
         stdout,
+        proxy::Missing::Nothing,
         started,
         |publishing| {
             let options = standalone::Options {
@@ -94,8 +101,11 @@ pub(crate) fn test(args: &TestArgs) -> ExitCode {
     match standalone::cases::run(&args.cases, &made.table) {
         Err(problem) => malformed(problem.to_string()),
         Ok(outcome) => {
-            print!("{}", outcome.report);
-            println!("{} passed, {} failed", outcome.passed, outcome.failed);
+            output::print(outcome.report);
+            output::line(format_args!(
+                "{} passed, {} failed",
+                outcome.passed, outcome.failed
+            ));
             match outcome.failed {
                 0 => ExitCode::SUCCESS,
                 _ => ExitCode::FAILURE,

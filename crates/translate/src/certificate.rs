@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Secret;
 use routing_table::Certificate;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The keys of a Secret's data that are read: chain and key of a certificate, an OCSP response to send along (DER),
 /// authorities, and what these have revoked.
@@ -101,24 +100,6 @@ fn is_ocsp(der: &[u8]) -> bool {
         .filter(|(rest, _)| rest.is_empty() && der.len() <= MAX_OCSP)
         .and_then(|(_, whole)| whole.as_sequence().ok()?.first()?.as_u32().ok());
     status == Some(0)
-}
-
-/// The host names of a certificate's leaf, as `subjectAltName` writes them.
-pub(crate) fn names(certificate: &Certificate) -> Vec<String> {
-    let Some(leaf) = certificate.chain.first() else {
-        return Vec::new();
-    };
-    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
-        return Vec::new();
-    };
-    let Ok(Some(names)) = leaf.subject_alternative_name() else {
-        return Vec::new();
-    };
-    let dns = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        _ => None,
-    };
-    names.value.general_names.iter().filter_map(dns).collect()
 }
 
 fn read(key: &ObjectKey, secret: &Secret) -> Result<Certificate, String> {

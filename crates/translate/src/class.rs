@@ -1,16 +1,81 @@
 //! Which Ingresses are ours.
 
-use crate::diagnostic::{Findings, Severity};
+use crate::diagnostic::{Findings, Severity, printable};
 use crate::settings::Settings;
 use crate::snapshot::{Kind, ObjectKey, ObjectRef, Snapshot};
 use k8s_openapi::api::networking::v1::Ingress;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 /// The deprecated way to name a class.
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 /// On the IngressClass that Ingresses without a class belong to.
 const DEFAULT_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// An Ingress that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassedOver {
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// The class it names, if it does.
+    pub class: Option<String>,
+    /// The controller that the IngressClass of that name names, if there is one.
+    pub controller: Option<String>,
+}
+
+/// Why, and what to do about it.
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ingress {} is not served: ", self.key)?;
+        let shown = |text: &str| printable(text, 80);
+        match (&self.class, &self.controller) {
+            (None, _) => f.write_str(
+                "it has no class, and no IngressClass of ours is the default; set spec.ingressClassName",
+            ),
+            (Some(class), None) => {
+                let class = shown(class);
+                write!(f, "its class is {class:?}; --ingress-class {class} would serve it")
+            }
+            (Some(class), Some(controller)) => {
+                let (class, controller) = (shown(class), shown(controller));
+                write!(
+                    f,
+                    "its class {class:?} is of the controller {controller:?}; --controller-name {controller} would serve it"
+                )
+            }
+        }
+    }
+}
+
+/// The Ingresses that are not among the claimed, by name.
+pub(crate) fn passed_over(snapshot: &Snapshot, claimed: &[ObjectKey]) -> Vec<PassedOver> {
+    let claimed: BTreeSet<&ObjectKey> = claimed.iter().collect();
+    let others = snapshot.ingresses.iter();
+    let others = others.filter(|(key, _)| !claimed.contains(key));
+    others
+        .map(|(key, ingress)| {
+            let class = class_of(ingress).map(ToOwned::to_owned);
+            let object = class
+                .as_ref()
+                .and_then(|class| snapshot.ingress_classes.get(class));
+            let spec = object.and_then(|object| object.spec.as_ref());
+            PassedOver {
+                key: key.clone(),
+                controller: spec.and_then(|spec| spec.controller.clone()),
+                class,
+            }
+        })
+        .collect()
+}
+
+/// The class that an Ingress names, in either spelling.
+fn class_of(ingress: &Ingress) -> Option<&str> {
+    let spec = ingress.spec.as_ref();
+    let named = spec.and_then(|spec| spec.ingress_class_name.as_deref());
+    let annotations = ingress.metadata.annotations.as_ref();
+    named.or_else(|| annotations?.get(CLASS_ANNOTATION).map(String::as_str))
+}
 
 /// The Ingresses that are ours, oldest first. Those without a creation time (in files) come first, by name.
 pub(crate) fn claimed<'a>(

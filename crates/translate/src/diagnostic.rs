@@ -33,11 +33,18 @@ impl fmt::Display for Diagnostic {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(f, "{severity}: {}", self.object)?;
-        if !self.field.is_empty() {
-            write!(f, " {}", self.field)?;
+        write!(f, "{severity}: {}", self.sentence())
+    }
+}
+
+impl Diagnostic {
+    /// What is wrong with what, for where the severity is told otherwise.
+    pub fn sentence(&self) -> String {
+        let (object, message, reason) = (&self.object, &self.message, self.reason);
+        match self.field.as_str() {
+            "" => format!("{object}: {message} [{reason}]"),
+            field => format!("{object} {field}: {message} [{reason}]"),
         }
-        write!(f, ": {} [{}]", self.message, self.reason)
     }
 }
 

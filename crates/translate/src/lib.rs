@@ -23,6 +23,7 @@ pub mod settings;
 pub mod snapshot;
 mod tls;
 
+pub use class::PassedOver;
 pub use diagnostic::{Diagnostic, Severity};
 pub use policies::Acceptance;
 pub use settings::{HostOwnership, Settings};
@@ -50,6 +51,8 @@ pub struct Translation {
     pub diagnostics: Vec<Diagnostic>,
     /// The Ingresses that are ours by class, whose status we write; sorted.
     pub claimed: Vec<ObjectKey>,
+    /// The Ingresses that are not; sorted.
+    pub passed_over: Vec<PassedOver>,
     /// What became of each BackendPolicy.
     pub policies: BTreeMap<ObjectKey, Acceptance>,
 }
@@ -122,11 +125,13 @@ pub fn translate(snapshot: &Snapshot, settings: &Settings) -> Translation {
         .unwrap_or_default();
     let mut claimed: Vec<_> = ours.into_iter().map(|(_, object)| object.key).collect();
     claimed.sort();
+    let passed_over = class::passed_over(snapshot, &claimed);
     Translation {
         table: Arc::new(table),
         endpoints,
         diagnostics: findings.finish(),
         claimed,
+        passed_over,
         policies,
     }
 }

@@ -1,6 +1,6 @@
 //! Reads manifests: YAML with several documents, JSON, and `List` objects. Pure: text in, objects with their lines out.
 
-use crate::snapshot::{Kind, Object};
+use crate::snapshot::{Kind, Object, ObjectKey};
 use k8s_openapi::ByteString;
 use serde_json::Value;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ pub enum Item {
         api_version: String,
         /// Its `kind`.
         kind: String,
-        /// Its name, or empty.
-        name: String,
+        /// Its namespace and name; either may be empty.
+        key: ObjectKey,
     },
 }
 
@@ -148,11 +148,13 @@ fn read_value(value: Value, line: usize, out: &mut Vec<Result<Located<Item>, Man
         .into_iter()
         .find(|known| known.as_str() == kind && known.api_version() == api_version);
     let Some(known) = known else {
+        let namespace = value.pointer("/metadata/namespace");
+        let namespace = namespace.and_then(Value::as_str).unwrap_or_default();
         out.push(Ok(Located {
             value: Item::Skipped {
                 api_version,
                 kind,
-                name,
+                key: ObjectKey::new(namespace, &name),
             },
             line,
         }));
@@ -216,9 +218,9 @@ mod tests {
                 line,
             }) => format!("{line} {} {}", object.kind(), object.key()),
             Ok(Located {
-                value: Item::Skipped { kind, name, .. },
+                value: Item::Skipped { kind, key, .. },
                 line,
-            }) => format!("{line} skipped {kind} {name}"),
+            }) => format!("{line} skipped {kind} {key}"),
             Err(error) => format!("{}:{} {}", error.line, error.column, error.message),
         };
         parse(text).into_iter().map(show).collect()

@@ -1,10 +1,11 @@
 //! Which certificate answers which server name.
 
-use crate::certificate::{Loaded, has_bad_ocsp, names};
+use crate::certificate::{Loaded, has_bad_ocsp};
 use crate::conflict::HostOwners;
 use crate::diagnostic::Findings;
 use crate::settings::Settings;
 use crate::snapshot::{Kind, ObjectKey, ObjectRef, Snapshot};
+use certificates::{covers, names};
 use k8s_openapi::api::networking::v1::Ingress;
 use routing_table::{Certificate, HostMatch, SniIndex, TlsSettings};
 use std::sync::Arc;
@@ -89,7 +90,7 @@ fn add_ingress(
         ) else {
             continue;
         };
-        let patterns = patterns(&certificate);
+        let patterns = names(&certificate);
         let hosts = match tls.hosts.as_deref() {
             Some(hosts) if !hosts.is_empty() => hosts.to_vec(),
             _ => covered_hosts(ingress, &patterns),
@@ -148,7 +149,7 @@ pub(crate) fn hosts(
                 // What is wrong with it is said where the certificate is used.
                 let findings = &mut Findings::default();
                 let certificate = secret(snapshot, settings, &key, object, "", findings);
-                certificate.map_or(Vec::new(), |one| covered_hosts(ingress, &patterns(&one)))
+                certificate.map_or(Vec::new(), |one| covered_hosts(ingress, &names(&one)))
             }
             _ => named.to_vec(),
         };
@@ -169,21 +170,6 @@ fn covered_hosts(ingress: &Ingress, patterns: &[HostMatch]) -> Vec<String> {
         .filter(|host| HostMatch::parse(host).is_ok_and(|host| covers(patterns, &host)))
         .map(str::to_owned)
         .collect()
-}
-
-/// The names that a certificate is for.
-fn patterns(certificate: &Certificate) -> Vec<HostMatch> {
-    let names = names(certificate);
-    let read = names.iter().filter_map(|name| HostMatch::parse(name).ok());
-    read.collect()
-}
-
-fn covers(patterns: &[HostMatch], host: &HostMatch) -> bool {
-    patterns.iter().any(|pattern| match (pattern, host) {
-        (HostMatch::Any, _) | (_, HostMatch::Any) => false,
-        (pattern, HostMatch::Exact(name)) => pattern.matches(name),
-        (pattern, wildcard) => pattern == wildcard,
-    })
 }
 
 /// The certificate of a Secret, with whatever is wrong said on `object`.

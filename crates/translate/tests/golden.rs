@@ -125,6 +125,9 @@ fn rendered(objects: impl IntoIterator<Item = Object>, settings: &Settings) -> S
         .map(ToString::to_string)
         .collect();
     writeln!(out, "ours: {}", claimed.join(", ")).unwrap();
+    for ingress in &translation.passed_over {
+        writeln!(out, "passed over: {ingress}").unwrap();
+    }
     out
 }
 

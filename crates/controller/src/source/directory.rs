@@ -4,16 +4,19 @@
 //! that cannot be read keeps the objects it last had. `load` reads.
 
 mod load;
+mod skipped;
 
-pub use load::{Loaded, Origin, Problem, ReadError, load};
+pub use load::{Loaded, Origin, Origins, Problem, ReadError, load};
+pub use skipped::{Skipped, kinds};
 
 use crate::metrics::Metrics;
 use crate::source::Change;
 use load::Memory;
 use notify::{RecursiveMode, Watcher};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use translate::Kind;
 
@@ -22,19 +25,24 @@ const QUIET: Duration = Duration::from_millis(50);
 /// Even without a notification the directory is read this often: some file systems send none.
 const POLL: Duration = Duration::from_secs(10);
 
-/// Sends the objects of a path now and after every change of it, until `shutdown`.
+/// Sends the objects of a path now and after every change of it, until `shutdown`. `origins` gets where they stand before they
+/// are sent.
 ///
 /// # Errors
 /// When the path cannot be read at start. Later it keeps what it had.
 pub async fn watch(
     path: PathBuf,
     changes: mpsc::Sender<Change>,
+    origins: watch::Sender<Origins>,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), ReadError> {
     let (mut memory, loaded) = load_aside(Memory::default(), &path).await;
-    let mut said = Vec::new();
-    send(&loaded?.unwrap_or_default(), &mut said, &changes, &metrics).await;
+    let mut said = Said::default();
+    let first = loaded?.unwrap_or_default();
+    origins.send_replace(first.origins());
+    said.say(&first);
+    send(&first, &changes, &metrics).await;
     let (notify, mut notified) = mpsc::channel::<()>(1);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading a file is an event too, and it is us who read.
@@ -64,7 +72,9 @@ pub async fn watch(
         (memory, loaded) = load_aside(memory, &path).await;
         let failure = match loaded {
             Ok(Some(loaded)) => {
-                send(&loaded, &mut said, &changes, &metrics).await;
+                origins.send_replace(loaded.origins());
+                said.say(&loaded);
+                send(&loaded, &changes, &metrics).await;
                 None
             }
             Ok(None) => None,
@@ -117,21 +127,38 @@ fn watched(path: &Path) -> (PathBuf, RecursiveMode) {
     (directory.to_owned(), RecursiveMode::NonRecursive)
 }
 
-/// Sends everything; what has not changed has no effect there. Problems are logged when they are new.
-async fn send(
-    loaded: &Loaded,
-    said: &mut Vec<Problem>,
-    changes: &mpsc::Sender<Change>,
-    metrics: &Metrics,
-) {
-    for problem in loaded
-        .problems
-        .iter()
-        .filter(|problem| !said.contains(problem))
-    {
-        tracing::error!("{problem}");
+/// What was logged, so that everything is logged once for as long as it stays.
+#[derive(Default)]
+struct Said {
+    problems: BTreeSet<Problem>,
+    skipped: BTreeSet<Skipped>,
+}
+
+impl Said {
+    /// Logs what is new.
+    fn say(&mut self, loaded: &Loaded) {
+        for problem in &loaded.problems {
+            if !self.problems.contains(problem) {
+                tracing::error!("{problem}");
+            }
+        }
+        for skipped in &loaded.skipped {
+            if self.skipped.contains(skipped) {
+                continue;
+            }
+            // Whoever wrote an object of an older version expects it to be served; other kinds are for others to read.
+            match skipped.meant() {
+                Some(_) => tracing::warn!("{}: {skipped}", skipped.origin),
+                None => tracing::info!("{}: {skipped}", skipped.origin),
+            }
+        }
+        self.problems = loaded.problems.iter().cloned().collect();
+        self.skipped = loaded.skipped.iter().cloned().collect();
     }
-    said.clone_from(&loaded.problems);
+}
+
+/// Sends everything; what has not changed has no effect there.
+async fn send(loaded: &Loaded, changes: &mpsc::Sender<Change>, metrics: &Metrics) {
     metrics.manifest_problems.set(loaded.problems.len() as i64);
     for kind in Kind::ALL {
         let objects = loaded

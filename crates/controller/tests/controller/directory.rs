@@ -19,6 +19,7 @@ impl Served {
         let source = directory::watch(
             path,
             inner.changes.clone(),
+            tokio::sync::watch::channel(directory::Origins::default()).0,
             inner.metrics.clone(),
             inner.shutdown.clone(),
         );

@@ -84,6 +84,7 @@ impl Loop {
                     published.endpoints.extend(endpoints);
                     published.endpoint_updates += 1;
                 }
+                Update::Listeners => {}
             });
             Ok::<_, Infallible>(())
         };

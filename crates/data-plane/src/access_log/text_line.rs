@@ -7,9 +7,6 @@ pub(super) fn request(out: &mut Vec<u8>, time: &[u8], line: &Line<'_>) {
     begin(out, time, line.client);
     out.extend_from_slice(line.method.as_bytes());
     out.push(b' ');
-    out.extend_from_slice(line.scheme.as_bytes());
-    out.extend_from_slice(b"://");
-    escaped(out, line.host);
     escaped(out, line.path.as_bytes());
     out.push(b' ');
     out.extend_from_slice(line.protocol.as_bytes());
@@ -17,6 +14,9 @@ pub(super) fn request(out: &mut Vec<u8>, time: &[u8], line: &Line<'_>) {
     number(out, " ", line.response_bytes);
     quoted(out, " ", line.referer);
     quoted(out, " ", line.user_agent);
+    out.extend_from_slice(b" scheme=");
+    out.extend_from_slice(line.scheme.as_bytes());
+    quoted(out, " host=", line.host);
     number(out, " request_bytes=", line.request_bytes);
     seconds(out, " duration=", line.duration);
     if let Some((namespace, name)) = line.route_name {
@@ -51,8 +51,30 @@ pub(super) fn relay(out: &mut Vec<u8>, time: &[u8], line: &RelayLine<'_>) {
 fn begin(out: &mut Vec<u8>, time: &[u8], client: &str) {
     out.extend_from_slice(client.as_bytes());
     out.extend_from_slice(b" - - [");
-    out.extend_from_slice(time);
+    time_of_day(out, time);
     out.extend_from_slice(b"] \"");
+}
+
+/// The time as the combined format has it, `31/Jan/2026:12:00:00 +0000`, of one like `2026-01-31T12:00:00.123Z`.
+fn time_of_day(out: &mut Vec<u8>, time: &[u8]) {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let part = |range: std::ops::Range<usize>| time.get(range).unwrap_or_default();
+    let digit = |byte: &u8| usize::from(byte.wrapping_sub(b'0'));
+    let month = part(5..7)
+        .iter()
+        .fold(0, |all, byte| all * 10 + digit(byte));
+    let month = MONTHS.get(month.wrapping_sub(1)).unwrap_or(&"");
+    for (part, after) in [
+        (part(8..10), &b"/"[..]),
+        (month.as_bytes(), b"/"),
+        (part(0..4), b":"),
+        (part(11..19), b" +0000"),
+    ] {
+        out.extend_from_slice(part);
+        out.extend_from_slice(after);
+    }
 }
 
 fn upstream(out: &mut Vec<u8>, upstream: Option<SocketAddr>, attempts: u32) {

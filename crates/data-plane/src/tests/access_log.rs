@@ -69,7 +69,7 @@ fn a_line_of_text() {
     assert_eq!(
         as_text(&line("/a?b=c", b"curl/8")),
         concat!(
-            r#"192.0.2.7 - - [2026-01-31T12:00:00.123Z] "GET http://shop.test/a?b=c HTTP/1.1" 200 5 "-" "curl/8" request_bytes=0 "#,
+            r#"192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "GET /a?b=c HTTP/1.1" 200 5 "-" "curl/8" scheme=http host="shop.test" request_bytes=0 "#,
             r#"duration=1.000250 route="shop/web" upstream=10.0.0.1:8080 attempts=1 upstream_duration=0.003000 id="id""#,
             "\n"
         )
@@ -98,10 +98,10 @@ fn a_line_of_text() {
         flag: "connect_failed",
     };
     let mut out = Vec::new();
-    text_line::relay(&mut out, b"T", &relayed);
+    text_line::relay(&mut out, b"2026-12-01T00:00:00.000Z", &relayed);
     assert_eq!(
         String::from_utf8(out).unwrap(),
-        "192.0.2.7 - - [T] \"TLS tcp-5432 db.test\\u000a\" received_bytes=1 sent_bytes=2 duration=3.000000 service=\"shop/db\" \
+        "192.0.2.7 - - [01/Dec/2026:00:00:00 +0000] \"TLS tcp-5432 db.test\\u000a\" received_bytes=1 sent_bytes=2 duration=3.000000 service=\"shop/db\" \
          flag=connect_failed\n"
     );
 }

@@ -45,7 +45,16 @@ pub fn network(text: &str) -> Result<IpNet, String> {
         Err(_) => text.parse::<IpAddr>().ok().map(IpNet::from),
     };
     let Some(network) = read else {
-        return Err(format!("{text:?} is no network, such as 10.0.0.0/8"));
+        let most = text.rsplit_once('/').and_then(|(addr, length)| {
+            let addr = addr.parse::<IpAddr>().ok()?;
+            Some((length, if addr.is_ipv4() { 32 } else { 128 }))
+        });
+        return Err(match most {
+            Some((length, most)) => format!(
+                "{text:?} is no network: what is behind the slash is from 0 to {most}, not {length:?}"
+            ),
+            None => format!("{text:?} is no network or address, such as 10.0.0.0/8 or 2001:db8::1"),
+        });
     };
     // Clients are never seen as IPv4 mapped into IPv6, so such a network would match nobody.
     match (network.addr().to_canonical(), network.prefix_len()) {

@@ -7,9 +7,9 @@ use crate::dns_name::{self, absolute};
 use crate::endpoint_line::{self, Line};
 use crate::problem::{Step, Wrong, printable, steps, unknown};
 use routing_table::{
-    Cluster, ClusterId, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource, Endpoint,
-    EndpointSets, InFlightLimit, Merged, Policy, TlsVersions, UpstreamProtocol, UpstreamTls,
-    UpstreamVerify,
+    Authorities, Cluster, ClusterId, ClusterIndex, ClusterSet, Discovery, DnsQuery, DnsSource,
+    Endpoint, EndpointSets, InFlightLimit, Merged, Policy, TlsVersions, UpstreamProtocol,
+    UpstreamTls, UpstreamVerify,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -262,7 +262,18 @@ fn upstream_tls(
             return Err(Wrong::at(&below("verify"), message).into());
         }
         (None, Some(false)) => None,
-        (_, _) if !context.read_files => None,
+        // It is verified, and who does not read files cannot serve.
+        (ca, _) if !context.read_files => {
+            let file = ca.as_ref().map(|file| context.base.join(file));
+            let source = file.map_or(certificate::SYSTEM.into(), |file| {
+                file.display().to_string().into()
+            });
+            Some(Authorities {
+                source,
+                certificates: Vec::new(),
+                revoked: Vec::new(),
+            })
+        }
         (None, _) => {
             let system = certificate::system_authorities().map_err(|message| {
                 let message = format!("{message}; name a file in \"ca\"");

@@ -5,12 +5,13 @@ use super::filters::networks;
 use super::routes::{HostSets, host, speaks_http};
 use super::{Context, Failure, NAMESPACE};
 use crate::certificate;
-use crate::config::{CertificateConfig, ListenerConfig, Protocol};
+use crate::config::{CertificateConfig, Config, ListenerConfig, Protocol};
 use crate::problem::{Step, Wrong, printable, steps};
+use certificates::{covers, names};
 use routing_table::filter::AccessList;
 use routing_table::{
     HostMatch, Listener, ListenerId, ListenerProtocol, Relay, RelayIndex, RelayLimits, RouteId,
-    SniIndex, TlsSettings, VirtualHosts,
+    RoutingTable, SniIndex, TlsSettings, VirtualHosts, overlap,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -44,8 +45,8 @@ pub(super) fn build(
         let message = "the list is empty: nothing would be served";
         return Err(Wrong::at(&steps!["listeners"], message).into());
     }
-    let mut names: BTreeMap<String, usize> = BTreeMap::new();
-    let mut addresses: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let mut addresses: Vec<SocketAddr> = Vec::new();
     let mut out = Vec::new();
     for (index, config) in all.iter().enumerate() {
         let at = steps!["listeners", index];
@@ -55,7 +56,7 @@ pub(super) fn build(
             let message = "a name has 1 to 63 characters, none of them a control";
             return Err(Wrong::at(&below("name"), message).into());
         }
-        if let Some(first) = names.insert(name.clone(), index) {
+        if let Some(first) = known.insert(name.clone(), index) {
             let key = if config.name.is_some() {
                 "name"
             } else {
@@ -67,10 +68,17 @@ pub(super) fn build(
             return Err(Wrong::at(&below(key), message).into());
         }
         let addr = address(config, &at)?;
-        if let Some(first) = addresses.insert(addr, index) {
-            let message = format!("listeners[{first}] listens on {addr} already");
+        let clash = addresses.iter().position(|first| overlap(*first, addr));
+        if let Some(first) = clash {
+            let message = match addresses[first] {
+                same if same == addr => format!("listeners[{first}] listens on {addr} already"),
+                wider => format!(
+                    "listeners[{first}] listens on {wider} already, which leaves no room for {addr}"
+                ),
+            };
             return Err(Wrong::at(&below("port"), message).into());
         }
+        addresses.push(addr);
         check_keys(config, &at)?;
         let virtual_hosts = if speaks_http(config.protocol) {
             hosts.of(&name, context.config)?
@@ -80,7 +88,7 @@ pub(super) fn build(
         let protocol = match config.protocol {
             Protocol::Http => ListenerProtocol::Http,
             Protocol::Https | Protocol::TlsPassthrough => {
-                let mut settings = certificates(context, &config.tls, &below("tls"), files)?;
+                let mut settings = tls_settings(context, &config.tls, &below("tls"), files)?;
                 settings.passthrough = passthrough(backends, config, &name, &at)?;
                 ListenerProtocol::Https(Arc::new(settings))
             }
@@ -191,7 +199,7 @@ fn check_keys(config: &ListenerConfig, at: &[Step]) -> Result<(), Wrong> {
     ))
 }
 
-fn certificates(
+fn tls_settings(
     context: &Context<'_>,
     all: &[CertificateConfig],
     at: &[Step],
@@ -297,4 +305,32 @@ fn limits(config: &ListenerConfig) -> RelayLimits {
             .map_or(usual.idle, |span| *span.get()),
         ..usual
     }
+}
+
+/// Certificates that are served for hosts they are not for. Listeners of the table are in the order of the file.
+pub(super) fn warnings(config: &Config, table: &RoutingTable) -> Vec<Wrong> {
+    let mut warnings = Vec::new();
+    let listeners = config.listeners.iter().zip(table.listeners());
+    for (index, (config, listener)) in listeners.enumerate() {
+        let ListenerProtocol::Https(settings) = &listener.protocol else {
+            continue;
+        };
+        for (host, certificate) in settings.certificates.iter() {
+            if covers(&names(certificate), &host) {
+                continue;
+            }
+            let is_it = |text: &String| HostMatch::parse(text).is_ok_and(|one| one == host);
+            let entry = config
+                .tls
+                .iter()
+                .position(|one| one.hosts.iter().any(is_it));
+            let at = steps!["listeners", index, "tls", entry.unwrap_or_default()];
+            let message = format!(
+                "the certificate {} is not for {host}; it is served all the same, and clients refuse it",
+                certificate.source
+            );
+            warnings.push(Wrong::at(&at, message));
+        }
+    }
+    warnings
 }

@@ -103,7 +103,7 @@ cluster standalone/a:0: 10.0.0.1:80
     };
     fails(
         &wrong("protocol: tcp, backend: a, allow: [10.0.0.0/33]"),
-        "c.yaml:1:58: listeners[0].allow[0]: \"10.0.0.0/33\" is no network, such as 10.0.0.0/8",
+        "c.yaml:1:58: listeners[0].allow[0]: \"10.0.0.0/33\" is no network: what is behind the slash is from 0 to 32, not \"33\"",
     );
     fails(
         &wrong("deny: [10.0.0.0/8]"),
@@ -222,7 +222,7 @@ fn what_does_not_go_together() {
             "",
             "backend: a, clients: [10.0.0.0/40]",
             fixed,
-            "4:26: routes[0].clients[0]: \"10.0.0.0/40\" is no network, such as 10.0.0.0/8",
+            "4:26: routes[0].clients[0]: \"10.0.0.0/40\" is no network: what is behind the slash is from 0 to 32, not \"40\"",
         ),
         (
             "",
@@ -300,7 +300,7 @@ fn what_does_not_go_together() {
             "",
             "backend: a, timeouts: {connect: 5}",
             fixed,
-            "4:36: routes[0].timeouts.connect: expected text, found the number 5; put it in quotes",
+            "4:36: routes[0].timeouts.connect: expected a duration (`500ms`, `2s`, `1m`, `1h`, or seconds), found the number 5; give its unit, such as 5s or 5ms",
         ),
         (
             "",
@@ -429,6 +429,10 @@ fn what_does_not_go_together() {
         "c.yaml:1:32: listeners[1].port: listeners[0] listens on 127.0.0.1:80 already",
     );
     fails(
+        "listeners: [{port: 80}, {port: 80, name: b, address: '::'}]\n",
+        "c.yaml:1:32: listeners[1].port: listeners[0] listens on 127.0.0.1:80 already, which leaves no room for [::]:80",
+    );
+    fails(
         &format!(
             "{BACKENDS}listeners: [{{port: 80}}]\nroutes: [{{backend: user}}, {{backend: cart}}]\n"
         ),
@@ -517,7 +521,7 @@ cluster standalone/user:0: 10.0.0.1:80 weight=3 10.0.0.2:80 priority=1 max=5
     for (keys, wrong) in [
         (
             "allow: [all]",
-            "allow[0]: \"all\" is no network, such as 10.0.0.0/8",
+            "allow[0]: \"all\" is no network or address, such as 10.0.0.0/8 or 2001:db8::1",
         ),
         (
             "rateLimit: {requests: 0}",

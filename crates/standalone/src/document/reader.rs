@@ -59,9 +59,12 @@ impl de::Error for Error {
             | Unexpected::Bool(_)
                 if expected == "text" =>
             {
-                "; put it in quotes"
+                "; put it in quotes".to_owned()
             }
-            _ => "",
+            Unexpected::Unsigned(number) if expected.starts_with("a duration") => {
+                format!("; give its unit, such as {number}s or {number}ms")
+            }
+            _ => String::new(),
         };
         Self::new(format!("expected {expected}, found {}{hint}", named(found)))
     }

@@ -4,6 +4,9 @@ use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Where the admin port is by default.
+pub(crate) const ADMIN_ADDR: &str = "127.0.0.1:10254";
+
 /// What the admin port tells, and to whom.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Admin port")]
@@ -12,7 +15,8 @@ pub(crate) struct AdminArgs {
     #[arg(
         long = "admin-addr",
         value_name = "ADDR",
-        default_value = "127.0.0.1:10254"
+        default_value = ADMIN_ADDR,
+        value_parser = address
     )]
     pub(crate) addr: SocketAddr,
     /// Let whoever reaches that address change the weights of endpoints, and drain them
@@ -34,4 +38,12 @@ pub(crate) struct AdminArgs {
     /// PEM key of that certificate
     #[arg(long = "admin-tls-key", value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| match text {
+        "off" => "the admin port cannot be turned off; 127.0.0.1:0 is a port that nobody knows"
+            .to_owned(),
+        _ => format!("not an address with a port, such as {ADMIN_ADDR} or [::1]:10254"),
+    })
 }

@@ -1,4 +1,4 @@
-//! Which clients are served, by address. It protects, so a list that cannot be read closes its routes.
+//! Which clients are served, by address. It protects, so a list that cannot be read, or is empty, closes its routes.
 
 use super::value::networks;
 use super::{Annotation, Closes};
@@ -12,7 +12,7 @@ pub(super) const ALLOW: Annotation = Annotation {
     nginx: &["whitelist-source-range", "allowlist-source-range"],
     value: NETWORKS,
     doc: "Clients that are served; everybody else gets 403. Behind `--trusted-proxies` and the PROXY protocol the client is \
-          whom they name. Empty: everybody.",
+          whom they name. Without it: everybody.",
     example: "10.0.0.0/8, 2001:db8::/32",
     closes: Closes::Routes,
     apply: |policy, value| {

@@ -1,7 +1,7 @@
 //! How often one client may ask. It protects, so a limit that cannot be read closes its routes.
 
 use super::access_list::NETWORKS;
-use super::value::networks;
+use super::value::{EMPTY, networks};
 use super::{Annotation, Closes};
 
 const NUMBER: &str = "a number";
@@ -70,14 +70,20 @@ pub(super) const LIMIT_ALLOWLIST: Annotation = Annotation {
     example: "10.0.0.0/8",
     closes: Closes::Routes,
     apply: |policy, value| {
-        policy.filters.unlimited = networks(value)?;
+        // Nobody is exempt then, which is the strictest there is.
+        if !value.is_empty() {
+            policy.filters.unlimited = networks(value)?;
+        }
         Ok(())
     },
 };
 
-/// Nothing at all is no limit, as charts write it that have no use for one.
+/// 0 is no limit; nothing at all is a mistake, like every empty value of what protects.
 fn limit(text: &str) -> Result<u32, String> {
-    if text.is_empty() { Ok(0) } else { number(text) }
+    match text {
+        "" => Err(EMPTY.into()),
+        text => number(text),
+    }
 }
 
 fn number(text: &str) -> Result<u32, String> {

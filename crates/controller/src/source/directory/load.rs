@@ -1,6 +1,7 @@
 //! What the manifests of a file or directory hold, and where in them. Only regular files are opened, and only so much of
 //! them is read.
 
+use super::Skipped;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read;
@@ -31,6 +32,9 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Where each object stands.
+pub type Origins = BTreeMap<(Kind, ObjectKey), Origin>;
+
 /// A document or file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
@@ -59,16 +63,16 @@ pub struct Loaded {
     pub objects: Vec<(Object, Origin)>,
     /// What cannot be read.
     pub problems: Vec<Problem>,
-    /// How many objects are of other kinds.
-    pub skipped: usize,
+    /// Objects that are not read: of other kinds, or of other versions of ours.
+    pub skipped: Vec<Skipped>,
 }
 
 impl Loaded {
     /// Where each object stands.
-    pub fn origins(&self) -> BTreeMap<(Kind, ObjectKey), &Origin> {
+    pub fn origins(&self) -> Origins {
         self.objects
             .iter()
-            .map(|(object, origin)| ((object.kind(), object.key()), origin))
+            .map(|(object, origin)| ((object.kind(), object.key()), origin.clone()))
             .collect()
     }
 }
@@ -183,9 +187,22 @@ impl Memory {
                             line,
                         }) => objects.push((object, line)),
                         Ok(Located {
-                            value: Item::Skipped { .. },
-                            ..
-                        }) => out.skipped += 1,
+                            value:
+                                Item::Skipped {
+                                    api_version,
+                                    kind,
+                                    key,
+                                },
+                            line,
+                        }) => out.skipped.push(Skipped {
+                            origin: Origin {
+                                file: file.to_owned(),
+                                line,
+                            },
+                            api_version,
+                            kind,
+                            key,
+                        }),
                         Err(error) => {
                             broken = true;
                             out.problems.push(Problem {
