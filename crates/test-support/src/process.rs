@@ -22,6 +22,11 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Whether the binary was built with optimisation, as far as its path tells. One that was not is some ten times slower.
+pub fn is_release() -> bool {
+    binary().iter().any(|part| part == "release")
+}
+
 /// A port that was free just now.
 pub fn free_port() -> u16 {
     // Below those that Linux gives to clients: of these another test might take one before it is listened on.

@@ -73,11 +73,10 @@ async fn flood(
         .await;
     let cost = cpu(stand) - before;
     let calmed = got.goaway == Some(CALM);
-    // A build without optimisation is some ten times slower.
-    let release = test_support::process::binary()
-        .iter()
-        .any(|part| part == "release");
-    let most = if release { CPU } else { 10 * CPU };
+    let most = match test_support::process::is_release() {
+        true => CPU,
+        false => 10 * CPU,
+    };
     match must {
         _ if calmed => Ok(()),
         Must::BeCalmedOrCheap if cost <= most => Ok(()),

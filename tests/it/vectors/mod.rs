@@ -7,8 +7,11 @@
 //! Not here yet, because what they test is not: X9 and X10 (auth), regular expressions in R7, redirects in X6.
 
 mod backends;
+mod canary;
 mod expectations;
 mod framing;
+mod handshake_flood;
+mod handshakes;
 mod headers;
 mod hello;
 mod http2;
@@ -22,6 +25,7 @@ mod logging;
 mod many_hosts;
 mod proxy_header;
 pub(crate) mod random;
+mod repeats;
 mod request_line;
 mod routing;
 mod runner;
@@ -96,7 +100,9 @@ async fn vectors_of_http2_by_prior_knowledge() {
 
 #[tokio::test]
 async fn vectors_of_tls() {
-    runner::run("TLS", tls::setup(), tls::rows()).await;
+    let rows = [handshakes::rows(), tls::rows()];
+    let rows = rows.into_iter().flatten().collect();
+    runner::run("TLS", tls::setup(), rows).await;
 }
 
 #[tokio::test]
