@@ -33,6 +33,8 @@ mod slow;
 mod stand;
 mod tls;
 mod tls_client;
+mod tls_misuse;
+mod tls_records;
 mod upgrade;
 mod upstream;
 mod vector;
@@ -100,7 +102,7 @@ async fn vectors_of_http2_by_prior_knowledge() {
 
 #[tokio::test]
 async fn vectors_of_tls() {
-    let rows = [handshakes::rows(), tls::rows()];
+    let rows = [handshakes::rows(), tls::rows(), tls_misuse::rows()];
     let rows = rows.into_iter().flatten().collect();
     runner::run("TLS", tls::setup(), rows).await;
 }

@@ -1,8 +1,5 @@
-//! TLS: T1 and T3 to T8.
-//!
-//! Not here: T9, which the tests of client certificates have; T2's rate and T8's flood of encrypted alerts (they need a TLS
-//! client that can be made to misbehave after the handshake); renegotiation in T4, for the same reason. T1 has 1,000 silent
-//! clients instead of 5,000, because a test's limit of open files may not allow more; what they hold up shows with 1,000.
+//! TLS: T3 to T8. T1 and T2 are in `handshakes`, what T4 and T8 have behind a handshake is in `tls_misuse`. Not here: T9, which
+//! the tests of client certificates have.
 
 use super::handshakes::{DEFAULT_LIMIT, SLACK};
 use super::hello::Hello;
