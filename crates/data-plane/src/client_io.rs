@@ -127,6 +127,9 @@ impl AsyncRead for ClientIo {
         let this = &mut *self;
         loop {
             if let Some(http2) = &mut this.http2 {
+                if this.client.streams.are_abused() {
+                    http2.calm();
+                }
                 if http2.give(buffer) {
                     return Poll::Ready(Ok(()));
                 }
