@@ -2,7 +2,7 @@
 //! that stop the proxy.
 
 use super::http2::{Row, row};
-use super::http2_resets;
+use super::http2_resets::{When, many_connections};
 use super::http2_runner::{At, Expect, Transport};
 use super::runner::NOT_RUN;
 use super::stand::{Setup, Stand, has_flag};
@@ -207,7 +207,11 @@ fn d17() -> Row {
         })
         .scenario(
             "many connections of 100 streams reset after their head",
-            |stand, transport| Box::pin(http2_resets::many_connections(stand, transport)),
+            |stand, transport| Box::pin(many_connections(stand, transport, When::AtOnce)),
+        )
+        .scenario(
+            "some of 100 streams reset when they had time to be taken",
+            |stand, transport| Box::pin(many_connections(stand, transport, When::Later)),
         )
 }
 

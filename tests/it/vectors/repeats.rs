@@ -2,7 +2,8 @@
 //!
 //! Bytes with an expectation are sent so often whatever they cost. They depend on nothing but their connection, so several
 //! are sent at once, and many where each waits for a time to be up. Scenarios set scripts, so one runs after the other, and
-//! those that take long are repeated for a while only; the line of a row says how often the rarest was.
+//! those that take long are repeated for a while only, and those that take longer than that not at all; the line of a row says how
+//! many of its cases were, and how often the rarest was.
 
 use super::http2_runner;
 use super::runner::send_again;
@@ -53,7 +54,7 @@ pub(crate) async fn repeat(
     at_once: bool,
 ) -> Result<Repeated, String> {
     let is_scenario = case.is_scenario();
-    if is_scenario && !full() && first > budget() {
+    if is_scenario && (!at_once || !full()) && first > budget() {
         return Ok(Repeated::default());
     }
     let start = Instant::now();
