@@ -128,12 +128,10 @@ async fn crowd(stand: &Stand, bytes: Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// Handshakes that are not slow take 100 ms at most, 99 of 100 of them. A build without optimisation is some ten times slower.
+/// Handshakes that are not slow take 100 ms at most, 99 of 100 of them, in the full form. In the short one it is enough that none
+/// fails or takes three seconds: the machine may be busy, and a build without optimisation is some ten times slower.
 async fn fast_beside(stand: &Stand) -> Result<(), String> {
-    let most = match test_support::process::is_release() {
-        true => Duration::from_millis(100),
-        false => Duration::from_secs(1),
-    };
+    let most = scaled(Duration::from_secs(3), Duration::from_millis(100));
     let mut times = Vec::new();
     for _ in 0..scaled(20, 100) {
         let start = Instant::now();

@@ -8,8 +8,9 @@
 //! (`repeats`); after the row descriptors, tasks and connections are where they were (`invariants`).
 //!
 //! The short form sends each vector again 20 times. With `TIDEGATE_FULL=1`, rows run one at a time, vectors are sent again 1,000
-//! times (`TIDEGATE_REPEAT` says otherwise), the tenant's p99 is held to 50 ms, and T1, T2 and D17 have their real numbers. That
-//! takes most of an hour, a release binary (`TIDEGATE_BIN`), and a machine that does nothing else.
+//! times (`TIDEGATE_REPEAT` says otherwise; `repeats` says what is sent less often), the tenant's p99 is held to 50 ms, and T1, T2
+//! and D17 have their real numbers. That takes three quarters of an hour, a release binary (`TIDEGATE_BIN`), and a machine that
+//! does nothing else.
 //!
 //! Not here yet, because what they test is not: X9 and X10 (auth), regular expressions in R7, redirects in X6.
 
