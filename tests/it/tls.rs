@@ -54,8 +54,16 @@ impl ServerCertVerifier for Anything {
 
 /// A client that offers this protocol.
 pub(crate) fn client(alpn: &str) -> ClientConfig {
+    client_of(alpn, rustls::DEFAULT_VERSIONS)
+}
+
+/// As [`client`], of these versions.
+pub(crate) fn client_of(
+    alpn: &str,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap();
     let mut config = builder
         .dangerous()

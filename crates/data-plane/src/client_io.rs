@@ -8,6 +8,7 @@ use crate::client::{ClientConnection, ClientTimeouts};
 use crate::h1::deadline::Deadline;
 use crate::h2_guard::reader::Reader;
 use bytes::BytesMut;
+use rustls::ProtocolVersion;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -126,6 +127,9 @@ impl AsyncRead for ClientIo {
         let this = &mut *self;
         loop {
             if let Some(http2) = &mut this.http2 {
+                if this.client.streams.are_abused() {
+                    http2.calm();
+                }
                 if http2.give(buffer) {
                     return Poll::Ready(Ok(()));
                 }
@@ -218,7 +222,7 @@ impl ClientStream {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => poll_read_tls(stream, cx, buffer),
         }
     }
 
@@ -260,4 +264,30 @@ impl ClientStream {
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+/// Reads, and ends the connection of a client that asks for another handshake inside its session.
+///
+/// rustls refuses that with an alert that it only puts aside to be sent, so the client would wait for an answer that never
+/// comes. In TLS 1.2 a read leaves nothing else to be written, by which it is known. While something waits to be written
+/// anyway it is not; then rustls ends the connection when the client asks again.
+fn poll_read_tls(
+    stream: &mut TlsStream<TcpStream>,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let before = buffer.filled().len();
+    let had_output = stream.get_ref().1.wants_write();
+    let read = Pin::new(&mut *stream).poll_read(cx, buffer);
+    let session = stream.get_ref().1;
+    let renegotiates = !had_output
+        && session.wants_write()
+        && session.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+    if !renegotiates || matches!(read, Poll::Ready(Err(_))) {
+        return read;
+    }
+    // What came behind the request is not looked at, and whether the alert can be sent changes nothing.
+    buffer.set_filled(before);
+    let _ = Pin::new(stream).poll_flush(cx);
+    Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
 }

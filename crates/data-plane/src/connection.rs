@@ -166,6 +166,7 @@ async fn http2(worker: &Rc<Worker>, client: &Rc<ClientConnection>, io: ClientIo)
     let service = service_fn(|request: Request<Incoming>| {
         let (worker, client) = (Rc::clone(worker), Rc::clone(client));
         async move {
+            let unanswered = client.streams.begin();
             let (parts, body) = request.into_parts();
             let answering = proxy(worker, Rc::clone(&client), parts, ClientBody::Http2(body));
             let mut answering = pin!(answering);
@@ -174,7 +175,9 @@ async fn http2(worker: &Rc<Worker>, client: &Rc<ClientConnection>, io: ClientIo)
                 client.streams.asked(&polled);
                 polled
             });
-            Ok::<_, Infallible>(answer.await)
+            let answer = answer.await;
+            unanswered.answered();
+            Ok::<_, Infallible>(answer)
         }
     });
     let mut builder = http2::Builder::new(Streams {

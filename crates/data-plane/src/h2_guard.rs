@@ -9,6 +9,9 @@
 //! where a field begins: what the guard cannot follow becomes a frame that is an error of the connection to anybody, and
 //! nothing behind it is passed on. So an error of the guard can refuse too much, not too little.
 //!
+//! It also is how a client is told to calm down (RFC 9113 section 7, ENHANCE_YOUR_CALM), for which hyper has no call: in place of
+//! its next frame come so many CONTINUATION that `h2` says so and ends the connection ([`Guard::calm`]).
+//!
 //! [`reader`] is the bytes themselves: frames with a header block are passed on when they are whole.
 
 mod hpack;
@@ -56,6 +59,8 @@ struct Guard {
     pass: usize,
     /// Nothing is passed on behind these.
     last: bool,
+    /// The client is to be told to calm down.
+    calm: bool,
     /// The largest stream that was begun: a block on this or a smaller one is trailers.
     largest: u32,
     /// The stream that its client ended last. Trailers on it are refused for that, with an error of their own.
@@ -69,6 +74,7 @@ impl Guard {
         Self {
             pass: PREFACE,
             last: false,
+            calm: false,
             largest: 0,
             ended: 0,
             block: None,
@@ -93,12 +99,19 @@ impl Guard {
                 if take == 0 {
                     break;
                 }
+            } else if self.must_calm() {
+                self.last = true;
             } else {
                 let Some(take) = self.frame(rest) else { break };
                 at += take;
             }
         }
         at
+    }
+
+    /// Whether what `h2` answers with ENHANCE_YOUR_CALM can come now: between frames, and not inside a header block.
+    fn must_calm(&self) -> bool {
+        self.calm && self.pass == 0 && self.block.is_none()
     }
 
     /// A frame at the front of these bytes. Gives how many of them to pass on, or nothing when there are too few.
@@ -178,6 +191,18 @@ impl Guard {
         }
         self.hpack.end()
     }
+}
+
+/// Frames that `h2` answers with ENHANCE_YOUR_CALM: a header block in more pieces than it takes, each of them empty.
+fn too_many_continuations() -> Vec<u8> {
+    /// `h2` takes 5 with the limits that we set; were it more, the connection would end without the word.
+    const PIECES: usize = 64;
+    let piece = |kind: u8| [0, 0, 0, kind, 0, 0, 0, 0, 1];
+    let mut frames = piece(HEADERS).to_vec();
+    for _ in 0..PIECES {
+        frames.extend_from_slice(&piece(CONTINUATION));
+    }
+    frames
 }
 
 /// The part of a header block that is in a HEADERS frame.

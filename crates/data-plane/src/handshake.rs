@@ -6,7 +6,7 @@
 
 use crate::client::ClientConnection;
 use crate::client_certificate::TlsSession;
-use crate::metrics::HandshakeFailure;
+use crate::metrics::{HandshakeFailure, WorkerStats};
 use crate::worker::Worker;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, PeerIncompatible};
@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::{AcquireError, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
@@ -72,12 +73,11 @@ async fn handshake(
     });
     let choice = choice.ok_or(io::ErrorKind::ConnectionAborted)?;
     let mut rest = pin!(start.into_stream(choice.config));
-    // Closed never: the semaphore lives as long as the worker.
-    let permit = worker.handshakes.acquire().await;
+    let turn = Turn::wait(worker).await;
     // The answer to the hello is computed here, in one go, and nothing else.
     let first = poll_fn(|cx| Poll::Ready(rest.as_mut().poll(cx))).await;
     tokio::task::yield_now().await;
-    drop(permit);
+    drop(turn);
     let stream = match first {
         Poll::Ready(ended) => ended?,
         Poll::Pending => rest.await?,
@@ -95,6 +95,35 @@ async fn handshake(
         chain,
     ));
     Ok(stream)
+}
+
+/// The right to compute the answer to a hello. There are so many as may be computed at once.
+struct Turn<'a> {
+    stats: &'a WorkerStats,
+    /// Closed never: the semaphore lives as long as the worker.
+    _permit: Result<SemaphorePermit<'a>, AcquireError>,
+}
+
+impl<'a> Turn<'a> {
+    async fn wait(worker: &'a Worker) -> Self {
+        let permit = worker.handshakes.acquire().await;
+        let stats = &*worker.stats;
+        stats.handshakes_active.add(1);
+        let now = stats.handshakes_active.get();
+        stats
+            .handshakes_peak
+            .set(stats.handshakes_peak.get().max(now));
+        Self {
+            stats,
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.stats.handshakes_active.sub(1);
+    }
 }
 
 /// Reads the first message, or what is missing of it.

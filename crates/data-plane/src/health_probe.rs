@@ -50,6 +50,7 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())?;
+    setup.metrics.runtimes.add("probes", runtime.handle());
     runtime.block_on(async {
         let mut running = Running::default();
         let mut ticks = tokio::time::interval(LOOK_AFTER);

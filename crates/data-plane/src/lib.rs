@@ -267,6 +267,9 @@ impl DataPlane {
         });
         let metrics = Arc::new(Metrics::new(settings.workers));
         registry.register(Box::new(Collected::new(Arc::clone(&metrics))?))?;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            metrics.runtimes.add("main", &runtime);
+        }
         let current = publish::Current::default();
         let clock = clock::Clock::start();
         let backends = Backends::new(Arc::clone(&current), clock.clone());

@@ -6,6 +6,7 @@
 mod certificates;
 pub(crate) mod exposition;
 mod listening;
+mod runtimes;
 
 use crate::health::{Transitions, Watched};
 use balance::RetryBudget;
@@ -15,6 +16,7 @@ use listening::Listening;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use routing_table::{ClusterId, RouteId};
+use runtimes::Runtimes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -180,6 +182,10 @@ worker_stats! {
     queued: COUNTER "tidegate_requests_queued_total",
     /// Requests that were sent on connections of HTTP/2 to endpoints.
     upstream_streams: COUNTER "tidegate_upstream_http2_requests_total",
+    /// TLS handshakes whose answer is being computed now.
+    handshakes_active: GAUGE "tidegate_tls_handshakes_active",
+    /// Most TLS handshakes whose answers were computed at once since the start, added up over workers.
+    handshakes_peak: GAUGE "tidegate_tls_handshakes_active_max",
     /// Client connections closed at once because the limit was reached.
     shed: COUNTER "tidegate_connections_shed_total",
     /// Client connections at rest that were ended because the limit was reached and others came.
@@ -346,6 +352,7 @@ pub(crate) struct Metrics {
     pub(crate) watched: Watched,
     pub(crate) certificates: Certificates,
     pub(crate) listening: Listening,
+    pub(crate) runtimes: Runtimes,
     generation: AtomicU64,
 }
 
@@ -368,6 +375,7 @@ impl Metrics {
             watched: Watched::default(),
             certificates: Certificates::default(),
             listening: Listening::default(),
+            runtimes: Runtimes::default(),
             generation: AtomicU64::new(0),
         }
     }
@@ -548,6 +556,7 @@ impl Collector for Collected {
         all.extend(self.metrics.watched.families());
         all.extend(self.metrics.certificates.family());
         all.extend(self.metrics.listening.family());
+        all.push(self.metrics.runtimes.family());
         all.extend(self.metrics.route_families());
         all
     }

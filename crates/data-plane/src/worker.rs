@@ -220,6 +220,8 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
         .enable_all()
         .build_local(Default::default())?;
     let worker = Worker::new(&setup);
+    let runtimes = &setup.metrics.runtimes;
+    runtimes.add(format!("worker-{}", setup.index), runtime.handle());
     runtime.block_on(async {
         let turns = Rc::clone(&worker.turns);
         tokio::task::spawn_local(async move { turns.run().await });

@@ -22,6 +22,11 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Whether the binary was built with optimisation, as far as its path tells. One that was not is some ten times slower.
+pub fn is_release() -> bool {
+    binary().iter().any(|part| part == "release")
+}
+
 /// A port that was free just now.
 pub fn free_port() -> u16 {
     // Below those that Linux gives to clients: of these another test might take one before it is listened on.
@@ -188,10 +193,15 @@ impl Tidegate {
 
     /// One metric, summed over its series; 0 if there is none.
     pub async fn metric(&self, name: &str) -> f64 {
+        self.metric_of(name, "").await
+    }
+
+    /// As [`Tidegate::metric`], of the series with this label, as it stands in the text.
+    pub async fn metric_of(&self, name: &str, label: &str) -> f64 {
         let text = get(self.admin, "admin", "/metrics").await.unwrap().text();
         let series = text.lines().filter(|line| {
             line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+                .is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
         });
         series
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())

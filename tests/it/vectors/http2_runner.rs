@@ -111,6 +111,14 @@ pub(crate) enum Expect {
     Either(Box<Expect>, Box<Expect>),
 }
 
+impl Expect {
+    /// When there is nothing more to wait for.
+    fn over(&self, stream: u32) -> impl Fn(&Got) -> bool {
+        let wants_goaway = matches!(self, Self::GoAway);
+        move |got| got.is_over() || !wants_goaway && got.stream(stream).is_over()
+    }
+}
+
 type Bytes = Rc<dyn Fn(At) -> Vec<u8>>;
 
 /// Frames and what is expected of them.
@@ -189,13 +197,33 @@ async fn send(
     } else {
         connection.pour(&bytes).await;
     }
-    let wants_goaway = matches!(vector.expect, Expect::GoAway);
-    let over = |got: &Got| got.is_over() || !wants_goaway && got.stream(stream).is_over();
-    let got = connection.read(Duration::from_secs(3), over).await;
+    let got = connection
+        .read(Duration::from_secs(3), vector.expect.over(stream))
+        .await;
     drop(connection);
     let sent = as_sent(stand, &got, stream, bytes);
     judge(stand, &vector.expect, &got, stream, &sent).await?;
     assert_invariants(stand, Some(&sent)).await
+}
+
+/// Sends a vector and waits for what comes, without a look at it.
+pub(crate) async fn send_again(
+    stand: &Stand,
+    transport: Transport,
+    vector: &Vector,
+) -> Result<(), String> {
+    let (stream, scheme) = (1, transport.scheme());
+    let mut connection = transport.open(stand, &[]).await;
+    connection
+        .pour(&(vector.bytes)(At { stream, scheme }))
+        .await;
+    let got = connection
+        .read(Duration::from_secs(3), vector.expect.over(stream))
+        .await;
+    match got.settings || got.closed {
+        true => Ok(()),
+        false => Err(format!("no SETTINGS: {}", got.summary(0))),
+    }
 }
 
 /// In the form that checks of HTTP/1.1 look at. Fields of the answer are not decoded.

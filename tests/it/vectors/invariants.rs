@@ -1,7 +1,9 @@
 //! What must hold after every vector, whatever it was, and what must hold after every row.
 
+use super::canary::Figures;
 use super::runner::Sent;
 use super::stand::Stand;
+use crate::load_stand::full;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use test_support::raw::RawAnswer;
@@ -27,7 +29,7 @@ pub(crate) async fn assert_invariants(stand: &Stand, sent: Option<&Sent>) -> Res
             }
         }
     }
-    stand.canary().await
+    stand.canary_once().await
 }
 
 /// An error of ours is short, and tells neither what was sent nor what is behind us.
@@ -58,37 +60,67 @@ fn says_nothing(answer: &RawAnswer, input: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// The other tenant was served all the time (I2). How fast is asserted in the full form, in which rows run one at a time.
+pub(crate) fn assert_canary(figures: &Figures) -> Result<(), String> {
+    const P99: Duration = Duration::from_millis(50);
+    let (asked, failures) = (figures.asked, &figures.failures);
+    if asked == 0 {
+        return Err("the other tenant was not asked".into());
+    }
+    if let Some(first) = failures.first() {
+        let count = failures.len();
+        return Err(format!(
+            "{count} of {asked} requests of the other tenant failed, the first: {first}"
+        ));
+    }
+    match full() && figures.p99 > P99 {
+        false => Ok(()),
+        true => Err(format!("the other tenant's p99 is {:?}", figures.p99)),
+    }
+}
+
 /// What a process holds while nothing happens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rest {
     descriptors: f64,
+    tasks: f64,
 }
 
 impl Rest {
-    /// Looks at it now. Idle upstream connections are kept on purpose and not counted.
+    /// How far from before still counts as before (I4).
+    const NEAR: f64 = 5.0;
+
+    /// Looks at it now. Idle upstream connections are kept on purpose and not counted; over HTTP/1.1 none has a task.
     pub(crate) async fn of(stand: &Stand) -> Self {
         let idle = stand.tidegate.metric("tidegate_upstream_idle").await;
         Self {
             descriptors: stand.tidegate.descriptors() as f64 - idle,
+            tasks: stand.tidegate.metric("tidegate_tasks").await,
         }
+    }
+
+    fn is_near(self, before: Self) -> bool {
+        let near = |now: f64, before: f64| (now - before).abs() <= Self::NEAR;
+        near(self.descriptors, before.descriptors) && near(self.tasks, before.tasks)
     }
 }
 
-/// After every row: descriptors and connections are as before, and every line of the access log is a line of JSON.
+/// After every row (I4): descriptors, tasks and connections are as before, and every line of the access log is a line of JSON.
 pub(crate) async fn assert_at_rest(stand: &Stand, before: Rest) -> Result<(), String> {
+    if before.tasks < 1.0 {
+        return Err("this binary has no tidegate_tasks: it is too old for this test".into());
+    }
     let start = Instant::now();
     loop {
         let now = Rest::of(stand).await;
         let open = stand.tidegate.metric("tidegate_connections_open").await;
         let active = stand.tidegate.metric("tidegate_requests_active").await;
-        let close = (now.descriptors - before.descriptors).abs() <= 5.0;
-        if close && open == 0.0 && active == 0.0 {
+        if now.is_near(before) && open == 0.0 && active == 0.0 {
             break;
         }
         if start.elapsed() > Duration::from_secs(10) {
             return Err(format!(
-                "10 s later: {} descriptors beside idle upstream connections ({} before), {open} connections, {active} requests",
-                now.descriptors, before.descriptors
+                "10 s later: {now:?} beside idle upstream connections ({before:?}), {open} connections, {active} requests"
             ));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

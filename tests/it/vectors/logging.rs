@@ -3,6 +3,7 @@
 use super::stand::{Setup, Stand};
 use super::vector::request;
 use serde_json::Value;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use test_support::raw::{self, Plan};
 
 /// Longest value of a client's that a log line may have, with room for escapes.
@@ -10,19 +11,23 @@ const MAX_LOGGED: usize = 2 * 1024;
 
 /// A long and nasty `User-Agent` makes one line, with its beginning in it.
 pub(crate) async fn one_short_line(stand: &Stand) -> Result<(), String> {
+    // Its line can be told from those of other times.
+    static TIMES: AtomicUsize = AtomicUsize::new(0);
+    let times = TIMES.fetch_add(1, Ordering::Relaxed);
+    let (path, marker) = (format!("/x8-{times}?"), format!("/x8-marker-{times}"));
     let agent = format!("{}\"\\{}", "u".repeat(500), "m".repeat(8 * 1024));
     let lines = format!("User-Agent: {agent}\r\nReferer: {agent}\r\n");
-    let target = format!("GET /x8?{} HTTP/1.1", "q".repeat(7 * 1024));
+    let target = format!("GET {path}{} HTTP/1.1", "q".repeat(7 * 1024));
     let mut stream = raw::connect(stand.tidegate.http).await;
     let got = raw::exchange(&mut stream, Plan::new(request(&target, &lines, b""))).await;
     if got.statuses() != [200] {
         return Err(format!("expected 200, got {}", got.summary()));
     }
     let mut stream = raw::connect(stand.tidegate.http).await;
-    let marker = request("GET /x8-marker HTTP/1.1", "", b"");
-    raw::exchange(&mut stream, Plan::new(marker)).await;
-    let text = stand.logged_until("/x8-marker").await?;
-    let lines: Vec<&str> = text.lines().filter(|line| line.contains("/x8?")).collect();
+    let last = request(&format!("GET {marker} HTTP/1.1"), "", b"");
+    raw::exchange(&mut stream, Plan::new(last)).await;
+    let text = stand.logged_until(&marker).await?;
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(&path)).collect();
     let [line] = lines[..] else {
         return Err(format!("{} lines for one request", lines.len()));
     };

@@ -1,11 +1,13 @@
 //! Sends vectors and judges what came of them. Each is sent whole, in pieces, and after a good request on the same connection.
 
 use super::http2_runner;
-use super::invariants::{Rest, assert_at_rest, assert_invariants};
+use super::invariants::{Rest, assert_at_rest, assert_canary, assert_invariants};
 use super::judge::judge;
 use super::random::Random;
+use super::repeats::{self, Repeated, Summary};
 use super::stand::{Setup, Stand};
 use super::vector::{Case, Kind, Row, Vector};
+use crate::load_stand::{full, scaled};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,8 +16,13 @@ use test_support::recorder::Seen;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-/// Rows that run at the same time. Most of their time is waiting.
+/// Rows of a test that run at the same time. Most of their time is waiting.
 const ROWS_AT_ONCE: usize = 6;
+/// In the full form one row runs at a time, of all tests: each is held to figures of time and memory.
+static ALONE: Semaphore = Semaphore::const_new(1);
+/// In the full form the other tenant asks from so long before the first vector of a row until so long after the last.
+const BEFORE: Duration = Duration::from_secs(2);
+const AFTER: Duration = Duration::from_secs(5);
 /// Most places where a vector is cut.
 const CUTS: usize = 6;
 /// The request that is sent before a vector.
@@ -77,6 +84,7 @@ pub(crate) async fn run(title: &'static str, setup: Setup, rows: Vec<Row>) {
         ids.extend((1..=row.cases.len()).map(|number| format!("{}.{number}", row.id)));
         let (permits, setup) = (Rc::clone(&permits), setup.clone());
         running.push(local.spawn_local(async move {
+            let permits = if full() { &ALONE } else { &*permits };
             let _permit = permits.acquire().await;
             run_row(title, row, &setup, seed).await
         }));
@@ -133,34 +141,49 @@ async fn run_row(title: &str, row: Row, setup: &Setup, seed: u64) -> Outcome {
     let name = format!("{}-{}", title.replace([' ', '/'], "-"), row.id);
     let stand = Rc::new(Stand::start(&name, setup, &row.flags).await);
     let mut failures = Vec::new();
-    let first = stand.canary().await;
-    let before = Rest::of(&stand).await;
-    if let Err(why) = first {
+    if let Err(why) = stand.canary_once().await {
         failures.push(format!("{} before its first vector: {why}", row.id));
     }
+    let before = Rest::of(&stand).await;
+    stand.begin_canary().await;
+    tokio::time::sleep(scaled(Duration::ZERO, BEFORE)).await;
     let mut count = row.cases.len();
+    let mut repeats = Vec::new();
     let mut running = Vec::new();
     for (number, case) in row.cases.into_iter().enumerate() {
         let id = format!("{}.{}", row.id, number + 1);
-        let (stand, mut random) = (Rc::clone(&stand), Random::new(seed, &id));
-        let task = spawn_local(async move {
-            let result = run_case(&stand, &case, &mut random).await;
-            result.map_err(|why| format!("{id} {}: {why}", case.name))
-        });
+        let task = spawn_local(run_and_repeat(
+            Rc::clone(&stand),
+            Rc::new(case),
+            Random::new(seed, &id),
+            row.at_once,
+            id,
+        ));
         if row.at_once {
             running.push(task);
         } else {
-            failures.extend(ended(task).await);
+            ended(task, &mut repeats, &mut failures).await;
         }
     }
     for task in running {
-        failures.extend(ended(task).await);
+        ended(task, &mut repeats, &mut failures).await;
     }
+    tokio::time::sleep(scaled(Duration::ZERO, AFTER)).await;
+    stand.canary.rest().await;
+    let canary = stand.canary.figures(None);
+    let repeats = Summary::of(&repeats);
     stand.begin(Vec::new());
-    if let Err(why) = assert_at_rest(&stand, before).await {
-        // Counted as one more vector, or the number of failures could exceed that of vectors.
-        count += 1;
-        failures.push(format!("{} at rest: {why}", row.id));
+    let after = [
+        ("again", repeats.assert()),
+        ("the other tenant", assert_canary(&canary)),
+        ("at rest", assert_at_rest(&stand, before).await),
+    ];
+    for (what, result) in after {
+        if let Err(why) = result {
+            // Counted as one more vector, or the number of failures could exceed that of vectors.
+            count += 1;
+            failures.push(format!("{} {what}: {why}", row.id));
+        }
     }
     let is_not_run = |one: &String| one.contains(NOT_RUN);
     let (not_run, failed): (Vec<_>, Vec<_>) = failures.into_iter().partition(is_not_run);
@@ -170,21 +193,45 @@ async fn run_row(title: &str, row: Row, setup: &Setup, seed: u64) -> Outcome {
         not_run,
     };
     println!(
-        "  {:<4} {:<58} {:>3} vectors, {} failed",
+        "  {:<4} {:<54} {:>3} vectors, {} failed; {repeats}; canary {} asked, p99 {:.1?}, worst {:.1?}",
         row.id,
         row.about,
         outcome.run,
-        outcome.failed.len()
+        outcome.failed.len(),
+        canary.asked,
+        canary.p99,
+        canary.worst,
     );
     outcome
 }
 
-/// What failed. A case that panics is a failure of the case, not of the run.
-async fn ended(task: JoinHandle<Result<(), String>>) -> Option<String> {
+/// Takes note of what a case came to. One that panics is a failure of the case, not of the run.
+async fn ended(
+    task: JoinHandle<Result<Repeated, String>>,
+    repeats: &mut Vec<Repeated>,
+    failures: &mut Vec<String>,
+) {
     match task.await {
-        Ok(result) => result.err(),
-        Err(error) => Some(error.to_string()),
+        Ok(Ok(repeated)) => repeats.push(repeated),
+        Ok(Err(why)) => failures.push(why),
+        Err(error) => failures.push(error.to_string()),
     }
+}
+
+async fn run_and_repeat(
+    stand: Rc<Stand>,
+    case: Rc<Case>,
+    mut random: Random,
+    at_once: bool,
+    id: String,
+) -> Result<Repeated, String> {
+    let result = async {
+        let start = Instant::now();
+        run_case(&stand, &case, &mut random).await?;
+        repeats::repeat(&stand, &case, start.elapsed(), at_once).await
+    };
+    let result = result.await;
+    result.map_err(|why| format!("{id} {}: {why}", case.name))
 }
 
 async fn run_case(stand: &Stand, case: &Case, random: &mut Random) -> Result<(), String> {
@@ -215,28 +262,23 @@ async fn run_case(stand: &Stand, case: &Case, random: &mut Random) -> Result<(),
                     .await
                     .map_err(|why| format!("{how}{why}"))?;
             }
-            repeated(stand, vector, random).await
+            Ok(())
         }
     }
 }
 
-/// Sends a vector `TIDEGATE_REPEAT` times, which is 0 unless set. Memory must not grow with it.
-async fn repeated(stand: &Stand, vector: &Vector, random: &mut Random) -> Result<(), String> {
-    const GROWTH: u64 = 8 << 20;
-    let times = std::env::var("TIDEGATE_REPEAT").ok();
-    let times: usize = times.and_then(|times| times.parse().ok()).unwrap_or(0);
-    let before = stand.tidegate.resident();
-    for _ in 0..times {
-        send(stand, vector, Mode::Whole, random).await?;
-    }
-    let grown = stand.tidegate.resident().saturating_sub(before);
-    match grown <= GROWTH {
-        true => Ok(()),
-        false => Err(format!(
-            "after {times} times memory has grown by {} KiB",
-            grown / 1024
-        )),
-    }
+/// Sends a vector and waits for what comes, without a look at it.
+pub(crate) async fn send_again(stand: &Stand, vector: &Vector) {
+    let mut stream = raw::connect(stand.tidegate.http).await;
+    raw::exchange(&mut stream, plan(vector)).await;
+}
+
+/// The vector in one piece.
+fn plan(vector: &Vector) -> Plan {
+    let mut plan = Plan::new(vector.bytes.clone()).wanted(vector.expect.answers());
+    plan.head = vector.head;
+    plan.patience = vector.expect.patience();
+    plan
 }
 
 async fn send(
@@ -254,13 +296,10 @@ async fn send(
         }
     }
     stand.begin(vector.backend.clone());
-    let mut plan = Plan::new("").wanted(vector.expect.answers());
-    plan.head = vector.head;
-    plan.patience = vector.expect.patience();
-    plan.pieces = match mode {
-        Mode::Split => split(&vector.bytes, random),
-        _ => vec![(Duration::ZERO, vector.bytes.clone())],
-    };
+    let mut plan = plan(vector);
+    if mode == Mode::Split {
+        plan.pieces = split(&vector.bytes, random);
+    }
     let exchange = raw::exchange(&mut stream, plan).await;
     drop(stream);
     Ok(Sent {

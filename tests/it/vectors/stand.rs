@@ -1,19 +1,17 @@
 //! What vectors run against: one tidegate, recording backends behind it, and a second tenant whose requests must not suffer.
 
+use super::canary::{self, CANARY, Canary};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
+use test_support::Tidegate;
 use test_support::raw::{self, Plan};
 use test_support::recorder::{Act, Recorder};
-use test_support::{Backend, Tidegate};
 use tokio::sync::Mutex;
 
 /// Starting picks free ports, so two that start at once could pick the same.
 static STARTING: Mutex<()> = Mutex::const_new(());
-
-/// The host whose requests must always succeed.
-pub(crate) const CANARY: &str = "canary.test";
 
 /// One rule of an Ingress: host, path, type of the path, service.
 pub(crate) type Rule = (&'static str, &'static str, &'static str, &'static str);
@@ -59,7 +57,7 @@ pub(crate) struct Stand {
     pub(crate) tidegate: Tidegate,
     pub(crate) recorders: Vec<Recorder>,
     pub(crate) access_log: PathBuf,
-    canary: Backend,
+    pub(crate) canary: Canary,
     /// What every connection to the plain port begins with.
     greeting: &'static str,
     /// Removed when the stand is dropped.
@@ -95,7 +93,7 @@ impl Stand {
         for name in &setup.backends {
             recorders.push(Recorder::start(name).await);
         }
-        let canary = Backend::start("canary").await;
+        let canary = Canary::start().await;
         let directory = tempfile::tempdir().unwrap();
         let mut text = ingress(9, "", &[(CANARY, "/", "Prefix", "canary")]);
         for (age, (annotations, rules)) in setup.ingresses.iter().enumerate() {
@@ -106,7 +104,7 @@ impl Stand {
             }
         }
         text += &setup.more;
-        text += &service("canary", canary.addr.port());
+        text += &service("canary", canary.backend.addr.port());
         for recorder in &recorders {
             text += &service(recorder.name(), recorder.addr.port());
         }
@@ -155,22 +153,24 @@ impl Stand {
         self.recorders.iter().map(|one| one.seen().bytes()).sum()
     }
 
+    /// Lets the other tenant ask all the time, until it is told to rest.
+    pub(crate) async fn begin_canary(&self) {
+        self.canary.ask(self.tidegate.http, self.greeting).await;
+    }
+
     /// One request of the other tenant, on a connection of its own.
-    pub(crate) async fn canary(&self) -> Result<(), String> {
+    pub(crate) async fn canary_once(&self) -> Result<(), String> {
         self.canary_at("/").await
     }
 
-    /// As [`Stand::canary`], for this path.
+    /// As [`Stand::canary_once`], for this path.
     pub(crate) async fn canary_at(&self, path: &str) -> Result<(), String> {
-        let before = self.canary.requests();
-        let bytes = format!(
-            "{}GET {path} HTTP/1.1\r\nHost: {CANARY}\r\n\r\n",
-            self.greeting
-        );
+        let before = self.canary.backend.requests();
+        let bytes = canary::request(self.greeting, path);
         let mut stream = raw::connect(self.tidegate.http).await;
         let got = raw::exchange(&mut stream, Plan::new(bytes)).await;
         // Others may ask at the same time.
-        let counted = self.canary.requests() > before;
+        let counted = self.canary.backend.requests() > before;
         if got.statuses() != [200] || got.answers[0].body != b"canary" || !counted {
             return Err(format!("canary: {}", got.summary()));
         }

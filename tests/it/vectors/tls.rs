@@ -1,13 +1,11 @@
-//! TLS: T1 and T3 to T8.
-//!
-//! Not here: T9, which the tests of client certificates have; T2's rate and T8's flood of encrypted alerts (they need a TLS
-//! client that can be made to misbehave after the handshake); renegotiation in T4, for the same reason. T1 has 1,000 silent
-//! clients instead of 5,000, because a test's limit of open files may not allow more; what they hold up shows with 1,000.
+//! TLS: T3 to T8. T1 and T2 are in `handshakes`, what T4 and T8 have behind a handshake is in `tls_misuse`. Not here: T9, which
+//! the tests of client certificates have.
 
+use super::handshakes::{DEFAULT_LIMIT, SLACK};
 use super::hello::Hello;
 use super::invariants::assert_invariants;
-use super::stand::{Setup, Stand, has_flag};
-use super::tls_client::{certificate_of, client, connect, handshake, wait_for_end};
+use super::stand::{Setup, Stand};
+use super::tls_client::{certificate_of, client, connect, handshake};
 use super::vector::{Row, get, post, row};
 use rustls::HandshakeKind;
 use std::time::{Duration, Instant};
@@ -15,11 +13,6 @@ use test_support::certificate::Authority;
 use test_support::h2_raw::{Connection, block, headers};
 use test_support::raw::{self, End, Plan};
 use tokio::io::AsyncWriteExt;
-
-/// How far from its limit a timer may fire, on a busy machine.
-const SLACK: Duration = Duration::from_millis(1_500);
-/// Clients that hold a handshake open.
-const SILENT: usize = 1_000;
 
 /// Two tenants with a certificate each, one of a wildcard.
 pub(crate) fn setup() -> Setup {
@@ -40,103 +33,7 @@ pub(crate) fn setup() -> Setup {
 }
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![t1(), t3(), t4(), t5(), t6(), t7(), t8()]
-}
-
-fn t1() -> Row {
-    let mut t1 = row("T1", "clients that are slow with a handshake");
-    t1 = t1.flags_if_known(&["--client-handshake-timeout=2s"]);
-    t1.scenario("silence", |stand| {
-        Box::pin(slow(stand, Vec::new(), Duration::ZERO))
-    })
-    .scenario("half a ClientHello", |stand| {
-        let bytes = Hello::named("a.test").bytes();
-        Box::pin(slow(
-            stand,
-            bytes[..bytes.len() / 2].to_vec(),
-            Duration::ZERO,
-        ))
-    })
-    .scenario("a ClientHello byte by byte", |stand| {
-        Box::pin(slow(
-            stand,
-            Hello::named("a.test").bytes(),
-            handshake_limit() / 10,
-        ))
-    })
-    .scenario("a ClientHello and nothing more", |stand| {
-        Box::pin(slow(stand, Hello::named("a.test").bytes(), Duration::ZERO))
-    })
-    .scenario("1,000 that are silent, and one that is not", |stand| {
-        Box::pin(crowd(stand, Vec::new()))
-    })
-    .scenario(
-        "1,000 that stop after a ClientHello, and one that does not",
-        |stand| Box::pin(crowd(stand, Hello::named("a.test").bytes())),
-    )
-}
-
-fn handshake_limit() -> Duration {
-    Duration::from_secs(if has_flag("--client-handshake-timeout") {
-        2
-    } else {
-        5
-    })
-}
-
-/// Closed when its time is up, whatever it sent, and not before.
-async fn slow(stand: &Stand, bytes: Vec<u8>, pause: Duration) -> Result<(), String> {
-    let limit = handshake_limit();
-    let mut stream = raw::connect(stand.tidegate.https).await;
-    let start = Instant::now();
-    if pause.is_zero() {
-        let _ = stream.write_all(&bytes).await;
-    } else {
-        for byte in bytes {
-            if start.elapsed() > limit + SLACK || stream.write_all(&[byte]).await.is_err() {
-                break;
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-    let ended = wait_for_end(&mut stream, limit + 2 * SLACK).await;
-    let took = start.elapsed();
-    match ended && took + SLACK >= limit && took <= limit + SLACK {
-        true => Ok(()),
-        false => Err(format!(
-            "closed: {ended}, after {took:?} instead of {limit:?}"
-        )),
-    }
-}
-
-/// Others are served while many hold their handshakes open.
-async fn crowd(stand: &Stand, bytes: Vec<u8>) -> Result<(), String> {
-    // A build without optimisation is some ten times slower.
-    let release = test_support::process::binary()
-        .iter()
-        .any(|part| part == "release");
-    let most = Duration::from_millis(if release { 100 } else { 1_000 });
-    let mut held = Vec::new();
-    for _ in 0..SILENT {
-        let mut stream = raw::connect(stand.tidegate.https).await;
-        let _ = stream.write_all(&bytes).await;
-        held.push(stream);
-    }
-    let mut worst = Duration::ZERO;
-    for _ in 0..20 {
-        let start = Instant::now();
-        let connected =
-            tokio::time::timeout(Duration::from_secs(3), connect(stand, "a.test", "h2"));
-        match connected.await {
-            Ok(Ok(_)) => worst = worst.max(start.elapsed()),
-            Ok(Err(why)) => return Err(format!("a handshake failed: {why}")),
-            Err(_) => return Err("a handshake took more than 3 s".into()),
-        }
-    }
-    match worst <= most {
-        true => Ok(()),
-        false => Err(format!("a handshake took {worst:?}")),
-    }
+    vec![t3(), t4(), t5(), t6(), t7(), t8()]
 }
 
 fn t3() -> Row {
@@ -174,7 +71,7 @@ fn padded(padding: usize) -> Vec<u8> {
 
 /// A handshake goes on, or ends with an alert or a close; never with silence.
 async fn answered(stand: &Stand, bytes: Vec<u8>) -> Result<(), String> {
-    let answer = handshake(stand, &bytes, handshake_limit() + SLACK).await;
+    let answer = handshake(stand, &bytes, DEFAULT_LIMIT + SLACK).await;
     match answer.bytes.first() {
         Some(21 | 22) => Ok(()),
         None if answer.ended => Ok(()),

@@ -1,6 +1,6 @@
 //! What the guard lets through, as a reader gets it.
 
-use super::Guard;
+use super::{Guard, too_many_continuations};
 use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
@@ -31,6 +31,22 @@ impl Reader {
         self.ready == 0 && self.guard.has_ended()
     }
 
+    /// Has the client told to calm down when it sends more, instead of passing that on.
+    pub(crate) fn calm(&mut self) {
+        self.guard.calm = true;
+    }
+
+    /// Puts what makes `h2` say so in the place of what came.
+    fn put_calm(&mut self) {
+        if self.guard.has_ended() && self.guard.must_calm() {
+            // Once.
+            self.guard.calm = false;
+            self.waiting.truncate(self.ready);
+            self.waiting.extend_from_slice(&too_many_continuations());
+            self.ready = self.waiting.len();
+        }
+    }
+
     /// Gives what is ready; says whether there was any.
     pub(crate) fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let take = self.ready.min(buffer.remaining());
@@ -52,11 +68,13 @@ impl Reader {
             let passed = self.guard.look(read);
             self.waiting.extend_from_slice(&read[passed..]);
             buffer.set_filled(before + passed);
+            self.put_calm();
             return passed > 0;
         }
         self.waiting.extend_from_slice(&buffer.filled()[before..]);
         buffer.set_filled(before);
         self.ready = self.guard.look(&mut self.waiting);
+        self.put_calm();
         self.give(buffer)
     }
 

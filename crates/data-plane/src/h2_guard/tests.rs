@@ -296,3 +296,41 @@ fn a_connection_at_rest_holds_no_buffer() {
     }
     assert_eq!(reader.held(), 0);
 }
+
+/// What comes out when the client is to be told to calm down after so many bytes.
+fn calmed_after(input: &[u8], count: usize) -> Vec<u8> {
+    let (mut reader, mut out) = (Reader::new(BytesMut::new()), Vec::new());
+    let mut storage = vec![0; input.len() + 1024];
+    for (piece, calm) in [(&input[..count], false), (&input[count..], true)] {
+        if calm {
+            reader.calm();
+        }
+        let mut buffer = ReadBuf::new(&mut storage);
+        buffer.put_slice(piece);
+        reader.take(&mut buffer, 0);
+        while reader.give(&mut buffer) {}
+        out.extend_from_slice(buffer.filled());
+    }
+    assert!(reader.has_ended());
+    out
+}
+
+#[test]
+fn a_client_is_told_to_calm_down_in_place_of_its_next_frame() {
+    let begin = [PREFACE.to_vec(), settings(&[])].concat();
+    let whole = frame(kind::HEADERS, END_STREAM, 1, &get("/a"));
+    let frames = [
+        data(1, false, b"a body"),
+        whole,
+        frame(kind::CONTINUATION, END_HEADERS, 1, b""),
+        data(1, true, b"never"),
+    ];
+    let input = [begin.clone(), frames.concat()].concat();
+    let (first, third) = (frames[0].len(), frames[..3].concat().len());
+    // What has begun to be passed on is: a frame, and all frames of a header block.
+    for (inside, goes_on) in [(3, 0), (12, first), (first + 3, first), (third - 3, third)] {
+        let out = calmed_after(&input, begin.len() + inside);
+        let passed = out.strip_suffix(&super::too_many_continuations()[..]);
+        assert_eq!(passed, Some(&input[..begin.len() + goes_on]), "{inside}");
+    }
+}

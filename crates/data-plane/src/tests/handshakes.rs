@@ -177,6 +177,16 @@ async fn clients_that_stall_hold_nobody_up() {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(proxy.metric("tidegate_tls_handshakes_failed_total"), 0.0);
+    // None of the stalled has its answer computed for ever, and never were there more than two at once.
+    proxy
+        .metric_becomes("tidegate_tls_handshakes_active", 0.0)
+        .await;
+    let most = proxy.metric("tidegate_tls_handshakes_active_max");
+    assert!((1.0..=2.0).contains(&most), "{most} at once");
+    // Each connection is a task. When the clients go, only the accept loop and who gives turns are left.
+    assert!(proxy.metric("tidegate_tasks") >= 152.0);
+    drop(stalled);
+    proxy.metric_becomes("tidegate_tasks", 2.0).await;
 }
 
 async fn kind(proxy: &Proxy, client: &TlsClient, name: &str) -> HandshakeKind {
