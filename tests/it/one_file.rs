@@ -90,7 +90,7 @@ async fn a_file_flags_and_variables_come_to_the_same() {
 
     let (http, admin) = (local(free_port()), local(free_port()));
     let child = Command::new(binary())
-        .args(["serve", "--https-addr=off", "--access-log=off"])
+        .args(["serve", "--access-log=off"])
         .arg(format!("--http-addr={http}"))
         .arg(format!("--admin-addr={admin}"))
         .env("BACKEND_1", format!("http://{}", one.addr))

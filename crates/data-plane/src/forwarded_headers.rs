@@ -7,6 +7,7 @@
 use crate::client::ClientConnection;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+use routing_table::filter::folded;
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -40,10 +41,11 @@ pub(crate) fn may_trail(name: &HeaderName) -> bool {
 /// Decides by name alone. Names are lower case.
 fn fate(name: &str) -> Fate {
     // A server that folds `_` into `-` would take such a name for another: for one of ours, or for one that frames.
-    if name.contains('_') && fate_of_plain(&name.replace('_', "-")) != Fate::Pass {
-        return Fate::Drop;
+    match folded(name) {
+        Cow::Borrowed(name) => fate_of_plain(name),
+        Cow::Owned(other) if fate_of_plain(&other) != Fate::Pass => Fate::Drop,
+        Cow::Owned(_) => fate_of_plain(name),
     }
-    fate_of_plain(name)
 }
 
 fn fate_of_plain(name: &str) -> Fate {
@@ -72,10 +74,6 @@ fn fate_of_plain(name: &str) -> Fate {
         // We do not write it, so what is in it is somebody's word that nobody checked.
         Some(b'f') if name == "forwarded" => Fate::Drop,
         Some(b's') if is_certificate_field(name) => Fate::Ours,
-        // A server that folds `_` into `-` would take these for ours.
-        Some(b's') if name.contains('_') && is_certificate_field(&name.replace('_', "-")) => {
-            Fate::Drop
-        }
         Some(b'x') => fate_of_x(name),
         _ => Fate::Pass,
     }

@@ -19,7 +19,7 @@ use crate::request_head::{Changes, RequestTarget};
 use crate::wishes::Wishes;
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
-use routing_table::filter::may_be_changed;
+use routing_table::filter::{ChangedFields, may_be_changed, remove_every_spelling};
 use routing_table::{ClusterId, RouteId};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -119,7 +119,7 @@ impl Visit<'_> {
 #[derive(Debug)]
 pub struct Fields<'a> {
     had: &'a HeaderMap,
-    now: &'a mut Option<HeaderMap>,
+    now: &'a mut Option<ChangedFields>,
 }
 
 /// A field that a hook may not change.
@@ -132,15 +132,19 @@ pub struct FixedField(HeaderName);
 impl Fields<'_> {
     /// All of them, as they are by now.
     pub fn all(&self) -> &HeaderMap {
-        self.now.as_ref().unwrap_or(self.had)
+        self.now
+            .as_ref()
+            .map_or(self.had, |changed| &changed.fields)
     }
 
-    /// Makes this the only field of the name.
+    /// Makes this the only field of the name, also of those whose names differ in `_` for `-`, which some servers take for one.
+    /// Of a request, trailers of the name are dropped too.
     ///
     /// # Errors
     /// [`FixedField`].
     pub fn set(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), FixedField> {
-        self.change(&name)?.insert(name, value);
+        self.remove(&name)?;
+        self.change(&name)?.fields.insert(name, value);
         Ok(())
     }
 
@@ -149,22 +153,26 @@ impl Fields<'_> {
     /// # Errors
     /// [`FixedField`].
     pub fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), FixedField> {
-        self.change(&name)?.append(name, value);
+        self.change(&name)?.fields.append(name, value);
         Ok(())
     }
 
-    /// Removes every field of the name.
+    /// Removes every field of the name, as [`Fields::set`] does.
     ///
     /// # Errors
     /// [`FixedField`].
     pub fn remove(&mut self, name: &HeaderName) -> Result<(), FixedField> {
-        self.change(name)?.remove(name);
+        let changed = self.change(name)?;
+        remove_every_spelling(&mut changed.fields, name);
+        changed.decided.push(name.clone());
         Ok(())
     }
 
-    fn change(&mut self, name: &HeaderName) -> Result<&mut HeaderMap, FixedField> {
+    fn change(&mut self, name: &HeaderName) -> Result<&mut ChangedFields, FixedField> {
         if may_be_changed(name) {
-            Ok(self.now.get_or_insert_with(|| self.had.clone()))
+            let had = self.had;
+            let begin = || ChangedFields::of(had.clone());
+            Ok(self.now.get_or_insert_with(begin))
         } else {
             Err(FixedField(name.clone()))
         }
@@ -384,7 +392,7 @@ pub(crate) fn on_response(
     });
     catch_unwind(all).map_err(|_| ProxyError::Panic)?;
     if let Some(changed) = changed {
-        *headers = changed;
+        *headers = changed.fields;
     }
     Ok(())
 }

@@ -133,7 +133,8 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         idle: timeouts.body_idle,
         min_rate: timeouts.body_min_rate,
     });
-    let body = RequestBody::new(body, route.limits.request_body, pace);
+    let mut body = RequestBody::new(body, route.limits.request_body, pace);
+    body.withhold(target.take_decided());
     if body.is_too_large() {
         return Err(ProxyError::BodyTooLarge);
     }

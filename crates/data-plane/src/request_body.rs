@@ -9,9 +9,10 @@ use crate::h1::wire::{BodyPiece, Wire};
 use crate::judge::Asked;
 use crate::outstanding::Outstanding;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body::Body;
 use hyper::body::Incoming;
+use routing_table::filter::is_same_field;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -56,6 +57,8 @@ pub(crate) struct RequestBody {
     rewound: bool,
     ended: bool,
     trailers: Option<Box<HeaderMap>>,
+    /// What the client may not send in its trailers, besides what nobody may.
+    withheld: Box<[HeaderName]>,
     /// `None` where a client may rest in the middle of a body.
     pace: Option<Pace>,
     /// Nothing was there when it was asked for last.
@@ -136,6 +139,7 @@ impl RequestBody {
             rewound: false,
             ended: length == Some(0),
             trailers: None,
+            withheld: Box::default(),
             pace,
             waiting: false,
             failed: None,
@@ -144,6 +148,11 @@ impl RequestBody {
             asked: None,
             outstanding: None,
         }
+    }
+
+    /// Drops these from its trailers, in every spelling.
+    pub(crate) fn withhold(&mut self, names: Vec<HeaderName>) {
+        self.withheld = names.into();
     }
 
     /// The declared length; `None` when it is only known at the end.
@@ -279,15 +288,7 @@ impl RequestBody {
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => return self.fail(error),
-                Some(Ok(BodyPiece::Trailers(mut trailers))) => {
-                    let taken: Vec<_> = trailers
-                        .keys()
-                        .filter(|name| !may_trail(name))
-                        .cloned()
-                        .collect();
-                    taken.iter().for_each(|name| drop(trailers.remove(name)));
-                    self.trailers = (!trailers.is_empty()).then_some(trailers);
-                }
+                Some(Ok(BodyPiece::Trailers(trailers))) => self.keep(trailers),
                 Some(Ok(BodyPiece::Data(piece))) if piece.is_empty() => {}
                 Some(Ok(BodyPiece::Data(piece))) => {
                     self.received += piece.len() as u64;
@@ -306,6 +307,22 @@ impl RequestBody {
                 }
             }
         }
+    }
+
+    /// Keeps of the trailers what may be sent on.
+    fn keep(&mut self, mut trailers: Box<HeaderMap>) {
+        let withheld = |name: &HeaderName| {
+            let mut names = self.withheld.iter();
+            names.any(|withheld| is_same_field(withheld, name))
+        };
+        let dropped = trailers
+            .keys()
+            .filter(|name| !may_trail(name) || withheld(name));
+        let dropped: Vec<_> = dropped.cloned().collect();
+        for name in dropped {
+            trailers.remove(name);
+        }
+        self.trailers = (!trailers.is_empty()).then_some(trailers);
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Bytes, BodyError>>> {

@@ -9,6 +9,7 @@ use crate::record::RequestInfo;
 use crate::upgrade::Upgrade;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version, request};
+use routing_table::filter::ChangedFields;
 use routing_table::matcher::host::normal_host;
 use routing_table::matcher::path::normal_path;
 use routing_table::{RequestFields, Route};
@@ -37,7 +38,7 @@ pub(crate) struct Changes {
     /// The authority.
     pub(crate) host: Option<Box<str>>,
     /// The client's fields.
-    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) headers: Option<ChangedFields>,
 }
 
 impl<'a> RequestTarget<'a> {
@@ -91,6 +92,14 @@ impl<'a> RequestTarget<'a> {
         changes
             .and_then(|changes| changes.host.as_deref())
             .unwrap_or(self.authority)
+    }
+
+    /// The names of fields that filters and hooks have decided on, which the client may not send in its trailers either. Gives them
+    /// away: to be asked once.
+    pub(crate) fn take_decided(&mut self) -> Vec<HeaderName> {
+        let changes = self.changes.as_mut();
+        let changed = changes.and_then(|changes| changes.headers.as_mut());
+        changed.map_or_else(Vec::new, |changed| std::mem::take(&mut changed.decided))
     }
 
     /// What it is routed by besides host and path, as the upstream sees it.
@@ -190,7 +199,7 @@ impl<'a> RequestTarget<'a> {
         let changes = self.changes.as_ref();
         let headers = changes
             .and_then(|changes| changes.headers.as_ref())
-            .unwrap_or(&request.parts.headers);
+            .map_or(&request.parts.headers, |changed| &changed.fields);
         forwarded_headers::write_fields(
             out,
             headers,

@@ -28,6 +28,7 @@ mod raw;
 mod retries;
 mod routing;
 mod side_by_side;
+mod spellings;
 mod swaps;
 mod tls;
 mod upgrade;

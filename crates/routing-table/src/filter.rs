@@ -6,6 +6,7 @@
 //! plane counts.
 
 mod access_list;
+mod changed_fields;
 mod header_changes;
 mod rate_limit;
 mod redirect;
@@ -13,6 +14,7 @@ mod upstream_header;
 mod url_rewrite;
 
 pub use access_list::{AccessList, network};
+pub use changed_fields::{ChangedFields, folded, is_same_field, remove_every_spelling};
 pub use header_changes::{HeaderChanges, RequestHeaders, ResponseHeaders, may_be_changed};
 pub use ipnet::IpNet;
 pub use rate_limit::RateLimit;
@@ -64,7 +66,7 @@ pub struct Passage<'a> {
     /// The fields as the client sent them.
     pub sent: &'a HeaderMap,
     /// The fields as they were changed.
-    pub headers: Option<HeaderMap>,
+    pub headers: Option<ChangedFields>,
     /// What the upstream is told to be asked as, if not what the client said.
     pub upstream_host: Option<&'a str>,
 }

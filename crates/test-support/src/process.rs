@@ -109,11 +109,14 @@ impl Tidegate {
             true => Stdio::piped(),
             false => Stdio::null(),
         };
+        // A flag that has no effect is refused.
+        let begins = |flag: &str| args.iter().any(|arg| arg.starts_with(flag));
+        let by_objects = begins("--manifests") || begins("controller");
         let child = command
             .args(args)
             .envs(surroundings.variables)
-            .arg(format!("--http-addr={http}"))
-            .arg(format!("--https-addr={https}"))
+            .args((!begins("--config")).then(|| format!("--http-addr={http}")))
+            .args(by_objects.then(|| format!("--https-addr={https}")))
             .arg(format!("--admin-addr={admin}"))
             .stdin(Stdio::null())
             .stdout(stdout)

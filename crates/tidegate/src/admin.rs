@@ -2,6 +2,8 @@
 //! it.
 
 mod access;
+mod browser;
+mod connections;
 mod flamegraph;
 mod profile;
 
@@ -11,6 +13,7 @@ use crate::args::AdminArgs;
 use crate::backends;
 use anyhow::Context;
 use bytes::Bytes;
+use connections::{Connections, Place, Stage};
 use data_plane::Backends;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -26,14 +29,15 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 
-/// Most connections at once; a scraper and two probes need three.
+/// Most connections at once; a scraper and two probes need three. Each holds an answer at most.
 const MAX_CONNECTIONS: usize = 64;
 /// Largest body of a change in bytes, and how long it may take.
 const MAX_BODY: usize = 64 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(5);
+/// Longest wait for a whole head.
+const HEAD_TIME: Duration = Duration::from_secs(2);
 /// How long a connection may take in all, but for a profile.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 
@@ -65,12 +69,9 @@ impl Admin {
         }
     }
 
-    /// Answers a request. `waits` is true while it takes longer than a connection usually may.
-    async fn respond(
-        &self,
-        request: Request<Incoming>,
-        waits: &AtomicBool,
-    ) -> Response<Full<Bytes>> {
+    /// Answers a request of the connection in that place.
+    async fn respond(&self, request: Request<Incoming>, place: &Place) -> Response<Full<Bytes>> {
+        place.reached(Stage::Answering);
         let path = request.uri().path().to_owned();
         if let Some(challenge) = self.access.challenge(&path, request.headers()) {
             let why = "the admin port asks for the bearer token of --admin-token-file\n";
@@ -79,13 +80,17 @@ impl Admin {
             fields.insert(header::WWW_AUTHENTICATE, challenge);
             return answer;
         }
+        if !is_for_everybody(&path) {
+            // Whoever comes this far has shown the token, where there is one.
+            let knows_token = self.access.has_token();
+            if let Some(why) = browser::refusal(request.uri(), request.headers(), knows_token) {
+                return text(StatusCode::FORBIDDEN, format!("{why}\n"));
+            }
+        }
         let answered = match path.strip_prefix("/backends/") {
             Some(place) if request.method() == Method::POST => self.change(place, request).await,
             None if path == "/profile" && request.method() == Method::GET => {
-                waits.store(true, Ordering::Relaxed);
-                let taken = self.profile(&request).await;
-                waits.store(false, Ordering::Relaxed);
-                taken
+                self.profile(&request, place).await
             }
             _ => Ok(self.answer(request.method(), &path)),
         };
@@ -95,12 +100,16 @@ impl Admin {
     async fn profile(
         &self,
         request: &Request<Incoming>,
+        place: &Place,
     ) -> Result<Response<Full<Bytes>>, (StatusCode, String)> {
         let Some(profiler) = &self.profiler else {
             let why = "profiles are not to be taken here: it needs the flag --admin-profile";
             return Err((StatusCode::FORBIDDEN, why.to_owned()));
         };
-        let (body, media_type) = profiler.take(request.uri().query()).await?;
+        let (body, media_type) = profiler
+            .take(request.uri().query(), || place.reached(Stage::Profiling))
+            .await?;
+        place.reached(Stage::Answering);
         Ok(of_type(media_type, body))
     }
 
@@ -112,10 +121,6 @@ impl Admin {
         let refused = |status, why: &str| Err((status, why.to_owned()));
         if !self.writes {
             let why = "endpoints are not to be changed here: it needs the flag --admin-writes";
-            return refused(StatusCode::FORBIDDEN, why);
-        }
-        if request.headers().contains_key(header::ORIGIN) {
-            let why = "a page in a browser asks for this: endpoints are changed by programs only";
             return refused(StatusCode::FORBIDDEN, why);
         }
         let Some(backends) = self.backends.get() else {
@@ -192,45 +197,52 @@ pub(crate) async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("cannot listen on {addr} (--admin-addr)"))
 }
 
-/// Serves the admin port for ever.
+/// Serves the admin port for ever. A connection that comes waits for no other: see [`connections`].
 pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Connections::new(MAX_CONNECTIONS);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        // Each of those before ends within seconds, so a probe need only wait for its turn.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
+        let place = connections.enter(peer.ip());
         let admin = Arc::clone(&admin);
         tokio::spawn(async move {
-            let waits = AtomicBool::new(false);
-            let service = service_fn(|request| {
-                let answer = admin.respond(request, &waits);
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let Some(stream) = admin.access.accept(stream).await else {
-                return;
-            };
-            let mut builder = http1::Builder::new();
-            builder
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(2))
-                // One answer a connection, so that those at rest cannot keep a probe out.
-                .keep_alive(false)
-                .max_header_size(16 * 1024);
-            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-            loop {
-                let ended = tokio::time::timeout(CONNECTION_TIME, &mut connection).await;
-                if ended.is_ok() || !waits.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-            drop(permit);
+            let closing = place.closing.clone();
+            closing
+                .run_until_cancelled(serve_one(&admin, stream, place))
+                .await;
         });
     }
+}
+
+/// Serves one request, which is all that a connection gets: at rest it could keep others out.
+async fn serve_one(admin: &Admin, stream: TcpStream, place: Place) {
+    let Some(stream) = admin.access.accept(stream).await else {
+        return;
+    };
+    let service = service_fn(|request| {
+        let answer = admin.respond(request, &place);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .keep_alive(false)
+        .max_header_size(16 * 1024);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    loop {
+        let ended = tokio::time::timeout(CONNECTION_TIME, &mut connection).await;
+        if ended.is_ok() || place.stage() != Some(Stage::Profiling) {
+            return;
+        }
+    }
+}
+
+/// Whether a path is one of those that probes and scrapers ask for, by any name and address.
+fn is_for_everybody(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Flags. Every flag is checked here, so that a mistake is one clear line at start and not a surprise later.
 
 mod admin;
+mod modes;
 
 pub(crate) use admin::{ADMIN_ADDR, AdminArgs};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use data_plane::{CipherSuites, MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
 use routing_table::filter::network;
@@ -21,6 +22,15 @@ use translate::{HostOwnership, ObjectKey};
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads what was written on the command line; mistakes end the process with exit status 2.
+    pub(crate) fn read() -> Self {
+        let matches = Self::command().get_matches();
+        let read = modes::check(&matches).and_then(|()| Self::from_arg_matches(&matches));
+        read.unwrap_or_else(|error| error.exit())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,7 +78,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) manifests: Option<PathBuf>,
     /// A configuration: listeners, routes and backends in YAML, JSON or TOML, by the ending of its name; - is YAML from
-    /// standard input. Read again when it changes, and upon SIGHUP. --http-addr and --https-addr are not used
+    /// standard input. Read again when it changes, and upon SIGHUP
     #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
     pub(crate) config: Option<PathBuf>,
     /// Send everything that comes to --http-addr to this http:// or https:// URL; may be repeated; port 80 or 443 where none is

@@ -3,7 +3,7 @@
 //! Fields that frame a message, belong to the connection or are our own word about the client cannot be changed
 //! ([`may_be_changed`]); values are fixed, there are no variables.
 
-use super::{ApplyFilter, Ending, Passage};
+use super::{ApplyFilter, ChangedFields, Ending, Passage, folded, remove_every_spelling};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,16 +12,23 @@ use std::ops::ControlFlow;
 /// What is changed: first fields are removed, then set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeaderChanges {
-    /// Every field of this name goes.
+    /// Every field of this name goes, however its `-` are spelled.
     pub remove: Vec<HeaderName>,
-    /// There is exactly this field of the name.
+    /// There is exactly this field of the name, however its `-` are spelled.
     pub set: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl HeaderChanges {
+    /// The names that are changed.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.remove
+            .iter()
+            .chain(self.set.iter().map(|(name, _)| name))
+    }
+
     fn apply(&self, headers: &mut HeaderMap) {
-        for name in &self.remove {
-            headers.remove(name);
+        for name in self.names() {
+            remove_every_spelling(headers, name);
         }
         for (name, value) in &self.set {
             headers.insert(name, value.clone());
@@ -36,8 +43,11 @@ pub struct RequestHeaders(pub HeaderChanges);
 impl ApplyFilter for RequestHeaders {
     fn on_request<'a>(&'a self, passage: &mut Passage<'a>) -> ControlFlow<Ending> {
         let sent = passage.sent;
-        let headers = passage.headers.get_or_insert_with(|| sent.clone());
-        self.0.apply(headers);
+        let changed = passage
+            .headers
+            .get_or_insert_with(|| ChangedFields::of(sent.clone()));
+        self.0.apply(&mut changed.fields);
+        changed.decided.extend(self.0.names().cloned());
         ControlFlow::Continue(())
     }
 }
@@ -74,9 +84,8 @@ pub fn may_be_changed(name: &HeaderName) -> bool {
         "x-scheme",
     ];
     const NEVER_BEGINS: &[&str] = &["proxy-", "sec-websocket-", "ssl-client-", "x-forwarded-"];
-    // Some servers read `_` as `-`.
-    let name = name.as_str().replace('_', "-");
-    !NEVER.contains(&name.as_str()) && !NEVER_BEGINS.iter().any(|start| name.starts_with(start))
+    let name = folded(name.as_str());
+    !NEVER.contains(&&*name) && !NEVER_BEGINS.iter().any(|start| name.starts_with(start))
 }
 
 impl fmt::Display for HeaderChanges {

@@ -202,7 +202,9 @@ fn fields_are_changed() {
     assert!(filter.as_apply().on_request(&mut passage).is_continue());
     let mut expected = HeaderMap::new();
     expected.insert("a", HeaderValue::from_static("4"));
-    assert_eq!(passage.headers.as_ref(), Some(&expected));
+    let changed = passage.headers.unwrap();
+    assert_eq!(changed.fields, expected);
+    assert_eq!(changed.decided, ["b", "a"]);
     let mut answer = sent.clone();
     let filter = Filter::ResponseHeaders(ResponseHeaders(changes));
     filter.as_apply().on_response(&mut answer, None);

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// Shortest token. One that can be guessed protects nothing.
 const LEAST_TOKEN: usize = 16;
 /// Longest TLS handshake.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
 
 /// Who may ask, and how. The default is everybody, in plain.
 #[derive(Default)]
@@ -51,6 +51,11 @@ impl Access {
             for_metrics: args.token_for_metrics,
             tls: tls.transpose()?,
         })
+    }
+
+    /// Whether a token is asked for.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
     }
 
     /// What a request must be told that may not have what it asks for (RFC 6750 section 3); `None` if it may.

@@ -44,17 +44,22 @@ impl Profiler {
         }
     }
 
-    /// Takes a profile as the query wants it. It ends early when this future is dropped.
+    /// Takes a profile as the query wants it, and says so when it begins. It ends early when this future is dropped.
     ///
     /// # Errors
     /// Status and reason: the query is wrong, another one is being taken, or it cannot be done here.
-    pub(crate) async fn take(&self, query: Option<&str>) -> Result<Taken, (StatusCode, String)> {
+    pub(crate) async fn take(
+        &self,
+        query: Option<&str>,
+        begins: impl FnOnce(),
+    ) -> Result<Taken, (StatusCode, String)> {
         let Wish { seconds, format } =
             wish(query.unwrap_or("")).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
         let Ok(permit) = Arc::clone(&self.one).try_acquire_owned() else {
             let why = "a profile is being taken: there is one at a time";
             return Err((StatusCode::CONFLICT, why.to_owned()));
         };
+        begins();
         let sampling = blocking(begin).await?;
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         blocking(move || {
