@@ -158,7 +158,7 @@ mod tests {
         second.reached(Stage::Answering);
         third.reached(Stage::Answering);
         let fourth = connections.enter(peer(1));
-        assert_eq!(gone(&[&answered, &second, &third, &fourth])[0], true);
+        assert!(gone(&[&answered, &second, &third, &fourth])[0]);
         assert_eq!(answered.stage(), None);
         drop(fourth);
         let fifth = connections.enter(peer(1));
