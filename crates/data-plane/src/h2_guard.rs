@@ -52,6 +52,38 @@ struct Block {
     closing_trailers: bool,
 }
 
+/// Pieces of bodies that are next to nothing, and came together. Each costs us as much as a large one, and an endpoint a write.
+///
+/// `h2` has a budget for them, but gives it back as they are passed on, so who is slow enough never spends it.
+#[derive(Debug, Default)]
+struct Crumbs {
+    /// Behind each other, of what is looked at now.
+    in_a_row: u32,
+    /// On this connection.
+    all: u32,
+}
+
+impl Crumbs {
+    /// Smaller than the smallest message of gRPC, which has five bytes in front.
+    const LARGEST: usize = 4;
+    /// So many may come in a row: a WebSocket's frame in pieces, and the next.
+    const IN_A_ROW: u32 = 8;
+    /// So many may come on a connection beyond that.
+    const MOST: u32 = 1_000;
+
+    fn are_too_many(&mut self, kind: u8, flags: u8, length: usize) -> bool {
+        if kind != DATA || length > Self::LARGEST || flags & END_STREAM != 0 {
+            self.in_a_row = 0;
+            return false;
+        }
+        self.in_a_row += 1;
+        if self.in_a_row > Self::IN_A_ROW {
+            self.all += 1;
+        }
+        self.all > Self::MOST
+    }
+}
+
 /// Where a connection is.
 #[derive(Debug)]
 struct Guard {
@@ -61,6 +93,7 @@ struct Guard {
     last: bool,
     /// The client is to be told to calm down.
     calm: bool,
+    crumbs: Crumbs,
     /// The largest stream that was begun: a block on this or a smaller one is trailers.
     largest: u32,
     /// The stream that its client ended last. Trailers on it are refused for that, with an error of their own.
@@ -75,6 +108,7 @@ impl Guard {
             pass: PREFACE,
             last: false,
             calm: false,
+            crumbs: Crumbs::default(),
             largest: 0,
             ended: 0,
             block: None,
@@ -91,6 +125,7 @@ impl Guard {
     /// front of what follows them.
     fn look(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
+        self.crumbs.in_a_row = 0;
         while !self.has_ended() {
             let rest = &mut bytes[at..];
             if self.pass > 0 {
@@ -129,6 +164,7 @@ impl Guard {
         if kind != HEADERS && kind != CONTINUATION {
             // Nothing may come inside a block, and no client pushes.
             self.last = self.block.is_some() || kind == PUSH_PROMISE;
+            self.calm |= self.crumbs.are_too_many(kind, flags, length);
             if kind == RST_STREAM || kind == DATA && flags & END_STREAM != 0 {
                 self.ended = stream;
             }

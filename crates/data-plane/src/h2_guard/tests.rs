@@ -334,3 +334,41 @@ fn a_client_is_told_to_calm_down_in_place_of_its_next_frame() {
         assert_eq!(passed, Some(&input[..begin.len() + goes_on]), "{inside}");
     }
 }
+
+#[test]
+fn crumbs_that_come_together_are_too_many_and_others_are_not() {
+    let begin = [
+        PREFACE.to_vec(),
+        settings(&[]),
+        frame(kind::HEADERS, END_HEADERS, 1, &get("/a")),
+    ];
+    let begin = begin.concat();
+    let row = |pieces: &[&str], times| -> Vec<u8> {
+        let pieces = pieces.repeat(times);
+        let frames = pieces.iter().map(|piece| data(1, false, piece.as_bytes()));
+        frames.flatten().collect()
+    };
+    // Each of these is one read.
+    let flood = row(&["x"], 2_000);
+    let empty = row(&[""], 2_000);
+    let typed = row(&["x"], 1);
+    let messages = row(&["\0\0\0\0\0"], 2_000);
+    let websocket = row(&["\x01\x04", "mask", "text"], 2);
+    for (name, reads, goes_on) in [
+        ("one byte", vec![flood], false),
+        ("empty", vec![empty], false),
+        ("as typed", vec![typed; 5_000], true),
+        ("messages of gRPC", vec![messages; 5], true),
+        ("WebSocket", vec![websocket; 5_000], true),
+    ] {
+        let mut reader = Reader::new(BytesMut::new());
+        for read in [&begin].into_iter().chain(&reads) {
+            let mut storage = vec![0; read.len() + 1024];
+            let mut buffer = ReadBuf::new(&mut storage);
+            buffer.put_slice(read);
+            reader.take(&mut buffer, 0);
+            while reader.give(&mut buffer) {}
+        }
+        assert_eq!(!reader.has_ended(), goes_on, "{name}");
+    }
+}
