@@ -38,6 +38,14 @@ async fn a_directory_is_served_and_reloaded() {
     wait_for(tidegate.http, "b.test", "/", |answer| answer.status == 200).await;
     assert_eq!(get(tidegate.http, "a.test", "/").await.unwrap().status, 404);
 
+    // Nothing to read again is no reason to end.
+    tidegate.hang_up();
+    while !tidegate.logged().contains("SIGHUP") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(get(tidegate.http, "b.test", "/").await.unwrap().status, 200);
+    assert!(tidegate.logged().contains("manifests read again"));
+
     std::fs::write(&file, "kind: [").unwrap();
     let start = std::time::Instant::now();
     while tidegate.metric("tidegate_manifest_problems").await < 1.0 {

@@ -47,12 +47,6 @@ async fn reaches(tidegate: &Tidegate, metric: &str, least: f64) {
     }
 }
 
-fn hang_up(tidegate: &Tidegate) {
-    let mut kill = Command::new("kill");
-    let status = kill.arg("-HUP").arg(tidegate.pid().to_string()).status();
-    assert!(status.unwrap().success());
-}
-
 /// As a careful program does it.
 fn replace(file: &Path, text: &str) {
     let beside = file.with_extension("new");
@@ -237,7 +231,7 @@ async fn what_breaks_is_kept_as_it_was() {
     assert_eq!(logged.matches(said).count(), 1, "{logged}");
 
     // What SIGHUP finds is as broken, and said again.
-    hang_up(&tidegate);
+    tidegate.hang_up();
     reaches(&tidegate, FAILURES, 2.0).await;
     assert_eq!(text().await, "two");
 
@@ -247,7 +241,7 @@ async fn what_breaks_is_kept_as_it_was() {
     assert_eq!(tidegate.metric("tidegate_config_stale").await, 0.0);
 
     // Nothing has changed, but SIGHUP reads again and says so.
-    hang_up(&tidegate);
+    tidegate.hang_up();
     reaches(&tidegate, SUCCESSES, 3.0).await;
     assert_eq!(text().await, "three");
     assert!(tidegate.is_running());
@@ -397,7 +391,7 @@ async fn backends_may_be_flags_or_variables() {
     names.sort();
     assert_eq!(names, ["one", "one", "two", "two"]);
     // There is no file to read again, and that is no reason to end.
-    hang_up(&tidegate);
+    tidegate.hang_up();
     let start = Instant::now();
     while !tidegate.logged().contains("SIGHUP: there is no file") {
         assert!(

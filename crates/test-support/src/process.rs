@@ -213,12 +213,18 @@ impl Tidegate {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let status = Command::new("kill")
-            .arg("-TERM")
-            .arg(self.pid().to_string())
-            .status()
-            .unwrap();
-        assert!(status.success());
+        self.signal("-TERM");
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let mut kill = Command::new("kill");
+        let status = kill.arg(signal).arg(self.pid().to_string()).status();
+        assert!(status.unwrap().success());
     }
 
     /// Waits for its end; panics after `most`.

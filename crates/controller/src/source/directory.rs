@@ -16,6 +16,7 @@ use notify::{RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use translate::Kind;
@@ -25,7 +26,7 @@ const QUIET: Duration = Duration::from_millis(50);
 /// Even without a notification the directory is read this often: some file systems send none.
 const POLL: Duration = Duration::from_secs(10);
 
-/// Sends the objects of a path now and after every change of it, until `shutdown`. `origins` gets where they stand before they
+/// Sends the objects of a path now and after every change of it, which SIGHUP makes it look for at once, until `shutdown`. `origins` gets where they stand before they
 /// are sent.
 ///
 /// # Errors
@@ -37,6 +38,10 @@ pub async fn watch(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), ReadError> {
+    // Also so that it does not end the process, as it does where nobody listens for it.
+    let mut hangup = signal(SignalKind::hangup())
+        .inspect_err(|error| tracing::warn!(%error, "cannot listen for SIGHUP"))
+        .ok();
     let (mut memory, loaded) = load_aside(Memory::default(), &path).await;
     let mut said = Said::default();
     let first = loaded?.unwrap_or_default();
@@ -65,6 +70,7 @@ pub async fn watch(
                 tokio::time::sleep(QUIET).await;
                 while notified.try_recv().is_ok() {}
             }
+            Some(()) = next(&mut hangup) => tracing::info!("SIGHUP: what has changed of the manifests is read"),
             () = tokio::time::sleep(wait) => {}
         }
         wait = POLL;
@@ -72,7 +78,9 @@ pub async fn watch(
         (memory, loaded) = load_aside(memory, &path).await;
         let failure = match loaded {
             Ok(Some(loaded)) => {
-                origins.send_replace(loaded.origins());
+                let objects = loaded.origins();
+                tracing::info!(objects = objects.len(), "manifests read again");
+                origins.send_replace(objects);
                 said.say(&loaded);
                 send(&loaded, &changes, &metrics).await;
                 None
@@ -89,6 +97,11 @@ pub async fn watch(
         }
         failed = failure;
     }
+}
+
+/// The next signal, if they are listened for.
+async fn next(signals: &mut Option<Signal>) -> Option<()> {
+    signals.as_mut()?.recv().await
 }
 
 /// Reads what has changed, on a thread where a slow disk stops nobody else.

@@ -11,7 +11,7 @@ pub(super) const ALLOW: Annotation = Annotation {
     name: "allow",
     nginx: &["whitelist-source-range", "allowlist-source-range"],
     value: NETWORKS,
-    doc: "Clients that are served; everybody else gets 403. Behind `--trusted-proxies` and the PROXY protocol the client is \
+    doc: "Clients that are served; everybody else gets 403. Behind `--trusted-proxy` and the PROXY protocol the client is \
           whom they name. Without it: everybody.",
     example: "10.0.0.0/8, 2001:db8::/32",
     closes: Closes::Routes,

@@ -9,7 +9,7 @@ pub(super) const SSL_REDIRECT: Annotation = Annotation {
     name: "ssl-redirect",
     nginx: &["ssl-redirect"],
     value: BOOLEAN,
-    doc: "Answer plain requests for a host with TLS with 308 to https, but for challenges of ACME. Behind `--trusted-proxies` \
+    doc: "Answer plain requests for a host with TLS with 308 to https, but for challenges of ACME. Behind `--trusted-proxy` \
           `X-Forwarded-Proto` says what is plain. Default: what `--ssl-redirect` says (true).",
     example: "false",
     closes: Closes::Nothing,
