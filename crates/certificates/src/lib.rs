@@ -91,9 +91,9 @@ fn damaged(name: &impl Display, error: &pem::Error) -> String {
     format!("{name} is not PEM: {why}")
 }
 
-/// The host names that a certificate's leaf is for (`subjectAltName`).
-pub fn names(certificate: &Certificate) -> Vec<HostMatch> {
-    let Some(leaf) = certificate.chain.first() else {
+/// The host names that the first certificate of a chain is for (`subjectAltName`); none if it cannot be read.
+pub fn names(chain: &[CertificateDer<'_>]) -> Vec<HostMatch> {
+    let Some(leaf) = chain.first() else {
         return Vec::new();
     };
     let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
@@ -106,7 +106,9 @@ pub fn names(certificate: &Certificate) -> Vec<HostMatch> {
         GeneralName::DNSName(name) => HostMatch::parse(name).ok(),
         _ => None,
     };
-    names.value.general_names.iter().filter_map(name).collect()
+    let names = names.value.general_names.iter().filter_map(name);
+    // An empty name is no name, and would stand for all.
+    names.filter(|name| *name != HostMatch::Any).collect()
 }
 
 /// Whether one of the names of a certificate is for this host.

@@ -16,10 +16,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::collections::HashMap;
 use std::sync::Arc;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// Everything one listener needs for a handshake.
 #[derive(Debug)]
@@ -312,7 +311,7 @@ impl Served {
         config.cert_resolver = Arc::new(Only(Arc::clone(&key)));
         Self {
             source: source.cloned(),
-            names: key.cert.first().map(names).unwrap_or_default(),
+            names: certificates::names(&key.cert),
             key,
             config: Arc::new(config),
         }
@@ -353,23 +352,6 @@ fn generate() -> Result<CertifiedKey, TlsError> {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let signer = default_provider().key_provider.load_private_key(key)?;
     Ok(CertifiedKey::new(vec![certificate.der().clone()], signer))
-}
-
-/// The DNS names of a certificate.
-fn names(leaf: &CertificateDer<'_>) -> Vec<HostMatch> {
-    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
-        return Vec::new();
-    };
-    let Ok(Some(names)) = leaf.subject_alternative_name() else {
-        return Vec::new();
-    };
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => HostMatch::parse(name).ok(),
-        _ => None,
-    };
-    let names = names.value.general_names.iter().filter_map(name);
-    // An empty name is no name, and would stand for all.
-    names.filter(|name| *name != HostMatch::Any).collect()
 }
 
 /// One certificate, whatever the client says: which one was decided before.

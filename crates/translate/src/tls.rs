@@ -90,7 +90,7 @@ fn add_ingress(
         ) else {
             continue;
         };
-        let patterns = names(&certificate);
+        let patterns = names(&certificate.chain);
         let hosts = match tls.hosts.as_deref() {
             Some(hosts) if !hosts.is_empty() => hosts.to_vec(),
             _ => covered_hosts(ingress, &patterns),
@@ -149,7 +149,7 @@ pub(crate) fn hosts(
                 // What is wrong with it is said where the certificate is used.
                 let findings = &mut Findings::default();
                 let certificate = secret(snapshot, settings, &key, object, "", findings);
-                certificate.map_or(Vec::new(), |one| covered_hosts(ingress, &names(&one)))
+                certificate.map_or(Vec::new(), |one| covered_hosts(ingress, &names(&one.chain)))
             }
             _ => named.to_vec(),
         };

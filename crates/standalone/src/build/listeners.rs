@@ -316,7 +316,7 @@ pub(super) fn warnings(config: &Config, table: &RoutingTable) -> Vec<Wrong> {
             continue;
         };
         for (host, certificate) in settings.certificates.iter() {
-            if covers(&names(certificate), &host) {
+            if covers(&names(&certificate.chain), &host) {
                 continue;
             }
             let is_it = |text: &String| HostMatch::parse(text).is_ok_and(|one| one == host);
