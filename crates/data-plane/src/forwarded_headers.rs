@@ -44,7 +44,7 @@ fn fate(name: &str) -> Fate {
     match folded(name) {
         Cow::Borrowed(name) => fate_of_plain(name),
         Cow::Owned(other) if fate_of_plain(&other) != Fate::Pass => Fate::Drop,
-        Cow::Owned(_) => fate_of_plain(name),
+        Cow::Owned(_) => Fate::Pass,
     }
 }
 

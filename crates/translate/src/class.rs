@@ -48,14 +48,14 @@ impl fmt::Display for PassedOver {
     }
 }
 
-/// The Ingresses that are not among the claimed, by name.
+/// The Ingresses that are not among the claimed, which are sorted, by name.
 pub(crate) fn passed_over(snapshot: &Snapshot, claimed: &[ObjectKey]) -> Vec<PassedOver> {
-    let claimed: BTreeSet<&ObjectKey> = claimed.iter().collect();
     let others = snapshot.ingresses.iter();
-    let others = others.filter(|(key, _)| !claimed.contains(key));
+    let others = others.filter(|(key, _)| claimed.binary_search(key).is_err());
     others
         .map(|(key, ingress)| {
-            let class = class_of(ingress).map(ToOwned::to_owned);
+            let (named, annotated) = classes_of(ingress);
+            let class = named.or(annotated).map(ToOwned::to_owned);
             let object = class
                 .as_ref()
                 .and_then(|class| snapshot.ingress_classes.get(class));
@@ -69,12 +69,13 @@ pub(crate) fn passed_over(snapshot: &Snapshot, claimed: &[ObjectKey]) -> Vec<Pas
         .collect()
 }
 
-/// The class that an Ingress names, in either spelling.
-fn class_of(ingress: &Ingress) -> Option<&str> {
+/// The classes that an Ingress names: in its field, which counts where both are there, and in its annotation.
+fn classes_of(ingress: &Ingress) -> (Option<&str>, Option<&str>) {
     let spec = ingress.spec.as_ref();
     let named = spec.and_then(|spec| spec.ingress_class_name.as_deref());
     let annotations = ingress.metadata.annotations.as_ref();
-    named.or_else(|| annotations?.get(CLASS_ANNOTATION).map(String::as_str))
+    let annotated = annotations.and_then(|all| all.get(CLASS_ANNOTATION));
+    (named, annotated.map(String::as_str))
 }
 
 /// The Ingresses that are ours, oldest first. Those without a creation time (in files) come first, by name.
@@ -115,22 +116,10 @@ pub(crate) fn claimed<'a>(
     if settings.serve_classless && !snapshot.ingress_classes.contains_key(&settings.class) {
         ours.insert(&settings.class);
     }
-    let is_ours = |ingress: &Ingress| {
-        let named = ingress
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.ingress_class_name.as_deref());
-        let annotated = ingress
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|all| all.get(CLASS_ANNOTATION))
-            .map(String::as_str);
-        match (named, annotated) {
-            (Some(name), _) => ours.contains(name),
-            (None, Some(name)) => name == settings.class || ours.contains(name),
-            (None, None) => default,
-        }
+    let is_ours = |ingress: &Ingress| match classes_of(ingress) {
+        (Some(name), _) => ours.contains(name),
+        (None, Some(name)) => name == settings.class || ours.contains(name),
+        (None, None) => default,
     };
     let mut claimed: Vec<_> = snapshot
         .ingresses

@@ -26,8 +26,8 @@ const QUIET: Duration = Duration::from_millis(50);
 /// Even without a notification the directory is read this often: some file systems send none.
 const POLL: Duration = Duration::from_secs(10);
 
-/// Sends the objects of a path now and after every change of it, which SIGHUP makes it look for at once, until `shutdown`. `origins` gets where they stand before they
-/// are sent.
+/// Sends the objects of a path now and after every change of it, which SIGHUP makes it look for at once, until `shutdown`.
+/// `origins` gets where they stand before they are sent.
 ///
 /// # Errors
 /// When the path cannot be read at start. Later it keeps what it had.
