@@ -314,6 +314,6 @@ async fn connections_to_endpoints_have_a_longest_life() {
             false => assert_eq!(made, 1),
         }
         assert_eq!(slow_one.await.unwrap().unwrap().text(), "slow");
-        assert_eq!(proxy.metric("tidegate_retries_total"), 0.0);
+        assert_eq!(proxy.metric("tidegate_upstream_retries_total"), 0.0);
     }
 }
