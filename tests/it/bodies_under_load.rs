@@ -99,13 +99,19 @@ async fn backend() -> u16 {
     .await
 }
 
-async fn upload(addr: SocketAddr, size: usize, half_way: Arc<Barrier>) -> Result<(), String> {
+/// How many bytes of a body go before all others are as far: half of it, and so little that nobody waits for as long as someone who
+/// has stopped.
+fn first_part(size: usize) -> usize {
+    (size / 2).min(1 << 20)
+}
+
+async fn upload(addr: SocketAddr, size: usize, under_way: Arc<Barrier>) -> Result<(), String> {
     let mut reader = connect(addr).await.map_err(|error| error.to_string())?;
     let head = format!("POST /0 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n");
     let begun =
-        reader.send(head.as_bytes()).await.is_ok() && send_part(&mut reader.io, 0, size / 2).await;
-    half_way.wait().await;
-    if !begun || !send_part(&mut reader.io, size / 2, size).await {
+        reader.send(head.as_bytes()).await.is_ok() && send_part(&mut reader.io, 0, first_part(size)).await;
+    under_way.wait().await;
+    if !begun || !send_part(&mut reader.io, first_part(size), size).await {
         return Err("could not be sent".into());
     }
     let head = reader.answer().await.map_err(|error| error.to_string())?;
@@ -115,7 +121,7 @@ async fn upload(addr: SocketAddr, size: usize, half_way: Arc<Barrier>) -> Result
     }
 }
 
-async fn download(addr: SocketAddr, size: usize, half_way: Arc<Barrier>) -> Result<(), String> {
+async fn download(addr: SocketAddr, size: usize, under_way: Arc<Barrier>) -> Result<(), String> {
     let begun = async {
         let mut reader = connect(addr).await.map_err(|error| error.to_string())?;
         let request = format!("GET /{size} HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
@@ -130,24 +136,24 @@ async fn download(addr: SocketAddr, size: usize, half_way: Arc<Barrier>) -> Resu
         if early[..] != *expected(0, early.len()) {
             return Err("other bytes behind the head".into());
         }
-        let middle = early.len() + (size - early.len()) / 2;
-        read_part(&mut reader.io, early.len(), middle).await?;
-        Ok((reader, middle))
+        let taken = early.len() + first_part(size - early.len());
+        read_part(&mut reader.io, early.len(), taken).await?;
+        Ok((reader, taken))
     };
     let begun = begun.await;
-    half_way.wait().await;
-    let (mut reader, middle) = begun?;
-    read_part(&mut reader.io, middle, size).await
+    under_way.wait().await;
+    let (mut reader, taken) = begun?;
+    read_part(&mut reader.io, taken, size).await
 }
 
-/// Runs so many at once; all are half way before one goes on.
+/// Runs so many at once; all have their first part behind them before one goes on.
 async fn all_at_once<F>(count: usize, one: impl Fn(Arc<Barrier>) -> F)
 where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
-    let half_way = Arc::new(Barrier::new(count));
+    let under_way = Arc::new(Barrier::new(count));
     let tasks: Vec<_> = (0..count)
-        .map(|_| tokio::spawn(one(Arc::clone(&half_way))))
+        .map(|_| tokio::spawn(one(Arc::clone(&under_way))))
         .collect();
     let mut failed = Vec::new();
     for task in tasks {
@@ -172,12 +178,12 @@ async fn many_large_bodies_take_little_memory() {
     let memory = stand.watch_memory();
     for &(count, size) in scaled(&[(100, 256 << 10)][..], full) {
         let (start, processor) = (Instant::now(), stand.tidegate.processor_time());
-        let work = all_at_once(count, |half_way| upload(addr, size, half_way));
+        let work = all_at_once(count, |under_way| upload(addr, size, under_way));
         memory.during(&stand, work).await;
         let (up, up_time) = (memory.growth(), start.elapsed());
         let up_processor = stand.tidegate.processor_time() - processor;
         let start = Instant::now();
-        let work = all_at_once(count, |half_way| download(addr, size, half_way));
+        let work = all_at_once(count, |under_way| download(addr, size, under_way));
         memory.during(&stand, work).await;
         println!(
             "bodies: {count} x {:.2} MiB at once, up in {up_time:.1?} ({up_processor:.1?} of processor), down in {:.1?} ({:.1?}); memory grew by {:.1} MiB, then {:.1} MiB in all",
