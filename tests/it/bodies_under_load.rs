@@ -108,8 +108,8 @@ fn first_part(size: usize) -> usize {
 async fn upload(addr: SocketAddr, size: usize, under_way: Arc<Barrier>) -> Result<(), String> {
     let mut reader = connect(addr).await.map_err(|error| error.to_string())?;
     let head = format!("POST /0 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n");
-    let begun =
-        reader.send(head.as_bytes()).await.is_ok() && send_part(&mut reader.io, 0, first_part(size)).await;
+    let begun = reader.send(head.as_bytes()).await.is_ok()
+        && send_part(&mut reader.io, 0, first_part(size)).await;
     under_way.wait().await;
     if !begun || !send_part(&mut reader.io, first_part(size), size).await {
         return Err("could not be sent".into());

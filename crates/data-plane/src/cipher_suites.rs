@@ -40,7 +40,7 @@ const NAMES: [(&str, &str); 9] = [
     ),
 ];
 
-/// The suites that clients may use. Of a version of TLS of which none is named all may be used, as OpenSSL has it.
+/// The suites that clients may use, the ones to take rather first. Of a version of TLS of which none is named all may be used, as OpenSSL has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CipherSuites {
     all: Vec<SupportedCipherSuite>,

@@ -125,6 +125,8 @@ impl ServerTls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(NoCertificate));
         base.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // As ingress-nginx has it (ssl_prefer_server_ciphers): of suites that both have, ours come in order.
+        base.ignore_client_order = true;
         base.ticketer = match &settings.ticket_keys {
             Some(keys) => Arc::clone(keys) as Arc<dyn ProducesTickets>,
             None => Ticketer::new()?,
@@ -244,6 +246,7 @@ impl ServerTls {
             .with_client_cert_verifier(Arc::new(ask))
             .with_cert_resolver(Arc::new(NoCertificate));
         config.alpn_protocols.clone_from(&self.base.alpn_protocols);
+        config.ignore_client_order = self.base.ignore_client_order;
         // A resumed session would bring along a certificate that nobody proved to have the key of, so there are neither
         // tickets (the default) nor a cache.
         config.send_tls13_tickets = 0;

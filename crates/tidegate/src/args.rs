@@ -248,8 +248,9 @@ pub(crate) struct ProxyArgs {
     /// Oldest version of TLS that clients may use
     #[arg(long, value_enum, default_value_t = MinTls::V12)]
     pub(crate) tls_min_version: MinTls,
-    /// Cipher suites that clients may use, by the names of OpenSSL or IANA with ":" or "," between them; of a version of TLS
-    /// of which none is named all may be used. Default: all, which are ECDHE with AES-GCM or ChaCha20
+    /// Cipher suites that clients may use, the best first, by the names of OpenSSL or IANA with ":" or "," between them; of a
+    /// version of TLS of which none is named all may be used. Default: all, which are ECDHE with AES-256-GCM, AES-128-GCM or
+    /// ChaCha20, in this order
     #[arg(long, value_name = "NAMES")]
     pub(crate) tls_ciphers: Option<CipherSuites>,
     /// Keys of TLS session tickets, for replicas to share: a file of lines from "openssl rand -hex 32"; the first makes

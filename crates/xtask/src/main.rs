@@ -31,7 +31,7 @@ enum Task {
     Test(test::Args),
     /// Start, stop or enter a real control plane in its own network namespace
     Cluster(cluster::Args),
-    /// Run protocol suites of others against the binary: h2spec, gRPC interop
+    /// Run protocol suites of others against the binary: h2spec, gRPC interop, testssl
     Suites(suites::Args),
     /// Measure CPU and memory beside nginx, HAProxy and Envoy; what features cost; instructions of a request
     Bench(bench::Args),

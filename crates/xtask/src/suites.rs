@@ -1,10 +1,11 @@
-//! `cargo xtask suites`: protocol suites of others, run against the real binary: h2spec, and the gRPC interop tests.
+//! `cargo xtask suites`: protocol suites of others, run against the real binary: h2spec, the gRPC interop tests, and testssl.sh.
 //!
 //! Both listeners are tried. What a listener does not speak is said to be not run, and is neither passed nor failed.
 
 mod grpc;
 mod h2spec;
 mod stand;
+mod testssl;
 
 use crate::process::{root, run as run_command};
 use crate::tools;
@@ -29,6 +30,8 @@ pub(crate) enum Suite {
     H2spec,
     /// grpc-go's interop client and server, through both listeners
     Grpc,
+    /// testssl.sh, on the TLS listener
+    Testssl,
 }
 
 /// What the runs came to.
@@ -54,13 +57,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 /// Runs a suite, or all, against a binary.
 pub(crate) fn run_against(tidegate: &Path, suite: Option<Suite>) -> anyhow::Result<Totals> {
-    let programs = tools::suites::find_or_build()?;
     let mut totals = Totals::default();
-    if suite != Some(Suite::Grpc) {
-        h2spec::run(tidegate, &programs, &mut totals)?;
+    let wanted = |one| suite.is_none_or(|suite| suite == one);
+    if wanted(Suite::H2spec) || wanted(Suite::Grpc) {
+        let programs = tools::suites::find_or_build()?;
+        if wanted(Suite::H2spec) {
+            h2spec::run(tidegate, &programs, &mut totals)?;
+        }
+        if wanted(Suite::Grpc) {
+            grpc::run(tidegate, &programs, &mut totals)?;
+        }
     }
-    if suite != Some(Suite::H2spec) {
-        grpc::run(tidegate, &programs, &mut totals)?;
+    if wanted(Suite::Testssl) {
+        testssl::run(tidegate, &mut totals)?;
     }
     Ok(totals)
 }

@@ -128,7 +128,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 /// Runs the protocol suites of others, where they can be had.
 fn suites(totals: &mut Totals) -> anyhow::Result<()> {
-    step("protocol suites: h2spec, gRPC interop");
+    step("protocol suites: h2spec, gRPC interop, testssl");
     match crate::suites::run_against(&binary(), None) {
         Ok(ran) => {
             totals.passed += ran.passed;

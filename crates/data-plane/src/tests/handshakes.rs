@@ -330,6 +330,15 @@ async fn only_chosen_cipher_suites_are_used() {
     let chacha = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
     assert_eq!(used(&chosen, tls12).await, Some(chacha));
     assert_eq!(used(&chosen, tls13).await, Some("TLS13_AES_128_GCM_SHA256"));
+    // Of several the first that was named, wherever the client has it.
+    let of_two = [
+        "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256",
+    ];
+    let aes = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+    for (suites, wanted) in of_two.into_iter().zip([aes, chacha]) {
+        assert_eq!(used(&proxy(suites), tls12).await, Some(wanted));
+    }
     // The key is no RSA key.
     let useless = proxy("ECDHE-RSA-AES128-GCM-SHA256");
     assert_eq!(used(&useless, tls12).await, None);

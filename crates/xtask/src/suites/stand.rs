@@ -59,23 +59,99 @@ pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(listener.local_addr()?)
 }
 
-/// A self-signed certificate and its key, as files.
+/// The kind of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    Ecdsa,
+    Rsa,
+}
+
+impl Key {
+    /// What `openssl req` makes one with.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Ecdsa => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
+            Self::Rsa => &["-newkey", "rsa:2048"],
+        }
+    }
+}
+
+/// A certificate and its key, as files.
 pub(crate) struct Certificate {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
 }
 
 impl Certificate {
-    /// Makes one with `openssl`.
-    pub(crate) fn make(directory: &Path) -> anyhow::Result<Self> {
-        let made = Self {
+    fn files(directory: &Path) -> Self {
+        Self {
             certificate: directory.join("tls.crt"),
             key: directory.join("tls.key"),
+        }
+    }
+
+    /// Where the authority of [`Self::issue`] has its certificate.
+    pub(crate) fn authority(directory: &Path) -> PathBuf {
+        directory.join("authority.crt")
+    }
+
+    /// Makes one as an authority of the public would issue it: good for 90 days, for a server, with an address of OCSP.
+    pub(crate) fn issue(directory: &Path, key: Key) -> anyhow::Result<Self> {
+        let made = Self::files(directory);
+        let (authority, authority_key) =
+            (Self::authority(directory), directory.join("authority.key"));
+        let request = |subject: &str, extensions: &[&str]| {
+            let mut command = Command::new("openssl");
+            command
+                .args(["req", "-x509", "-nodes", "-days", "90"])
+                .args(key.options())
+                .args(["-subj", &format!("/CN={subject}")]);
+            for extension in extensions {
+                command.args(["-addext", extension]);
+            }
+            command
         };
+        let as_authority = [
+            "basicConstraints=critical,CA:TRUE",
+            "keyUsage=critical,keyCertSign,cRLSign",
+        ];
+        output(
+            request("Suite authority", &as_authority)
+                .arg("-keyout")
+                .arg(&authority_key)
+                .arg("-out")
+                .arg(&authority),
+        )?;
+        let names = format!("subjectAltName=DNS:{HOST}");
+        let ocsp = format!("authorityInfoAccess=OCSP;URI:http://ocsp.{HOST}/");
+        let as_server = [
+            &*names,
+            &*ocsp,
+            "basicConstraints=critical,CA:FALSE",
+            "keyUsage=critical,digitalSignature",
+            "extendedKeyUsage=serverAuth",
+        ];
+        output(
+            request(HOST, &as_server)
+                .arg("-CA")
+                .arg(&authority)
+                .arg("-CAkey")
+                .arg(&authority_key)
+                .arg("-keyout")
+                .arg(&made.key)
+                .arg("-out")
+                .arg(&made.certificate),
+        )?;
+        Ok(made)
+    }
+
+    /// Makes one that issued itself.
+    pub(crate) fn make(directory: &Path) -> anyhow::Result<Self> {
+        let made = Self::files(directory);
         output(
             Command::new("openssl")
-                .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"])
-                .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
+                .args(["req", "-x509", "-nodes", "-days", "2"])
+                .args(Key::Ecdsa.options())
                 .args(["-subj", &format!("/CN={HOST}")])
                 .args(["-addext", &format!("subjectAltName=DNS:{HOST}")])
                 .arg("-keyout")
@@ -180,7 +256,7 @@ fn manifest(
     ))
 }
 
-/// Serves HTTP/1.1 until the process ends: answers every request with 200 and a body.
+/// Serves HTTP/1.1 until the process ends: answers every request with 200, a body, and the fields by which a page protects itself.
 pub(crate) fn serve_http1() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port on loopback")?;
     let addr = listener.local_addr()?;
@@ -222,7 +298,8 @@ fn answer(stream: TcpStream) -> std::io::Result<()> {
         }
         write!(
             writer,
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nstrict-transport-security: max-age=31536000\r\n\
+             x-content-type-options: nosniff\r\nx-frame-options: DENY\r\n\r\n",
             BODY.len()
         )?;
         if !head {

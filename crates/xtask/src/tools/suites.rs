@@ -1,6 +1,6 @@
-//! Where the programs of the protocol suites come from: h2spec, and client and server of the gRPC interop tests.
+//! Where the programs of the protocol suites come from: h2spec, client and server of the gRPC interop tests, testssl.sh.
 //!
-//! Each comes from the cache, or is built into it from the Go module `tests/suites`, which pins their versions. h2spec is
+//! The last is a shell script that distributions package. Each of the others comes from the cache, or is built into it from the Go module `tests/suites`, which pins their versions. h2spec is
 //! pinned by commit, because its release tags carry a module path without `/v2` and cannot be required.
 
 use super::control_plane::{Unavailable, hash};
@@ -23,7 +23,17 @@ fn module() -> PathBuf {
     process::root().join("tests/suites")
 }
 
-/// Every program, built first where it must be (once, some two minutes on two cores).
+/// testssl.sh, by the name that Debian or its authors gave it.
+///
+/// # Errors
+/// [`Unavailable`] when it is not there.
+pub(crate) fn find_testssl() -> anyhow::Result<PathBuf> {
+    let mut names = ["testssl", "testssl.sh"].into_iter();
+    let found = names.find_map(on_path);
+    found.ok_or_else(|| Unavailable("no testssl on PATH (Debian: testssl.sh)".into()).into())
+}
+
+/// Every program that is built, where it must be (once, some two minutes on two cores).
 ///
 /// # Errors
 /// [`Unavailable`] when one is not there and there is no Go to build it with.
