@@ -95,9 +95,9 @@ impl AnswerBody {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
             Source::Http1(body) => {
-                let frame = ready!(Pin::new(&mut **body).poll_frame(cx));
+                let mut frame = ready!(Pin::new(&mut **body).poll_frame(cx));
                 outcome.streamed(
-                    &frame,
+                    &mut frame,
                     body.uploaded(),
                     body.received(),
                     body.is_end_stream(),
@@ -106,9 +106,9 @@ impl AnswerBody {
                 Poll::Ready(frame)
             }
             Source::Http2(body) => {
-                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                let mut frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 outcome.streamed(
-                    &frame,
+                    &mut frame,
                     body.uploaded(),
                     body.received(),
                     body.is_end_stream(),

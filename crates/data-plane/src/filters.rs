@@ -94,6 +94,13 @@ pub(crate) fn after(route: &Route, headers: &mut HeaderMap, endpoint: Option<Soc
     }
 }
 
+/// Takes from the trailers of an answer what the filters of its route decide.
+pub(crate) fn after_trailers(route: &Route, trailers: &mut HeaderMap) {
+    for filter in &route.filters {
+        filter.as_apply().on_response_trailers(trailers);
+    }
+}
+
 /// Whole seconds that are long enough (RFC 9110 section 10.2.3).
 fn seconds(wait: Duration) -> u32 {
     let rest = u64::from(wait.subsec_nanos() > 0);

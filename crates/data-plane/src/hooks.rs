@@ -138,7 +138,7 @@ impl Fields<'_> {
     }
 
     /// Makes this the only field of the name, also of those whose names differ in `_` for `-`, which some servers take for one.
-    /// Of a request, trailers of the name are dropped too.
+    /// Trailers of the name are dropped too.
     ///
     /// # Errors
     /// [`FixedField`].
@@ -393,8 +393,21 @@ pub(crate) fn on_response(
     catch_unwind(all).map_err(|_| ProxyError::Panic)?;
     if let Some(changed) = changed {
         *headers = changed.fields;
+        outcome.notes.insert(DecidedOfAnswer(changed.decided));
     }
     Ok(())
+}
+
+/// The names that hooks set or removed of an answer, kept for its trailers.
+#[derive(Clone)]
+struct DecidedOfAnswer(Vec<HeaderName>);
+
+/// Takes from the trailers of an answer what [`Hook::on_response`] decided.
+pub(crate) fn on_response_trailers(notes: &Extensions, trailers: &mut HeaderMap) {
+    let decided = notes.get::<DecidedOfAnswer>();
+    for name in decided.iter().flat_map(|decided| &decided.0) {
+        remove_every_spelling(trailers, name);
+    }
 }
 
 /// [`Hook::on_log`]. What panics here costs nothing any more: the request is over.

@@ -3,6 +3,7 @@
 use crate::access_log::Line;
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
+use crate::filters;
 use crate::hooks;
 use crate::publish::RouteTarget;
 use crate::upstream::Entered;
@@ -56,10 +57,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Notes how far the answer has come with this frame.
+    /// Notes how far the answer has come with this frame, and takes from its trailers what is not for the endpoint to say.
     pub(crate) fn streamed(
         &mut self,
-        frame: &Option<Result<Frame<Bytes>, ProxyError>>,
+        frame: &mut Option<Result<Frame<Bytes>, ProxyError>>,
         uploaded: u64,
         received: u64,
         ended: bool,
@@ -79,7 +80,15 @@ impl Outcome {
                 }
                 self.failed(*error);
             }
-            Some(Ok(_)) => self.complete = ended,
+            Some(Ok(frame)) => {
+                self.complete = ended;
+                if let Some(trailers) = frame.trailers_mut() {
+                    if let Some(target) = &self.target {
+                        filters::after_trailers(&target.route, trailers);
+                    }
+                    hooks::on_response_trailers(&self.notes, trailers);
+                }
+            }
             None => self.complete = true,
         }
     }

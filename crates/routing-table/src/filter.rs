@@ -96,6 +96,9 @@ pub trait ApplyFilter {
 
     /// Changes the fields of an answer. `endpoint` is who gave it; `None` where it is our own.
     fn on_response(&self, _headers: &mut HeaderMap, _endpoint: Option<SocketAddr>) {}
+
+    /// Takes from the trailers of an answer what [`ApplyFilter::on_response`] decides.
+    fn on_response_trailers(&self, _trailers: &mut HeaderMap) {}
 }
 
 impl Filter {

@@ -223,6 +223,9 @@ pub fn backends_of(
                     "{name} is not numbered as BACKEND_1, BACKEND_2 and so on"
                 ))
             })?;
+            if value.trim().is_empty() {
+                return Err(BackendsError::Wrong(format!("{name} is set, but empty")));
+            }
             by_number.insert(parsed, value);
         }
     }
@@ -354,6 +357,7 @@ mod tests {
             &[("BACKEND_1", "a"), ("BACKEND_3", "c")],
             Err("BACKEND_3 is set, but BACKEND_2 is not"),
         );
+        check_environment(&[("BACKEND_1", " ")], Err("BACKEND_1 is set, but empty"));
         check_environment(
             &[("BACKEND_0", "a")],
             Err("BACKEND_0 is not numbered as BACKEND_1, BACKEND_2 and so on"),

@@ -78,6 +78,13 @@ pub(crate) fn check(args: &PathArgs) -> ExitCode {
             directory::kinds(&loaded.skipped)
         ));
     }
+    if translation.claimed.is_empty() && ingresses > 0 {
+        errors += 1;
+        output::line(format_args!(
+            "{}: error: none of its {ingresses} Ingress(es) would be served",
+            args.path.display()
+        ));
+    }
     if translation.claimed.len() < ingresses {
         output::line(format_args!(
             "{} Ingress(es) are of classes that are not served: see --ingress-class (now {:?}) and --controller-name (now {:?})",

@@ -40,6 +40,7 @@ pub(crate) fn run(path: PathBuf, args: &ProxyArgs) -> anyhow::Result<()> {
 async fn say(mut report: watch::Receiver<Option<Report>>, origins: watch::Receiver<Origins>) {
     let mut diagnostics: Vec<Diagnostic> = Vec::new();
     let mut passed_over: BTreeSet<PassedOver> = BTreeSet::new();
+    let mut idle = false;
     while report.changed().await.is_ok() {
         let Some(current) = report.borrow_and_update().clone() else {
             continue;
@@ -65,6 +66,10 @@ async fn say(mut report: watch::Receiver<Option<Report>>, origins: watch::Receiv
                 tracing::warn!("{}{new}", place(Kind::Ingress, &new.key));
             }
         }
+        if current.claimed.is_empty() && !idle {
+            tracing::warn!("no Ingress is served: there is none, or none of the classes that are");
+        }
+        idle = current.claimed.is_empty();
         diagnostics.clone_from(&current.diagnostics);
         passed_over = current.passed_over.iter().cloned().collect();
     }

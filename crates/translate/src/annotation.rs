@@ -232,9 +232,11 @@ fn unknown(
     }
     let known: Vec<_> = known.collect();
     for (key, name) in unknown.filter(|(_, name)| !known.contains(name)) {
+        // Nobody mistypes one that is much longer, and to look at it would take long.
         let close = known
             .iter()
-            .map(|known| (distance(known, name), known))
+            .filter(|_| name.len() <= 64)
+            .map(|known| (strsim::levenshtein(known, name), known))
             .min();
         let hint = close
             .filter(|(distance, _)| *distance <= 3)
@@ -288,21 +290,6 @@ fn bounded(value: &str) -> Result<(), String> {
 
 fn field(key: &str) -> String {
     format!("metadata.annotations[{}]", printable(key, 128))
-}
-
-/// Levenshtein distance, for "did you mean".
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut before = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let cost = before + usize::from(x != *y);
-            before = row[j + 1];
-            row[j + 1] = cost.min(before + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// The documentation of all annotations, as `docs/annotations.md` has it.

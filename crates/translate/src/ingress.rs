@@ -536,6 +536,10 @@ fn path_match(
         // As ingress-nginx has it: characters, not elements.
         "ImplementationSpecific" if normal == "/" => Ok(PathMatch::prefix("/")),
         "ImplementationSpecific" => Ok(PathMatch::StartsWith(normal.as_ref().into())),
+        "" => Err((
+            "InvalidPath",
+            "pathType is missing: Exact, Prefix or ImplementationSpecific".to_owned(),
+        )),
         other => Err((
             "InvalidPath",
             format!("path type {other:?} is none of Exact, Prefix, ImplementationSpecific"),

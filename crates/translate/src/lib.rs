@@ -21,6 +21,7 @@ mod relayed_ports;
 mod service;
 pub mod settings;
 pub mod snapshot;
+mod strict;
 mod tls;
 
 pub use class::PassedOver;
@@ -28,6 +29,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use policies::Acceptance;
 pub use settings::{HostOwnership, Settings};
 pub use snapshot::{Kind, Object, ObjectKey, ObjectRef, Snapshot};
+pub use strict::ObjectError;
 
 use conflict::HostOwners;
 use diagnostic::Findings;

@@ -1,6 +1,7 @@
 //! Reads manifests: YAML with several documents, JSON, and `List` objects. Pure: text in, objects with their lines out.
 
 use crate::snapshot::{Kind, Object, ObjectKey};
+use crate::strict::{ObjectError, read};
 use k8s_openapi::ByteString;
 use serde_json::Value;
 use std::sync::Arc;
@@ -101,7 +102,15 @@ fn read_document(document: &str) -> Result<Value, (usize, usize, String)> {
             .location()
             .map_or((1, 0), |at| (at.line(), at.column()));
         let text = error.to_string();
-        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        let mut message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        let before = document
+            .lines()
+            .nth(line.saturating_sub(1))
+            .unwrap_or_default();
+        let indented = before.trim_start_matches(' ');
+        if indented.starts_with('\t') {
+            message.push_str(": a tab, where YAML is indented with spaces");
+        }
         (line, column, message)
     })?;
     serde_json::to_value(value).map_err(|error| (1, 0, error.to_string()))
@@ -134,9 +143,15 @@ fn read_value(value: Value, line: usize, out: &mut Vec<Result<Located<Item>, Man
         })
     };
     if kind.is_empty() || api_version.is_empty() {
-        out.push(error(
-            "not a Kubernetes object: apiVersion and kind are needed".into(),
-        ));
+        let own = ["listeners", "routes", "backends"];
+        let hint = if own.iter().any(|key| value.get(key).is_some()) {
+            "; a configuration of Tidegate is served by `serve --config`"
+        } else {
+            ""
+        };
+        out.push(error(format!(
+            "not a Kubernetes object: apiVersion and kind are needed{hint}"
+        )));
         return;
     }
     let name = value
@@ -176,8 +191,8 @@ fn read_value(value: Value, line: usize, out: &mut Vec<Result<Located<Item>, Man
 /// Reads one object of a known kind.
 ///
 /// # Errors
-/// When a field has the wrong type; the message names it.
-pub fn object(kind: Kind, mut value: Value) -> Result<Object, serde_json::Error> {
+/// When a field has the wrong type, or is none that there is; the message names it.
+pub fn object(kind: Kind, mut value: Value) -> Result<Object, ObjectError> {
     if kind != Kind::IngressClass
         && let Some(Value::Object(metadata)) = value.get_mut("metadata")
         && metadata.get("namespace").is_none_or(Value::is_null)
@@ -185,12 +200,12 @@ pub fn object(kind: Kind, mut value: Value) -> Result<Object, serde_json::Error>
         metadata.insert("namespace".into(), "default".into());
     }
     Ok(match kind {
-        Kind::Ingress => Object::Ingress(Arc::new(serde_json::from_value(value)?)),
-        Kind::IngressClass => Object::IngressClass(Arc::new(serde_json::from_value(value)?)),
-        Kind::Service => Object::Service(Arc::new(serde_json::from_value(value)?)),
-        Kind::EndpointSlice => Object::EndpointSlice(Arc::new(serde_json::from_value(value)?)),
+        Kind::Ingress => Object::Ingress(Arc::new(read(&value)?)),
+        Kind::IngressClass => Object::IngressClass(Arc::new(read(&value)?)),
+        Kind::Service => Object::Service(Arc::new(read(&value)?)),
+        Kind::EndpointSlice => Object::EndpointSlice(Arc::new(read(&value)?)),
         Kind::Secret => {
-            let mut secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(value)?;
+            let mut secret: k8s_openapi::api::core::v1::Secret = read(&value)?;
             // What the API server does on a write (Secret.stringData: "merged into the data field on write").
             if let Some(strings) = secret.string_data.take() {
                 let data = secret.data.get_or_insert_default();
@@ -202,8 +217,8 @@ pub fn object(kind: Kind, mut value: Value) -> Result<Object, serde_json::Error>
             }
             Object::Secret(Arc::new(secret))
         }
-        Kind::ConfigMap => Object::ConfigMap(Arc::new(serde_json::from_value(value)?)),
-        Kind::BackendPolicy => Object::BackendPolicy(Arc::new(serde_json::from_value(value)?)),
+        Kind::ConfigMap => Object::ConfigMap(Arc::new(read(&value)?)),
+        Kind::BackendPolicy => Object::BackendPolicy(Arc::new(read(&value)?)),
     })
 }
 
@@ -245,7 +260,7 @@ mod tests {
     fn a_broken_document_costs_only_itself() {
         let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nmetadata: {name: b}\n---\nfoo: bar\n---\n\
             apiVersion: v1\nkind: Service\nmetadata: {}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: c}\nspec: {ports: 5}\n---\n\
-            apiVersion: v1\nkind: Service\nmetadata: {name: good}\n---\na: [\n";
+            apiVersion: v1\nkind: Service\nmetadata: {name: good}\n---\na: [\n---\nroutes: []\n---\na:\n\tb: 1\n";
         let shown = shown(text);
         assert!(shown[0].contains("duplicate"), "{shown:?}");
         assert_eq!(
@@ -254,10 +269,18 @@ mod tests {
         );
         assert_eq!(shown[2], "8:0 Service without metadata.name");
         assert!(
-            shown[3].starts_with("12:0 Service c: invalid type"),
+            shown[3].starts_with("12:0 Service c: spec.ports: invalid type"),
             "{shown:?}"
         );
         assert_eq!(shown[4], "17 Service default/good");
         assert!(shown[5].starts_with("22:"), "{shown:?}");
+        assert!(
+            shown[6].ends_with("served by `serve --config`"),
+            "{shown:?}"
+        );
+        assert!(
+            shown[7].starts_with("26:1 ") && shown[7].contains("a tab"),
+            "{shown:?}"
+        );
     }
 }

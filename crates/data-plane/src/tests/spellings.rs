@@ -1,20 +1,20 @@
-//! What filters and hooks decide of a request's fields a client cannot say otherwise: not by another spelling of the name, not in
-//! its trailers, whatever protocol it and the endpoint speak.
+//! What filters and hooks decide of a message's fields its sender cannot say otherwise: not by another spelling of the name, not in
+//! its trailers, whatever protocol client and endpoint speak.
 
-use super::raw::exchange;
+use super::raw::{Act, RawBackend, exchange};
 use super::{Rule, host, serve, serve_with};
 use crate::Settings;
-use crate::hooks::{Fields, Hook, Reply, Visit};
+use crate::hooks::{Answering, Fields, Hook, Reply, Visit};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use routing_table::Filter;
-use routing_table::filter::{HeaderChanges, RequestHeaders};
+use routing_table::filter::{HeaderChanges, RequestHeaders, ResponseHeaders};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -37,13 +37,21 @@ const SENT: [(&str, &str); 6] = [
 /// An endpoint that answers with those fields of a request, and of its trailers, whose names begin with `x` and that a client
 /// could mean.
 async fn telling(is_http2: bool) -> SocketAddr {
+    endpoint(is_http2, tell).await
+}
+
+async fn endpoint<F, B>(is_http2: bool, answer: fn(Request<Incoming>) -> F) -> SocketAddr
+where
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let stream = TokioIo::new(stream);
             tokio::spawn(async move {
-                let service = service_fn(tell);
+                let service = service_fn(answer);
                 if is_http2 {
                     let builder = http2::Builder::new(TokioExecutor::new());
                     let _ = builder.serve_connection(stream, service).await;
@@ -78,6 +86,28 @@ async fn tell(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
     Ok(Response::new(Full::new(Bytes::from(told))))
 }
 
+/// Answers with the fields in front of a body and behind it.
+async fn send(
+    _: Request<Incoming>,
+) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    let frames = [
+        Ok(Frame::data(Bytes::from_static(b"ok"))),
+        Ok(Frame::trailers(sent())),
+    ];
+    let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
+    response.headers_mut().extend(sent());
+    Ok(response)
+}
+
+/// The fields that are sent.
+fn sent() -> HeaderMap {
+    let fields = SENT.map(|(name, value)| {
+        let name = HeaderName::from_static(name);
+        (name, HeaderValue::from_static(value))
+    });
+    fields.into_iter().collect()
+}
+
 async fn asked_by_http1(proxy: SocketAddr) -> String {
     let fields: String = SENT
         .map(|(name, value)| format!("{name}: {value}\r\n"))
@@ -90,25 +120,27 @@ async fn asked_by_http1(proxy: SocketAddr) -> String {
 }
 
 async fn asked_by_http2(proxy: SocketAddr) -> String {
+    let frames = [
+        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"ok"))),
+        Ok(Frame::trailers(sent())),
+    ];
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let mut request = Request::post("http://a.test/").body(body).unwrap();
+    request.headers_mut().extend(sent());
+    let answer = answer_by_http2(proxy, request).await;
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+async fn answer_by_http2<B>(proxy: SocketAddr, request: Request<B>) -> Response<Incoming>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let stream = TcpStream::connect(proxy).await.unwrap();
     let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let fields = SENT.map(|(name, value)| {
-        let name = HeaderName::from_static(name);
-        (name, HeaderValue::from_static(value))
-    });
-    let trailers: HeaderMap = fields.iter().cloned().collect();
-    let frames = [
-        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"ok"))),
-        Ok(Frame::trailers(trailers)),
-    ];
-    let body = StreamBody::new(futures_util::stream::iter(frames));
-    let mut request = Request::post("http://a.test/").body(body).unwrap();
-    request.headers_mut().extend(fields);
-    let answer = sender.send_request(request).await.unwrap();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8_lossy(&body).into_owned()
+    sender.send_request(request).await.unwrap()
 }
 
 /// Asks by both protocols for endpoints of both.
@@ -148,6 +180,11 @@ impl Hook for Deciding {
         fields.remove(&GONE).unwrap();
         ControlFlow::Continue(())
     }
+
+    fn on_response(&self, _: &mut Visit<'_>, _: &Answering, fields: &mut Fields<'_>) {
+        fields.set(SET, HeaderValue::from_static("ours")).unwrap();
+        fields.remove(&GONE).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -169,4 +206,68 @@ async fn where_nothing_is_decided_all_passes() {
         answer.ends_with(&format!("head: {all}; trailers: {all}.")),
         "{answer}"
     );
+}
+
+/// Those of [`SENT`] that a client got, as `name=value`.
+fn got(fields: &HeaderMap) -> String {
+    let known = |name: &HeaderName| SENT.iter().any(|(sent, _)| name == sent);
+    let of = fields.iter().filter(|(name, _)| known(name));
+    let of = of.map(|(name, value)| format!("{name}={}", value.to_str().unwrap()));
+    of.collect::<Vec<_>>().join(" ")
+}
+
+/// Asks by both protocols endpoints of both that send [`SENT`] in front of a body and behind it.
+async fn no_answer_gets_by(rule: impl Fn(Rule) -> Rule, settings: impl Fn() -> Settings) {
+    for is_http2 in [false, true] {
+        let fields: String = SENT
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .concat();
+        let reply = format!(
+            "HTTP/1.1 200 OK\r\n{fields}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{fields}\r\n"
+        );
+        let addr = if is_http2 {
+            endpoint(true, send).await
+        } else {
+            RawBackend::start(&[Act::Reply(reply.leak())]).await.addr
+        };
+        let endpoint = host("a.test", &[addr]);
+        let endpoint = if is_http2 { endpoint.http2() } else { endpoint };
+        let proxy = serve_with(&[rule(endpoint)], settings());
+        let request = Request::get("http://a.test/")
+            .body(Full::default())
+            .unwrap();
+        let (head, body) = answer_by_http2(proxy.addr, request).await.into_parts();
+        assert_eq!(got(&head.headers), "x_own=theirs x-set=ours");
+        let whole = body.collect().await.unwrap();
+        let trailers = whole.trailers().unwrap().clone();
+        assert_eq!(got(&trailers), "x_own=theirs", "from http2: {is_http2}");
+        let asked =
+            b"GET / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n";
+        let answer = exchange(proxy.addr, asked).await;
+        let rest = "\r\n2\r\nok\r\n0\r\nx_own: theirs\r\n\r\n";
+        assert!(answer.ends_with(rest), "from http2: {is_http2}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_filter_decides_of_an_answer_has_no_trailer() {
+    let deciding = |mut rule: Rule| {
+        let changes = HeaderChanges {
+            remove: vec![GONE],
+            set: vec![(SET, HeaderValue::from_static("ours"))],
+        };
+        let filter = Filter::ResponseHeaders(ResponseHeaders(changes));
+        rule.filters.push(filter);
+        rule
+    };
+    no_answer_gets_by(deciding, Settings::default).await;
+}
+
+#[tokio::test]
+async fn what_a_hook_decides_of_an_answer_has_no_trailer() {
+    let settings = || Settings {
+        hooks: vec![Arc::new(Deciding)],
+        ..Settings::default()
+    };
+    no_answer_gets_by(|rule| rule, settings).await;
 }

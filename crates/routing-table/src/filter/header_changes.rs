@@ -27,11 +27,15 @@ impl HeaderChanges {
     }
 
     fn apply(&self, headers: &mut HeaderMap) {
-        for name in self.names() {
-            remove_every_spelling(headers, name);
-        }
+        self.clear(headers);
         for (name, value) in &self.set {
             headers.insert(name, value.clone());
+        }
+    }
+
+    fn clear(&self, fields: &mut HeaderMap) {
+        for name in self.names() {
+            remove_every_spelling(fields, name);
         }
     }
 }
@@ -59,6 +63,10 @@ pub struct ResponseHeaders(pub HeaderChanges);
 impl ApplyFilter for ResponseHeaders {
     fn on_response(&self, headers: &mut HeaderMap, _: Option<SocketAddr>) {
         self.0.apply(headers);
+    }
+
+    fn on_response_trailers(&self, trailers: &mut HeaderMap) {
+        self.0.clear(trailers);
     }
 }
 

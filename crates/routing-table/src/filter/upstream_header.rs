@@ -17,6 +17,10 @@ impl ApplyFilter for UpstreamHeader {
             _ => drop(headers.remove(&self.0)),
         }
     }
+
+    fn on_response_trailers(&self, trailers: &mut HeaderMap) {
+        trailers.remove(&self.0);
+    }
 }
 
 impl fmt::Display for UpstreamHeader {

@@ -30,6 +30,9 @@ pub enum HostError {
     /// A byte that no host name has.
     #[error("the host has a character that no host name has")]
     Character,
+    /// A URL where a name is needed.
+    #[error("the host is a URL, a DNS name is needed: without scheme, port and path")]
+    Url,
     /// The port is not a number from 1 to 65535.
     #[error("the port of the host is not a number from 1 to 65535")]
     Port,
@@ -53,6 +56,9 @@ impl HostMatch {
         };
         if name.contains('*') {
             return Err(HostError::Wildcard);
+        }
+        if name.contains("://") {
+            return Err(HostError::Url);
         }
         if name.contains(':') {
             return Err(HostError::Character);
@@ -263,6 +269,7 @@ mod tests {
         }
         assert_eq!(HostMatch::parse("10.0.0.1"), Err(HostError::Address));
         assert_eq!(HostMatch::parse("a.test:80"), Err(HostError::Character));
+        assert_eq!(HostMatch::parse("http://a.test"), Err(HostError::Url));
     }
 
     #[test]

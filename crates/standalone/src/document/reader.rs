@@ -78,6 +78,12 @@ impl de::Error for Error {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        if field == "apiVersion" {
+            return Self::new(
+                "this is a Kubernetes object and no configuration; `serve --manifests` serves it"
+                    .to_owned(),
+            );
+        }
         Self::new(unknown("key", field, expected))
     }
 

@@ -102,7 +102,7 @@ fn what_is_no_document() {
     fails(
         "c.yaml",
         "a: 1\n---\nb: 2\n",
-        "c.yaml:2:1: a second document: the file must hold one",
+        "c.yaml:2:1: a second document: a configuration is one (Kubernetes objects are served by `serve --manifests`)",
     );
     fails("c.yaml", "a: !x 1\n", "c.yaml:1:7: tags are not supported");
     fails(

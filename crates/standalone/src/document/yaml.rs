@@ -53,7 +53,7 @@ impl Builder {
                 if self.documents > 1 {
                     return Err(Wrong::here(
                         place,
-                        "a second document: the file must hold one",
+                        "a second document: a configuration is one (Kubernetes objects are served by `serve --manifests`)",
                     ));
                 }
                 Ok(())

@@ -142,7 +142,9 @@ pub(super) fn unknown(all: &BTreeMap<String, String>, object: &ObjectRef, findin
         if name == "canary" || known().any(|one| one == name) {
             continue;
         }
-        let close = known().map(|one| (super::distance(one, name), one)).min();
+        // As long as the longest of them, or to look at it would take long.
+        let near = known().filter(|_| name.len() <= 64);
+        let close = near.map(|one| (strsim::levenshtein(one, name), one)).min();
         let hint = close
             .filter(|(distance, _)| *distance <= 3)
             .map_or(String::new(), |(_, name)| {

@@ -19,10 +19,17 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    /// The kind that it would be of with another `apiVersion`: its owner expects it to be served.
+    /// The kind that it would be of with another `apiVersion`, or but for a slip of the pen: its owner expects it to be served.
     pub fn meant(&self) -> Option<Kind> {
+        let of_another_version = |kind: &Kind| kind.as_str() == self.kind;
         let mut all = Kind::ALL.into_iter();
-        all.find(|kind| kind.as_str() == self.kind)
+        all.find(of_another_version).or_else(|| {
+            let mut all = Kind::ALL.into_iter();
+            all.find(|kind| {
+                kind.api_version() == self.api_version
+                    && near(&kind.as_str().to_lowercase(), &self.kind.to_lowercase())
+            })
+        })
     }
 }
 
@@ -31,6 +38,11 @@ impl fmt::Display for Skipped {
         let (kind, key, version) = (&self.kind, &self.key, &self.api_version);
         write!(f, "{kind} {key} ")?;
         match self.meant() {
+            Some(meant) if meant.as_str() != self.kind => write!(
+                f,
+                "is not read: {version} has no such kind; did you mean {}?",
+                meant.as_str()
+            ),
             Some(meant) => {
                 let read = meant.api_version();
                 write!(
@@ -44,6 +56,11 @@ impl fmt::Display for Skipped {
     }
 }
 
+/// Whether one is the other but for two letters.
+fn near(known: &str, word: &str) -> bool {
+    word.len() <= known.len() + 2 && strsim::damerau_levenshtein(known, word) <= 2
+}
+
 /// The kinds of what is skipped, each with how often it is there: `apps/v1 Deployment (3), v1 Pod`.
 pub fn kinds(skipped: &[Skipped]) -> String {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
@@ -55,4 +72,41 @@ pub fn kinds(skipped: &[Skipped]) -> String {
         count => format!("{version} {kind} ({count})"),
     });
     shown.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skipped(api_version: &str, kind: &str) -> Skipped {
+        Skipped {
+            origin: Origin {
+                file: "a.yaml".into(),
+                line: 1,
+            },
+            api_version: api_version.into(),
+            kind: kind.into(),
+            key: ObjectKey::new("default", "web"),
+        }
+    }
+
+    #[test]
+    fn a_kind_that_was_mistyped_is_told_from_those_of_others() {
+        let v1 = "networking.k8s.io/v1";
+        for (version, kind, meant) in [
+            (v1, "Ingres", Some(Kind::Ingress)),
+            (v1, "ingress", Some(Kind::Ingress)),
+            ("extensions/v1beta1", "Ingress", Some(Kind::Ingress)),
+            (v1, "NetworkPolicy", None),
+            ("v1", "ServiceAccount", None),
+            ("resource.k8s.io/v1", "Device", None),
+            ("v1", "Sevrice", Some(Kind::Service)),
+        ] {
+            assert_eq!(skipped(version, kind).meant(), meant, "{version} {kind}");
+        }
+        assert_eq!(
+            skipped(v1, "Ingres").to_string(),
+            "Ingres default/web is not read: networking.k8s.io/v1 has no such kind; did you mean Ingress?"
+        );
+    }
 }
