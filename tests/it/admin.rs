@@ -39,16 +39,6 @@ fn replace(file: &Path, text: &str) {
     std::fs::rename(new, file).unwrap();
 }
 
-/// Waits for a line of the log.
-async fn until_logged(tidegate: &Tidegate, said: &str) {
-    let start = Instant::now();
-    while !tidegate.logged().contains(said) {
-        let logged = tidegate.logged();
-        assert!(start.elapsed() < Duration::from_secs(20), "{logged}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test]
 async fn the_token_is_asked_for_and_replaced() {
     let (first, second) = ("first-0123456789", "second-0123456789");
@@ -81,11 +71,15 @@ async fn the_token_is_asked_for_and_replaced() {
     assert_eq!(status(Method::POST, &place, Some(first)).await, 200);
 
     replace(&file, second);
-    until_logged(&tidegate, "the token of --admin-token-file replaced").await;
+    tidegate
+        .until_logged("the token of --admin-token-file replaced")
+        .await;
     assert_eq!(status(Method::GET, "/backends", Some(first)).await, 401);
     assert_eq!(status(Method::GET, "/backends", Some(second)).await, 200);
     replace(&file, "short");
-    until_logged(&tidegate, "the token of --admin-token-file cannot be used").await;
+    tidegate
+        .until_logged("the token of --admin-token-file cannot be used")
+        .await;
     assert_eq!(status(Method::GET, "/backends", Some(second)).await, 200);
     assert_eq!(status(Method::GET, "/backends", Some("short")).await, 401);
 
@@ -116,7 +110,7 @@ async fn it_speaks_tls_with_the_certificate_of_now() {
         format!("--admin-tls-key={}", key.display()),
     ];
     let tidegate = start("admin-tls", &backend, &[&flags[0], &flags[1]]);
-    until_logged(&tidegate, "ready").await;
+    tidegate.until_logged("ready").await;
     let client = TlsClient::new(None);
     let connect = async || client.connect(tidegate.admin, "admin.test").await.unwrap();
     let shown = async || {
@@ -133,11 +127,15 @@ async fn it_speaks_tls_with_the_certificate_of_now() {
 
     let before = shown().await;
     issue();
-    until_logged(&tidegate, "the certificate of --admin-tls-cert replaced").await;
+    tidegate
+        .until_logged("the certificate of --admin-tls-cert replaced")
+        .await;
     assert_ne!(shown().await, before);
     let before = shown().await;
     replace(&chain, "nonsense");
-    until_logged(&tidegate, "the certificate of --admin-tls-cert cannot").await;
+    tidegate
+        .until_logged("the certificate of --admin-tls-cert cannot")
+        .await;
     assert_eq!(shown().await, before);
 }
 
@@ -177,7 +175,7 @@ async fn a_crowd_that_never_asks_keeps_no_probe_out() {
     ];
     let plain = start("admin-crowd", &backend, &[]).ready().await;
     let encrypted = start("admin-crowd-tls", &backend, &[&tls[0], &tls[1]]);
-    until_logged(&encrypted, "ready").await;
+    encrypted.until_logged("ready").await;
     let client = TlsClient::new(None);
     let _crowds = [
         crowd(plain.admin, b"GET /healthz HTTP/1.1\r\nx: ").await,

@@ -200,7 +200,7 @@ async fn cluster_life_goes_on_without_the_kind() {
     let tidegate = cluster.tidegate("kindless", &[]).await;
     wait_for(tidegate.http, host, "/", |answer| answer.status == 200).await;
     let said = "kind cannot be read: taken for empty until it can";
-    assert!(tidegate.logged().contains(said), "{}", tidegate.logged());
+    tidegate.until_logged(said).await;
 
     let definition = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/backendpolicies.yaml");
     cluster.kubectl(&["apply", "--server-side", "-f", definition]);

@@ -222,10 +222,11 @@ async fn an_endpoint_that_is_not_believed_is_one_warning() {
     for _ in 0..4 {
         assert_eq!(twice(tidegate.http).await, ["502", "502"]);
     }
-    let logged = tidegate.logged();
+    let refused = "no TLS to the endpoint";
+    let logged = tidegate.until_logged(refused).await;
     let warnings: Vec<&str> = logged
         .lines()
-        .filter(|line| line.contains("no TLS to the endpoint"))
+        .filter(|line| line.contains(refused))
         .collect();
     assert_eq!(warnings.len(), 1, "{logged}");
     let said = warnings[0];

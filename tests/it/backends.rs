@@ -313,7 +313,7 @@ async fn endpoints_are_probed_and_a_stopped_process_takes_nobody_out() {
     };
     assert_eq!(shown["reasons"][0]["check"], "active");
     assert_eq!(shown["last_check"]["kind"], "http");
-    assert!(tidegate.logged().contains("endpoint taken out"));
+    tidegate.until_logged("endpoint taken out").await;
     let here = SocketAddr::from(([127, 0, 0, 1], port));
     for _ in 0..20 {
         assert_eq!(get(here, "a.test", "/").await.unwrap().status, 200);

@@ -150,13 +150,9 @@ async fn cluster_a_headless_service_is_found_in_the_dns_of_a_cluster() {
         .tidegate("headless", &["--dns-resolver=127.0.0.1:53"])
         .await;
     wait_for_names(&tidegate, host, &["one", "two"]).await;
-    assert!(
-        tidegate
-            .logged()
-            .contains("by SRV _http._tcp.web.headless.svc.cluster.local"),
-        "{}",
-        tidegate.logged()
-    );
+    tidegate
+        .until_logged("by SRV _http._tcp.web.headless.svc.cluster.local")
+        .await;
     put(both[..1].to_vec()).await;
     wait_for_names(&tidegate, host, &["one"]).await;
 

@@ -322,11 +322,7 @@ async fn a_second_signal_ends_it_at_once() {
     ] {
         let (mut stand, _client) = waiting_for_ever("second-signal", &flags).await;
         stand.tidegate.terminate();
-        let start = Instant::now();
-        while !stand.tidegate.logged().contains("stopping") {
-            assert!(start.elapsed() < PATIENCE, "{}", stand.tidegate.logged());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        stand.tidegate.until_logged("stopping").await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(stand.tidegate.is_running(), "{}", stand.tidegate.logged());
         stand.tidegate.terminate();

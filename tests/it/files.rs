@@ -40,11 +40,9 @@ async fn a_directory_is_served_and_reloaded() {
 
     // Nothing to read again is no reason to end.
     tidegate.hang_up();
-    while !tidegate.logged().contains("SIGHUP") {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    tidegate.until_logged("SIGHUP").await;
     assert_eq!(get(tidegate.http, "b.test", "/").await.unwrap().status, 200);
-    assert!(tidegate.logged().contains("manifests read again"));
+    tidegate.until_logged("manifests read again").await;
 
     std::fs::write(&file, "kind: [").unwrap();
     let start = std::time::Instant::now();
@@ -61,11 +59,7 @@ async fn a_directory_is_served_and_reloaded() {
         "web",
         "the last good state is kept"
     );
-    assert!(
-        tidegate.logged().contains("web.yaml:2:1: did not find"),
-        "{}",
-        tidegate.logged()
-    );
+    tidegate.until_logged("web.yaml:2:1: did not find").await;
 
     // As a ConfigMap mount changes: a link is swapped.
     std::fs::create_dir(directory.path().join("..one")).unwrap();

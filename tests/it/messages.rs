@@ -10,19 +10,6 @@ use test_support::client::get;
 use test_support::dns::{NameServer, address};
 use test_support::process::{binary, free_port};
 
-/// Waits until something is logged.
-async fn until_logged(tidegate: &Tidegate, said: &str) {
-    let start = Instant::now();
-    while !tidegate.logged().contains(said) {
-        let logged = tidegate.logged();
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "{said:?} is not in\n{logged}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// Lines of the log with this in them.
 fn count(tidegate: &Tidegate, said: &str) -> usize {
     let logged = tidegate.logged();
@@ -75,14 +62,14 @@ async fn what_is_passed_over_is_said_once() {
             .replace("CLASSES", &file("classes.yaml"))
     });
     for line in &lines {
-        until_logged(&tidegate, line).await;
+        tidegate.until_logged(line).await;
     }
     // What is new is said; what was said is not said again.
     write(
         "new.yaml",
         "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: new}\n",
     );
-    until_logged(&tidegate, "Ingress new is not read").await;
+    tidegate.until_logged("Ingress new is not read").await;
     for line in &lines {
         assert_eq!(count(&tidegate, line), 1, "{line}");
     }
@@ -145,7 +132,7 @@ async fn a_relay_whose_port_is_taken_keeps_a_file_from_being_served() {
         "tidegate: cannot listen on 127.0.0.1:{taken} (listener db): Address already in use (os error 98), by process {} (",
         std::process::id()
     );
-    assert!(tidegate.logged().contains(&said), "{}", tidegate.logged());
+    tidegate.until_logged(&said).await;
 }
 
 #[tokio::test]
@@ -163,7 +150,7 @@ async fn a_port_that_is_taken_is_tried_again_after_a_reload() {
 
     std::fs::write(&file, relaying(http, taken)).unwrap();
     let said = format!("cannot listen on 127.0.0.1:{taken} (listener db)");
-    until_logged(&tidegate, &said).await;
+    tidegate.until_logged(&said).await;
     assert_eq!(is_up(&tidegate, "db").await, Some(false));
     assert_eq!(tidegate.metric("tidegate_config_stale").await, 1.0);
     let http = std::net::SocketAddr::from(([127, 0, 0, 1], http));
@@ -200,7 +187,7 @@ async fn a_relay_of_a_config_map_may_be_missing_at_start() {
         tidegate.logged()
     );
     let said = format!("(listener {listener}): Address already in use");
-    until_logged(&tidegate, &said).await;
+    tidegate.until_logged(&said).await;
     drop(holder);
     until_up(&tidegate, &listener).await;
     assert_eq!(count(&tidegate, &said), 1, "{}", tidegate.logged());
@@ -254,7 +241,7 @@ async fn a_name_that_the_dns_does_not_know_is_one_warning_until_it_does() {
     let args = ["serve", "--backend=http://typo.test:80", &resolver];
     let tidegate = Tidegate::start("dns-unknown", &args).ready().await;
     let said = "the DNS knows no such name";
-    until_logged(&tidegate, said).await;
+    tidegate.until_logged(said).await;
     let asked = server.queries();
     let start = Instant::now();
     while server.queries() < asked + 4 {
@@ -270,7 +257,7 @@ async fn a_name_that_the_dns_does_not_know_is_one_warning_until_it_does() {
     );
     let records = vec![address("typo.test", "127.0.0.1")];
     server.records("typo.test", "A".parse().unwrap(), records);
-    until_logged(&tidegate, "the DNS has answers again").await;
+    tidegate.until_logged("the DNS has answers again").await;
 }
 
 #[tokio::test]
@@ -294,7 +281,7 @@ async fn serving_tells_of_certificates_that_clients_refuse() {
     let tidegate = Tidegate::start("bad-certificates", &["serve", &config])
         .ready()
         .await;
-    until_logged(&tidegate, "the certificate expired").await;
+    tidegate.until_logged("the certificate expired").await;
     let pem = |name: &str| directory.path().join(name).display().to_string();
     let old = format!("WARN {}: the certificate expired", pem("old.pem"));
     assert_eq!(count(&tidegate, &old), 1, "{}", tidegate.logged());

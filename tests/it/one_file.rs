@@ -185,17 +185,9 @@ async fn a_change_of_health_is_one_line_with_its_reason() {
     let flaky = local(free_port());
     let (tidegate, _directory) = serve("one-line", &text(flaky), &[]).await;
     let (out, back) = ("endpoint taken out", "endpoint brought back");
-    let until = async |part: &str| {
-        let start = Instant::now();
-        while lines(&tidegate, part).is_empty() {
-            let logged = tidegate.logged();
-            assert!(start.elapsed() < Duration::from_secs(20), "{logged}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    until(out).await;
+    tidegate.until_logged(out).await;
     let _up = Backend::start_at("flaky", flaky, Duration::ZERO).await;
-    until(back).await;
+    tidegate.until_logged(back).await;
     // Many more checks that change nothing.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let said = [lines(&tidegate, out), lines(&tidegate, back)];
@@ -433,7 +425,8 @@ async fn endpoints_that_prove_nothing_are_warned_of_once() {
     std::fs::rename(&new, &file).unwrap();
     wait_for(local(port), "a.test", "/x", |answer| answer.status == 404).await;
     let warning = "backends.web.tls.verify: endpoints do not prove who they are";
-    assert_eq!(tidegate.logged().matches(warning).count(), 1);
+    let logged = tidegate.until_logged(warning).await;
+    assert_eq!(logged.matches(warning).count(), 1);
     let check = Command::new(binary())
         .arg("check")
         .arg(&file)

@@ -114,11 +114,9 @@ async fn ports_of_config_maps_are_relayed() {
     let mut buffer = [0; 16];
     let received = tokio::time::timeout(Duration::from_secs(10), socket.recv(&mut buffer)).await;
     assert_eq!(&buffer[..received.unwrap().unwrap()], b"ping");
-    let logged = tidegate.logged();
-    assert!(
-        logged.contains("ConfigMap edge/tcp data[99999]"),
-        "{logged}"
-    );
+    tidegate
+        .until_logged("ConfigMap edge/tcp data[99999]")
+        .await;
 
     config_maps(&format!("'{later}': 'shop/echo:7'"), "");
     assert_eq!(ask(later, "again").await, "again");

@@ -217,17 +217,13 @@ async fn what_breaks_is_kept_as_it_was() {
     mounted("..2", &one_backend(port, &two));
     wait_for(addr, "a.test", "/", |answer| answer.text() == "two").await;
     reaches(&tidegate, SUCCESSES, 1.0).await;
-    assert!(
-        tidegate.logged().contains("configuration reloaded"),
-        "{}",
-        tidegate.logged()
-    );
+    tidegate.until_logged("configuration reloaded").await;
 
     mounted("..3", &one_backend(port, &three).replace("routes", "rotes"));
     reaches(&tidegate, "tidegate_config_stale", 1.0).await;
     assert_eq!(text().await, "two");
     let said = "tidegate.yaml:2:1: rotes: unknown key \\\"rotes\\\", did you mean \\\"routes\\\"?";
-    let logged = tidegate.logged();
+    let logged = tidegate.until_logged(said).await;
     assert_eq!(logged.matches(said).count(), 1, "{logged}");
 
     // What SIGHUP finds is as broken, and said again.
@@ -264,13 +260,9 @@ async fn a_file_that_is_written_in_pieces_is_read_when_it_is_whole() {
     // A truncated file is empty: kept, and later served.
     std::fs::write(&file, "").unwrap();
     reaches(&tidegate, "tidegate_config_stale", 1.0).await;
-    assert!(
-        tidegate
-            .logged()
-            .contains("tidegate.yaml: the file is empty"),
-        "{}",
-        tidegate.logged()
-    );
+    tidegate
+        .until_logged("tidegate.yaml: the file is empty")
+        .await;
     assert_eq!(get(local(port), "a.test", "/").await.unwrap().text(), "two");
     std::fs::write(&file, one_backend(port, &one)).unwrap();
     wait_for(local(port), "a.test", "/", |answer| answer.text() == "one").await;
@@ -290,11 +282,9 @@ async fn a_port_that_is_taken_fails_a_reload_and_nothing_else() {
         one_backend(port, &two).replace("}]\nroutes", &format!("}}, {{port: {taken}}}]\nroutes"));
     replace(&file, &both);
     reaches(&tidegate, FAILURES, 1.0).await;
-    let logged = tidegate.logged();
-    assert!(
-        logged.contains(&format!("cannot listen on 127.0.0.1:{taken}")),
-        "{logged}"
-    );
+    tidegate
+        .until_logged(&format!("cannot listen on 127.0.0.1:{taken}"))
+        .await;
     assert_eq!(tidegate.metric("tidegate_config_stale").await, 1.0);
     assert_eq!(get(local(port), "a.test", "/").await.unwrap().text(), "two");
     replace(&file, &one_backend(port, &one));
@@ -392,15 +382,7 @@ async fn backends_may_be_flags_or_variables() {
     assert_eq!(names, ["one", "one", "two", "two"]);
     // There is no file to read again, and that is no reason to end.
     tidegate.hang_up();
-    let start = Instant::now();
-    while !tidegate.logged().contains("SIGHUP: there is no file") {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "{}",
-            tidegate.logged()
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    tidegate.until_logged("SIGHUP: there is no file").await;
     assert_eq!(client.get("any.test", "/x").await.unwrap().status, 200);
 }
 

@@ -194,6 +194,26 @@ impl Tidegate {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until something stands in its log, and gives the whole of it. The log is written by a thread of its own, so what
+    /// was done may be seen before it can be read that it was.
+    ///
+    /// # Panics
+    /// After 20 s.
+    pub async fn until_logged(&self, said: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let logged = self.logged();
+            if logged.contains(said) {
+                return logged;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "{said:?} is not in\n{logged}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// One metric, summed over its series; 0 if there is none.
     pub async fn metric(&self, name: &str) -> f64 {
         self.metric_of(name, "").await
