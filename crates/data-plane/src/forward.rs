@@ -99,6 +99,7 @@ pub(crate) async fn forward(
         Reach::Plain => None,
         Reach::Closed => return Err(ProxyError::UpstreamTls),
     };
+    let http2 = found.protocol == UpstreamProtocol::Http2;
     let forwarding = Forwarding {
         request,
         target,
@@ -106,9 +107,11 @@ pub(crate) async fn forward(
         upstream,
         tls,
         proxy_header: found.proxy_header,
-        timeouts: grpc::timeouts(&request.parts.headers, route.timeouts),
+        timeouts: match http2 && grpc::is_call(&request.parts) {
+            true => grpc::timeouts(&request.parts.headers, route.timeouts),
+            false => route.timeouts,
+        },
     };
-    let http2 = found.protocol == UpstreamProtocol::Http2;
     if http2 && target.upgrade.is_some() {
         return Err(ProxyError::BadUpgrade);
     }
@@ -196,6 +199,10 @@ pub(crate) async fn forward(
             }
             Err(failure) => failure,
         };
+        if failure.error == ProxyError::Overloaded {
+            // It is us who have no room for a connection: no endpoint is to blame, and none would do.
+            return Err(failure.error);
+        }
         if let Some(entered) = &mut entered {
             entered.failed(failure.error, failure.stale);
         }
@@ -398,6 +405,8 @@ impl Forwarding<'_> {
     /// Connects, with TLS and a PROXY header where the cluster has them.
     async fn connect(&self, addr: SocketAddr) -> Result<UpstreamIo, ProxyError> {
         let stats = &self.request.worker.stats;
+        let slot = self.request.worker.endpoint_slot();
+        let slot = slot.ok_or(ProxyError::Overloaded)?;
         let mut greeting = Vec::new();
         if let Some(version) = self.proxy_header {
             proxy_header::write(&mut greeting, version, self.request.client.ends());
@@ -409,7 +418,7 @@ impl Forwarding<'_> {
                 if self.tls.is_some() {
                     self.upstream.tls_succeeded(addr, self.request.worker.now());
                 }
-                return Ok(io);
+                return Ok(io.holding(slot));
             }
             Some(Err(error)) => {
                 tracing::debug!(%addr, %error, "connect failed");

@@ -1,8 +1,8 @@
 //! What gRPC asks of a proxy: its own form of our answers, and its own word for how long a call may take.
 //! (gRPC over HTTP/2, `PROTOCOL-HTTP2` of the gRPC specification.)
 
-use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Version, request};
 use routing_table::Timeouts;
 use std::time::Duration;
 
@@ -11,17 +11,22 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const CONTENT_TYPE: &[u8] = b"application/grpc";
 
-/// Whether a request is a gRPC call.
-pub(crate) fn is_call(headers: &HeaderMap) -> bool {
+/// Whether a request is a gRPC call. Those are of HTTP/2: on HTTP/1.1 the media type alone would free a client of the limits of
+/// every other body.
+pub(crate) fn is_call(request: &request::Parts) -> bool {
+    request.version == Version::HTTP_2 && has_media_type(&request.headers)
+}
+
+fn has_media_type(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         let rest = value.as_bytes().strip_prefix(CONTENT_TYPE);
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     })
 }
 
-/// The timeouts of a request: where a call says how long it may take, that is how long its first byte is waited for.
+/// The timeouts of a call: where it says how long it may take, that is how long its first byte is waited for.
 pub(crate) fn timeouts(headers: &HeaderMap, route: Timeouts) -> Timeouts {
-    let told = headers.get(TIMEOUT).filter(|_| is_call(headers));
+    let told = headers.get(TIMEOUT);
     match told.and_then(|value| timeout(value.as_bytes())) {
         Some(first_byte) => Timeouts {
             first_byte,
@@ -102,7 +107,7 @@ mod tests {
         let is = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
-            is_call(&headers)
+            has_media_type(&headers)
         };
         assert!(
             is("application/grpc") && is("application/grpc+proto") && is("application/grpc; x=y")

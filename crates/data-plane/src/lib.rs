@@ -88,6 +88,7 @@ mod client_io;
 mod clock;
 mod connection;
 mod distinguished_name;
+mod endpoint_slots;
 mod error;
 mod filters;
 mod forward;
@@ -163,6 +164,9 @@ pub struct Settings {
     pub client_timeouts: ClientTimeouts,
     /// Most client connections, over all workers; more are closed at once. Default 10,000.
     pub connections: u64,
+    /// Most connections to endpoints, over all workers, relays included. One at rest is closed for another; where there is none, a
+    /// request is answered with 503 and a relay ends. Default: no limit but that of open files.
+    pub endpoint_connections: u64,
     /// Most requests on one HTTP/1.1 connection. Default 10,000.
     pub requests_per_connection: u64,
     /// Most TLS handshakes that are computed before requests get their turn, over all workers. Default 64.
@@ -194,6 +198,7 @@ impl Default for Settings {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             client_timeouts: ClientTimeouts::default(),
             connections: 10_000,
+            endpoint_connections: u64::MAX,
             requests_per_connection: 10_000,
             handshakes: 64,
             min_tls_version: MinTlsVersion::default(),
@@ -212,6 +217,12 @@ impl Default for Settings {
 impl Settings {
     fn connections_per_worker(&self) -> u64 {
         self.connections.div_ceil(self.workers as u64).max(1)
+    }
+
+    fn endpoint_connections_per_worker(&self) -> u64 {
+        self.endpoint_connections
+            .div_ceil(self.workers as u64)
+            .max(1)
     }
 }
 

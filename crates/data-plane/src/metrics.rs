@@ -234,6 +234,8 @@ worker_stats! {
     requests_active: GAUGE "tidegate_requests_active",
     /// Connections opened to endpoints.
     upstream_connects: COUNTER "tidegate_upstream_connects_total",
+    /// Connections to endpoints that were not made, at `--max-endpoint-connections`.
+    upstream_shed: COUNTER "tidegate_upstream_connections_shed_total",
     /// Connections to endpoints that failed or took too long.
     upstream_connect_errors: COUNTER "tidegate_upstream_connect_errors_total",
     /// Attempts sent on a connection that was at rest.

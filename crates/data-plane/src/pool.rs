@@ -171,6 +171,14 @@ impl Pool {
         });
     }
 
+    /// Closes one that rests; says whether there was one.
+    pub(crate) fn close_one(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let closed = idle.values_mut().find(|of_one| !of_one.is_empty());
+        // The first has rested longest.
+        closed.is_some_and(|of_one| of_one.drain(..1).count() == 1)
+    }
+
     /// How many connections rest.
     pub(crate) fn len(&self) -> usize {
         self.idle.borrow().values().map(Vec::len).sum()

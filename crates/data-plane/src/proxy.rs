@@ -22,8 +22,8 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use routing_table::Action;
 use routing_table::filter::may_be_changed;
+use routing_table::{Action, UpstreamProtocol};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -67,7 +67,7 @@ pub(crate) async fn proxy(
 
 fn failed(record: &mut Record, error: ProxyError) -> Answer {
     record.outcome.failed(error);
-    Answer::of(error, grpc::is_call(&record.request.parts.headers))
+    Answer::of(error, grpc::is_call(&record.request.parts))
 }
 
 /// What the client gets.
@@ -128,8 +128,9 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
         return Err(ProxyError::Loop);
     }
     let timeouts = &request.worker.settings.client_timeouts;
-    // Either side of a call may rest for as long as the call lives.
-    let pace = (!grpc::is_call(&request.parts.headers)).then_some(Pace {
+    // Either side of a call may rest for as long as the call lives, where there can be one.
+    let is_call = grpc::is_call(&request.parts) && found.protocol == UpstreamProtocol::Http2;
+    let pace = (!is_call).then_some(Pace {
         idle: timeouts.body_idle,
         min_rate: timeouts.body_min_rate,
     });
@@ -181,6 +182,24 @@ impl Answer {
             answer.source = Source::Own(body);
         }
         answer
+    }
+
+    /// Takes what we wrote ourselves away where an answer has no content: those to HEAD, and those with 204, 205 and 304
+    /// (RFC 9110 sections 9.3.2, 15.3.5, 15.3.6 and 15.4.5). On HTTP/2 it would be an error of the stream.
+    fn without_unwanted_content(mut self, method: &Method) -> Self {
+        let by_status = matches!(
+            self.status,
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        if let Source::Own(bytes) = &mut self.source
+            && (by_status || method == Method::HEAD)
+        {
+            bytes.clear();
+            if by_status {
+                self.headers.remove(header::CONTENT_TYPE);
+            }
+        }
+        self
     }
 
     fn of(error: ProxyError, is_call: bool) -> Self {
@@ -237,6 +256,7 @@ fn respond(mut record: Box<Record>, answer: Answer) -> Response<AnswerBody> {
     if answer.status == StatusCode::SWITCHING_PROTOCOLS && !http1 {
         return connect(record, answer);
     }
+    let answer = answer.without_unwanted_content(&record.request.parts.method);
     let mut response = Response::new(AnswerBody::new(answer.source, record));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;

@@ -22,6 +22,7 @@ mod http2_upstream;
 mod intact;
 mod l4;
 mod outliers;
+mod own_answers;
 mod placement;
 mod proxy_protocol;
 mod raw;

@@ -1,5 +1,6 @@
 //! The bytes of a connection to an endpoint, plain or through TLS.
 
+use crate::endpoint_slots::EndpointSlot;
 use crate::socket;
 use crate::upstream_tls::UpstreamConnector;
 use std::io;
@@ -13,9 +14,25 @@ use tokio_rustls::client::TlsStream;
 
 /// A connected socket.
 #[derive(Debug)]
-pub(crate) enum UpstreamIo {
+pub(crate) struct UpstreamIo {
+    stream: Stream,
+    /// Its place among the connections that a worker may have; `None` for a probe.
+    _slot: Option<EndpointSlot>,
+}
+
+#[derive(Debug)]
+enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl From<Stream> for UpstreamIo {
+    fn from(stream: Stream) -> Self {
+        Self {
+            stream,
+            _slot: None,
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -43,7 +60,7 @@ impl UpstreamIo {
             greeted.map_err(ConnectError::Tcp)?;
         }
         let Some(tls) = tls else {
-            return Ok(Self::Plain(stream));
+            return Ok(Stream::Plain(stream).into());
         };
         let connector = TlsConnector::from(tls.config.clone());
         let stream = connector.connect(tls.name_of(addr), stream).await;
@@ -52,7 +69,13 @@ impl UpstreamIo {
             let error = io::Error::other("the endpoint does not speak HTTP/2");
             return Err(ConnectError::Tls(error));
         }
-        Ok(Self::Tls(Box::new(stream)))
+        Ok(Stream::Tls(Box::new(stream)).into())
+    }
+
+    /// Has this taken for as long as it is open.
+    pub(crate) fn holding(mut self, slot: EndpointSlot) -> Self {
+        self._slot = Some(slot);
+        self
     }
 
     /// Whether it is still open with nothing unasked-for in it. Costs no system call unless the socket has become readable,
@@ -60,12 +83,12 @@ impl UpstreamIo {
     pub(crate) fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut probe = [0u8; 1];
-        match self {
-            Self::Plain(stream) => {
+        match &mut self.stream {
+            Stream::Plain(stream) => {
                 stream.poll_read_ready(&mut cx).is_pending()
                     || matches!(stream.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
-            Self::Tls(stream) => {
+            Stream::Tls(stream) => {
                 let mut buffer = ReadBuf::new(&mut probe);
                 Pin::new(stream)
                     .poll_read(&mut cx, &mut buffer)
@@ -81,9 +104,9 @@ impl AsyncRead for UpstreamIo {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => {
                 // What was taken from us may still wait to be written, and nobody writes while an answer is waited for.
                 // That it cannot be written is no reason not to read: an answer may be there already.
                 if stream.get_ref().1.wants_write() {
@@ -101,9 +124,9 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -112,9 +135,9 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
         }
     }
 
@@ -123,16 +146,16 @@ impl AsyncWrite for UpstreamIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => {
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => {
                 ready!(Pin::new(&mut *stream).poll_flush(cx))?;
                 Pin::new(stream).poll_shutdown(cx)
             }

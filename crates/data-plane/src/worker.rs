@@ -4,6 +4,7 @@ use crate::access_log::{AccessLog, AccessLogSink};
 use crate::client::ClientConnection;
 use crate::clock::Clock;
 use crate::connection;
+use crate::endpoint_slots::{EndpointSlot, EndpointSlots};
 use crate::forwarded_headers::RequestIds;
 use crate::l4;
 use crate::listener::{ListenerSet, ListeningSocket, OpenListener, WorkerSocket};
@@ -47,6 +48,7 @@ pub(crate) struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) reader: Reader,
     pub(crate) pool: Rc<Pool>,
+    endpoint_slots: Rc<EndpointSlots>,
     pub(crate) log: AccessLog,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) ids: RequestIds,
@@ -94,6 +96,7 @@ impl Worker {
             settings: Arc::clone(&setup.settings),
             reader: Reader::new(Arc::clone(&setup.current)),
             pool: Rc::new(Pool::new(setup.settings.pool)),
+            endpoint_slots: EndpointSlots::new(setup.settings.endpoint_connections_per_worker()),
             log: AccessLog::new(setup.log.clone(), Arc::clone(&stats)),
             stats,
             ids: RequestIds::new(setup.seed),
@@ -179,6 +182,17 @@ impl Worker {
             }
         }
         false
+    }
+
+    /// Room for one more connection to an endpoint. Where there is none, one that rests has to go for it.
+    pub(crate) fn endpoint_slot(&self) -> Option<EndpointSlot> {
+        let slots = &self.endpoint_slots;
+        let instead = || self.pool.close_one().then(|| slots.take()).flatten();
+        let slot = slots.take().or_else(instead);
+        if slot.is_none() {
+            self.stats.upstream_shed.add(1);
+        }
+        slot
     }
 
     fn drain(&self) {

@@ -118,6 +118,8 @@ pub struct Stream {
     pub status: Option<u16>,
     /// Bytes of DATA.
     pub body: Vec<u8>,
+    /// Frames of DATA, empty ones included.
+    pub pieces: usize,
     /// The peer ended it.
     pub ended: bool,
     /// The peer reset it, with this code.
@@ -288,6 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let stream = self.got.streams.entry(id).or_default();
                 stream.ended |= flags & END_STREAM != 0;
                 if kind == kind::DATA {
+                    stream.pieces += 1;
                     stream.body.extend_from_slice(payload);
                     if self.replenish && !payload.is_empty() {
                         let size = (payload.len() as u32).to_be_bytes();

@@ -333,6 +333,9 @@ pub(crate) struct LimitArgs {
     /// Most connections at rest, for each endpoint and worker
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(crate) upstream_max_idle: usize,
+    /// Most connections to endpoints; default: what --max-connections leaves of the files that may be open
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_endpoint_connections: Option<u64>,
     /// Most requests on one connection to an endpoint
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) upstream_max_requests: u32,
@@ -534,6 +537,10 @@ impl ProxyArgs {
         data_plane::Settings {
             workers: self.workers.map_or(usual.workers, usize::from),
             connections: self.max_connections,
+            endpoint_connections: self
+                .limits
+                .max_endpoint_connections
+                .unwrap_or(usual.endpoint_connections),
             client_timeouts: data_plane::ClientTimeouts {
                 handshake: self.limits.client_handshake_timeout,
                 first_byte: self.limits.client_first_byte_timeout,

@@ -5,8 +5,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// For what is no connection: sockets that listen, the log, the API server.
 const OTHERS: u64 = 256;
 
-/// Raises the limit as far as it goes, and says so when `connections` of clients, each with one to an endpoint, do not fit.
-pub(crate) fn raise_limit(connections: u64) {
+/// Raises the limit as far as it goes, and says so when `connections` of clients, each with one to an endpoint, do not fit. Gives
+/// how many connections to endpoints do fit beside them; `None`: as many as one likes.
+pub(crate) fn raise_limit(connections: u64) -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit {
         current: limit.maximum,
@@ -17,9 +18,17 @@ pub(crate) fn raise_limit(connections: u64) {
     {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
-    if let Some(warning) = too_few(getrlimit(Resource::Nofile).current, connections) {
+    let limit = getrlimit(Resource::Nofile).current;
+    if let Some(warning) = too_few(limit, connections) {
         tracing::warn!("{warning}");
     }
+    limit.map(|limit| left(limit, connections))
+}
+
+/// Where the limit leaves nothing, clients do without a part of what they may have: they wait in the kernel.
+fn left(limit: u64, connections: u64) -> u64 {
+    let rest = limit.saturating_sub(connections.saturating_add(OTHERS));
+    rest.max(limit / 4).max(1)
 }
 
 /// What there is to say of this limit; `None` is no limit.
@@ -35,6 +44,13 @@ fn too_few(limit: Option<u64>, connections: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_for_endpoints() {
+        assert_eq!(left(20_256, 10_000), 10_000);
+        assert_eq!(left(1_000, 300), 444);
+        assert_eq!((left(256, 10_000), left(0, 1)), (64, 1));
+    }
 
     #[test]
     fn too_few_are_told_of() {

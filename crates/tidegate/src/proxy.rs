@@ -150,8 +150,12 @@ where
     let (log_sink, log_thread) = access_log.unzip();
     let keys = args.tls_ticket_keys.as_deref();
     let keys = keys.map(|file| ticket_keys::follow(file, shutdown.clone()));
-    let settings = args.data_plane(keys.transpose()?);
-    open_files::raise_limit(args.max_connections);
+    let mut settings = args.data_plane(keys.transpose()?);
+    if let Some(left) = open_files::raise_limit(args.max_connections)
+        && args.limits.max_endpoint_connections.is_none()
+    {
+        settings.endpoint_connections = left;
+    }
     let suites = settings.cipher_suites.as_ref();
     if let Some(warning) = suites.and_then(|suites| suites.warning(settings.min_tls_version)) {
         tracing::warn!("{warning}");

@@ -66,6 +66,10 @@ pub(super) async fn relay(mut record: RelayRecord, client: TcpStream, begun: Vec
         record.flag = "limit";
         return;
     };
+    let Some(_slot) = worker.endpoint_slot() else {
+        record.flag = ProxyError::Overloaded.flag();
+        return;
+    };
     let _open = Open::new(&worker);
     let Some(upstream) = connect(&mut record).await else {
         worker.stats.relays_unconnected.add(1);

@@ -317,3 +317,47 @@ async fn connections_to_endpoints_have_a_longest_life() {
         assert_eq!(proxy.metric("tidegate_upstream_retries_total"), 0.0);
     }
 }
+
+/// They take descriptors, and one client connection of HTTP/2 may ask for a hundred.
+#[tokio::test]
+async fn connections_to_endpoints_have_a_limit_for_all() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let slow = Backend::start_at("slow", any, Duration::from_secs(1)).await;
+    let (quick, other) = (Backend::start("quick").await, Backend::start("other").await);
+    let rules = [
+        host("slow.test", &[slow.addr]),
+        host("quick.test", &[quick.addr]),
+        host("other.test", &[other.addr]),
+    ];
+    let settings = Settings {
+        workers: 1,
+        endpoint_connections: 2,
+        ..Settings::default()
+    };
+    let proxy = serve_with(&rules, settings);
+    let addr = proxy.addr;
+    let slow_one = tokio::spawn(async move { get(addr, "slow.test", "/").await });
+    proxy.metric_becomes("tidegate_requests_active", 1.0).await;
+    // What rests makes room for what is needed.
+    for name in ["quick", "other", "quick"] {
+        let answer = get(addr, &format!("{name}.test"), "/").await.unwrap();
+        assert_eq!(answer.text(), name);
+    }
+    assert_eq!((quick.connections(), other.connections()), (2, 1));
+    let slow_two = tokio::spawn(async move { get(addr, "slow.test", "/").await });
+    proxy.metric_becomes("tidegate_requests_active", 2.0).await;
+    let refused = get(addr, "other.test", "/").await.unwrap();
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(
+        proxy.metric("tidegate_upstream_connections_shed_total"),
+        1.0
+    );
+    for one in [slow_one, slow_two] {
+        assert_eq!(one.await.unwrap().unwrap().text(), "slow");
+    }
+    // The endpoint was not to blame.
+    let answer = get(addr, "other.test", "/").await.unwrap();
+    assert_eq!(answer.text(), "other");
+    assert_eq!(proxy.metric("tidegate_upstream_connect_errors_total"), 0.0);
+}
