@@ -269,7 +269,7 @@ pub struct Answering {
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// The status the client got, or would have; 499 when it left before there was one.
+    /// The status the client got, or would have; 499 when it left before there was one, 503 when the process stopped before.
     pub status: u16,
     /// Why it did not go as asked, in the access log's word; empty where it did.
     pub reason: &'static str,

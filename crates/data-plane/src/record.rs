@@ -10,7 +10,7 @@ use crate::upstream::Entered;
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Extensions, Version, request};
+use http::{Extensions, StatusCode, Version, request};
 use http_body::Frame;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -125,14 +125,21 @@ impl Record {
         let (request, outcome) = (&self.request, &mut self.outcome);
         let now = Instant::now();
         let duration = now.saturating_duration_since(request.started);
+        let cut = request.worker.has_stopped();
         if !outcome.complete && outcome.flag.is_empty() {
-            outcome.flag = ProxyError::ClientAborted.flag();
+            outcome.flag = match cut {
+                true => "stopped",
+                false => ProxyError::ClientAborted.flag(),
+            };
         }
         if let Some(entered) = outcome.entered.as_ref().filter(|_| outcome.complete) {
             entered.was_whole();
         }
         if outcome.status == 0 {
-            outcome.status = CLIENT_CLOSED;
+            outcome.status = match cut {
+                true => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+                false => CLIENT_CLOSED,
+            };
         }
         let worker = &request.worker;
         request.client.end_request(now);

@@ -195,6 +195,11 @@ impl Worker {
         slot
     }
 
+    /// Whether it has stopped, and what is still in progress is cut.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.phase.get() == Phase::Stopped
+    }
+
     fn drain(&self) {
         // Collected first: a woken task may leave at once.
         let all: Vec<_> = self
@@ -259,11 +264,14 @@ pub(crate) fn run(mut setup: Setup) -> io::Result<()> {
                     }
                 }
                 changed = setup.phase.changed() => {
-                    let phase = *setup.phase.borrow_and_update();
-                    if changed.is_err() || phase == Phase::Stopped {
+                    let phase = match changed {
+                        Ok(()) => *setup.phase.borrow_and_update(),
+                        Err(_) => Phase::Stopped,
+                    };
+                    worker.phase.set(phase);
+                    if phase == Phase::Stopped {
                         break;
                     }
-                    worker.phase.set(phase);
                     if phase == Phase::Draining {
                         accepting.stop();
                         worker.drain();

@@ -199,15 +199,13 @@ where
     admin.ready.store(false, Ordering::Relaxed);
     if outcome.is_ok() {
         tracing::info!(lameduck = ?lameduck, drain = ?args.drain_timeout, "stopping; a second signal stops at once");
-        let stopped = tokio::select! {
-            finished = data_plane.stop(lameduck, args.drain_timeout) => finished,
-            _ = terminate.recv() => false,
-            _ = interrupt.recv() => false,
+        let why_early = tokio::select! {
+            finished = data_plane.stop(lameduck, args.drain_timeout) => (!finished).then_some("--drain-timeout was over"),
+            _ = terminate.recv() => Some("a second signal came"),
+            _ = interrupt.recv() => Some("a second signal came"),
         };
-        if !stopped {
-            tracing::warn!(
-                "stopped before everything had ended: a second signal, or --drain-timeout"
-            );
+        if let Some(why) = why_early {
+            tracing::warn!("stopped before everything had ended: {why}");
         }
     } else {
         data_plane.stop(Duration::ZERO, Duration::ZERO).await;

@@ -196,11 +196,17 @@ async fn a_stop_has_a_deadline() {
     let addr = proxy.addr;
     let running = tokio::spawn(async move { get(addr, "a.test", "/").await });
     proxy.metric_becomes("tidegate_requests_active", 1.0).await;
+    let registry = proxy.registry.clone();
     assert!(
         !proxy.stop(Duration::ZERO, Duration::from_millis(200)).await,
         "it says that something was cut off"
     );
     assert!(running.await.unwrap().is_err());
+    // It was not the client that left.
+    let encoder = prometheus::TextEncoder::new();
+    let metrics = encoder.encode_to_string(&registry.gather()).unwrap();
+    let counted = r#"tidegate_requests_total{code="503","#;
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[tokio::test]
