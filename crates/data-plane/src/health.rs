@@ -21,6 +21,20 @@ pub(crate) struct Transitions {
     pub(crate) probes: Probes,
 }
 
+/// What helps where a handshake with an endpoint fails with an error that has this word.
+const TLS_HINTS: [(&str, &str); 2] = [
+    (
+        "UnknownIssuer",
+        "; whoever issued its certificate is not believed: name that authority \
+         (tls.ca in the file, --backend-ca, ca.crt of upstream-tls-secret)",
+    ),
+    (
+        "CaUsedAsEndEntity",
+        "; its certificate is that of an authority (CA:TRUE, as \"openssl req -x509\" makes them), and a server needs one that is not: \
+         make it with -addext basicConstraints=critical,CA:FALSE",
+    ),
+];
+
 impl Transitions {
     /// What the metrics tell of the health of endpoints.
     pub(crate) fn families(&self) -> [MetricFamily; 2] {
@@ -217,13 +231,8 @@ impl Upstream {
             return;
         }
         let (cluster, error) = (self.id(), error.to_string());
-        let hint = match error.contains("UnknownIssuer") {
-            true => {
-                "; whoever issued its certificate is not believed: name that authority \
-                 (tls.ca in the file, --backend-ca, ca.crt of upstream-tls-secret)"
-            }
-            false => "",
-        };
+        let hint = TLS_HINTS.iter().find(|(of, _)| error.contains(of));
+        let hint = hint.map_or("", |(_, hint)| hint);
         tracing::warn!(%cluster, endpoint = %addr, "no TLS to the endpoint, so it serves nothing: {error}{hint}");
     }
 
