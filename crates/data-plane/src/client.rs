@@ -164,6 +164,11 @@ impl ClientConnection {
         self.idle_since.set(now);
     }
 
+    /// Requests in progress.
+    pub(crate) fn active(&self) -> u32 {
+        self.active.get()
+    }
+
     /// Requests begun so far.
     pub(crate) fn requests(&self) -> u64 {
         self.requests.get()

@@ -21,10 +21,14 @@ impl EndpointSlots {
         Rc::new(Self { most, used })
     }
 
-    /// Room for one more, if there is any.
-    pub(crate) fn take(self: &Rc<Self>) -> Option<EndpointSlot> {
+    /// Room for one more, if there is any. The last quarter is not for a client that has much already.
+    pub(crate) fn take(self: &Rc<Self>, has_much: bool) -> Option<EndpointSlot> {
         let used = self.used.get();
-        (used < self.most).then(|| {
+        let most = match has_much {
+            true => self.most - self.most / 4,
+            false => self.most,
+        };
+        (used < most).then(|| {
             self.used.set(used + 1);
             EndpointSlot(Rc::clone(self))
         })
@@ -44,9 +48,18 @@ mod tests {
     #[test]
     fn a_slot_is_free_again_when_its_connection_has_gone() {
         let slots = EndpointSlots::new(2);
-        let held = [slots.take(), slots.take()];
-        assert!(held.iter().all(Option::is_some) && slots.take().is_none());
+        let held = [slots.take(false), slots.take(false)];
+        assert!(held.iter().all(Option::is_some) && slots.take(false).is_none());
         drop(held);
-        assert!(slots.take().is_some());
+        assert!(slots.take(false).is_some());
+    }
+
+    #[test]
+    fn the_last_of_them_are_for_those_who_have_few() {
+        let slots = EndpointSlots::new(8);
+        let held: Vec<_> = std::iter::from_fn(|| slots.take(true)).collect();
+        assert_eq!(held.len(), 6);
+        let others: Vec<_> = std::iter::from_fn(|| slots.take(false)).collect();
+        assert_eq!(others.len(), 2);
     }
 }

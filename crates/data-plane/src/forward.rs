@@ -405,7 +405,8 @@ impl Forwarding<'_> {
     /// Connects, with TLS and a PROXY header where the cluster has them.
     async fn connect(&self, addr: SocketAddr) -> Result<UpstreamIo, ProxyError> {
         let stats = &self.request.worker.stats;
-        let slot = self.request.worker.endpoint_slot();
+        let request = self.request;
+        let slot = request.worker.endpoint_slot(&request.client);
         let slot = slot.ok_or(ProxyError::Overloaded)?;
         let mut greeting = Vec::new();
         if let Some(version) = self.proxy_header {

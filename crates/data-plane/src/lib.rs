@@ -165,7 +165,8 @@ pub struct Settings {
     /// Most client connections, over all workers; more are closed at once. Default 10,000.
     pub connections: u64,
     /// Most connections to endpoints, over all workers, relays included. One at rest is closed for another; where there is none, a
-    /// request is answered with 503 and a relay ends. Default: no limit but that of open files.
+    /// request is answered with 503 and a relay ends. The last quarter is not for client connections with more than eight requests
+    /// in progress. Default: no limit but that of open files.
     pub endpoint_connections: u64,
     /// Most requests on one HTTP/1.1 connection. Default 10,000.
     pub requests_per_connection: u64,

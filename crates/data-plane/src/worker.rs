@@ -33,6 +33,9 @@ const LOOKED_AT: usize = 64;
 /// Connections beyond the limit while others are on their way out.
 const LEAVING: u64 = 16;
 
+/// Requests in progress of one client connection that are few.
+const FEW: u32 = 8;
+
 /// Length of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
 const DATE_LENGTH: usize = 29;
 
@@ -184,11 +187,11 @@ impl Worker {
         false
     }
 
-    /// Room for one more connection to an endpoint. Where there is none, one that rests has to go for it.
-    pub(crate) fn endpoint_slot(&self) -> Option<EndpointSlot> {
-        let slots = &self.endpoint_slots;
-        let instead = || self.pool.close_one().then(|| slots.take()).flatten();
-        let slot = slots.take().or_else(instead);
+    /// Room for one more connection to an endpoint, for this client. Where there is none, one that rests has to go for it.
+    pub(crate) fn endpoint_slot(&self, client: &ClientConnection) -> Option<EndpointSlot> {
+        let take = || self.endpoint_slots.take(client.active() > FEW);
+        let instead = || self.pool.close_one().then(take).flatten();
+        let slot = take().or_else(instead);
         if slot.is_none() {
             self.stats.upstream_shed.add(1);
         }

@@ -66,7 +66,7 @@ pub(super) async fn relay(mut record: RelayRecord, client: TcpStream, begun: Vec
         record.flag = "limit";
         return;
     };
-    let Some(_slot) = worker.endpoint_slot() else {
+    let Some(_slot) = worker.endpoint_slot(&record.client) else {
         record.flag = ProxyError::Overloaded.flag();
         return;
     };
