@@ -1,8 +1,8 @@
 //! A request's body on its way upstream, whichever protocol it came by: counted, bounded in size and time, and kept just
 //! enough to be sent a second time.
 
+use crate::answer_fields::may_be_trailer;
 use crate::forwarded_headers::may_trail;
-use crate::h1::chunked::may_be_trailer;
 use crate::h1::deadline::Deadline;
 use crate::h1::head::ResponseHead;
 use crate::h1::wire::{BodyPiece, Wire};

@@ -27,9 +27,11 @@ async fn echo_backend() -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
                     stream.read_line(&mut head).await.unwrap();
                 }
                 heads.send(head).await.unwrap();
+                // Nothing of what it says of a length or of its own connection concerns anybody.
                 stream
                     .write_all(
-                        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade, X-Hop\r\nUpgrade: websocket\r\n\
+                          Content-Length: 5\r\nX-Hop: 1\r\n\
                           Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello ",
                     )
                     .await
@@ -58,6 +60,10 @@ async fn over_http1() {
         "{answer}"
     );
     assert!(answer.ends_with("\r\n\r\nhello early"), "{answer}");
+    assert!(
+        !answer.contains("content-length") && !answer.contains("x-hop"),
+        "{answer}"
+    );
     let head = heads.recv().await.unwrap();
     assert!(
         head.starts_with("GET /chat HTTP/1.1\r\n")
@@ -98,6 +104,9 @@ async fn on_an_http2_stream() {
         .insert(hyper::ext::Protocol::from_static("websocket"));
     let response = client.send_request(request).await.unwrap();
     assert_eq!(response.status(), 200);
+    for name in ["content-length", "x-hop"] {
+        assert!(!response.headers().contains_key(name), "{name}");
+    }
     let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
     stream.write_all(b"and back").await.unwrap();
     let mut answer = [0; 14];
