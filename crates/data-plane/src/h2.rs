@@ -275,8 +275,8 @@ impl Body for Upload {
             Some(Ok(piece)) => Some(Ok(Frame::data(piece))),
             Some(Err(_)) => Some(Err(UploadFailed)),
             None => body
-                .take_trailers()
-                .map(|trailers| Ok(Frame::trailers(*trailers))),
+                .hand_out_trailers()
+                .map(|trailers| Ok(Frame::trailers(trailers.clone()))),
         })
     }
 
