@@ -83,6 +83,8 @@ pub(crate) struct ClientConnection {
     waker: RefCell<Option<Waker>>,
     /// It sends nothing more (HTTP/1.1): it may be done, or gone.
     pub(crate) has_ended: Cell<bool>,
+    /// Its socket broke, or was shut by us.
+    pub(crate) is_over: Cell<bool>,
     /// Its request waits for an endpoint.
     pub(crate) is_queued: Cell<bool>,
     /// For the streams of HTTP/2.
@@ -131,6 +133,7 @@ impl ClientConnection {
             draining: Cell::new(false),
             waker: RefCell::new(None),
             has_ended: Cell::new(false),
+            is_over: Cell::new(false),
             is_queued: Cell::new(false),
             streams: StreamProgress::default(),
             pinned: RefCell::new(None),

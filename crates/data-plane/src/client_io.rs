@@ -9,10 +9,12 @@ use crate::h1::deadline::Deadline;
 use crate::h2_guard::reader::Reader;
 use bytes::BytesMut;
 use rustls::ProtocolVersion;
+use socket2::SockRef;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -83,6 +85,13 @@ impl ClientIo {
         }
     }
 
+    /// Says whether a close means that something is missing: then it is a reset, and what is on its way is dropped.
+    pub(crate) fn reset_when_closed(&self, reset: bool) {
+        let linger = reset.then_some(Duration::ZERO);
+        // At worst the client takes what there is for all, as any client of its kind must.
+        let _ = SockRef::from(self.stream.socket()).set_linger(linger);
+    }
+
     /// Nothing came: ready when the time for it is up.
     fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(until) = self.client.read_until(&self.timeouts) else {
@@ -100,7 +109,10 @@ impl ClientIo {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+        if let Poll::Ready(result) = &written {
+            if result.is_err() {
+                self.client.is_over.set(true);
+            }
             self.write.clear();
             return written;
         }
@@ -141,6 +153,9 @@ impl AsyncRead for ClientIo {
             let Poll::Ready(result) = this.stream.poll_read(cx, buffer) else {
                 break;
             };
+            if result.is_err() {
+                this.client.is_over.set(true);
+            }
             result?;
             if buffer.filled().len() == before {
                 return Poll::Ready(Ok(()));
@@ -202,6 +217,7 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.client.is_over.set(true);
         let shut = self.stream.poll_shutdown(cx);
         self.watch_write(cx, shut)
     }

@@ -25,9 +25,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+
+/// hyper ends a whole connection of HTTP/2, without a word, for a CONNECT with a `Content-Length`, though it has only reset that
+/// stream: all others are where they were, and go on when it is polled again. That often in a row, which also ends a loop that a
+/// version of hyper might make of it.
+const REFUSED_AT_ONCE: usize = 1_000;
 
 /// A connection that was accepted, on its way to whoever serves it.
 pub(crate) struct Accepted {
@@ -198,7 +204,13 @@ async fn http2(worker: &Rc<Worker>, client: &Rc<ClientConnection>, io: ClientIo)
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        for _ in 0..REFUSED_AT_ONCE {
+            match connection.as_mut().poll(cx) {
+                Poll::Ready(Ok(())) if !client.is_over.get() => {}
+                polled => return polled,
+            }
+        }
+        Poll::Ready(Ok(()))
     });
     ended_with(worker, client, ended.await);
 }

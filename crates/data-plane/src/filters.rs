@@ -94,10 +94,11 @@ pub(crate) fn after(route: &Route, headers: &mut HeaderMap, endpoint: Option<Soc
     }
 }
 
-/// Takes from the trailers of an answer what the filters of its route decide.
-pub(crate) fn after_trailers(route: &Route, trailers: &mut HeaderMap) {
+/// Takes what the filters of its route decide of an answer from fields that come apart from its own: its trailers, or those of an
+/// interim one before it.
+pub(crate) fn after_apart(route: &Route, fields: &mut HeaderMap) {
     for filter in &route.filters {
-        filter.as_apply().on_response_trailers(trailers);
+        filter.as_apply().on_response_apart(fields);
     }
 }
 

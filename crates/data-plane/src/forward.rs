@@ -9,6 +9,7 @@
 
 use crate::body::Source;
 use crate::error::ProxyError;
+use crate::filters;
 use crate::grpc;
 use crate::h1::connection::Connection;
 use crate::h1::deadline::within;
@@ -168,7 +169,7 @@ pub(crate) async fn forward(
             match connection {
                 Ok(connection) => {
                     let mut exchange = forwarding.exchange(connection, body);
-                    match exchange.response().await {
+                    match exchange.response(|fields| forwarding.passes(fields)).await {
                         Ok(head) => Ok(forwarding.answered(exchange, head, is_pinned)),
                         Err(error) => Err(exchange.into_failure(error)),
                     }
@@ -318,6 +319,13 @@ impl Forwarding<'_> {
             self.target.upgrade.is_some(),
             self.timeouts,
         )
+    }
+
+    /// Whether an interim response may be passed on, with what is left of its fields: what filters decide of the final one is not the
+    /// endpoint's to say before it either. Hooks have not decided yet, and cannot: with them there is none.
+    fn passes(&self, fields: &mut HeaderMap) -> bool {
+        filters::after_apart(self.route, fields);
+        self.request.worker.settings.hooks.is_empty()
     }
 
     fn answered(&self, exchange: Exchange, head: ResponseHead, is_pinned: bool) -> Answered {

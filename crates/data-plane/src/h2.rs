@@ -3,13 +3,13 @@
 //! A connection is shared by the requests of one worker. It takes another request while it has fewer streams than the endpoint
 //! allows; after that a second connection is made.
 
+use crate::answer_fields::{check_http2, check_http2_trailers, is_bodiless};
 use crate::error::ProxyError;
 use crate::forward::Failure;
 use crate::h1::deadline::Deadline;
 use crate::request_body::{BodyError, RequestBody};
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -135,6 +135,7 @@ impl SharedConnection {
             body: RefCell::new(Some(body)),
             ended_at: Cell::new(None),
         });
+        let method = head.method().clone();
         let request = head.map(|()| Upload(Rc::clone(&body)));
         let started = Instant::now();
         let mut deadline = Deadline::default();
@@ -159,10 +160,15 @@ impl SharedConnection {
             Ok(Ok(response)) => {
                 let waited = started.elapsed();
                 let (parts, incoming) = response.into_parts();
-                let mut headers = parts.headers;
-                strip(&mut headers);
-                let body = ResponseBody::new(incoming, body, stream, timeouts.idle);
-                return Ok((parts.status, headers, body, waited));
+                let (status, mut headers) = (parts.status, parts.headers);
+                match check_http2(status, &mut headers) {
+                    Ok(()) => {
+                        let incoming = (!is_bodiless(&method, status)).then_some(incoming);
+                        let body = ResponseBody::new(incoming, body, stream, timeouts.idle);
+                        return Ok((status, headers, body, waited));
+                    }
+                    Err(error) => (ProxyError::BadResponse(error), false),
+                }
             }
             Ok(Err(error)) => {
                 let unsent = error.message().is_some();
@@ -173,7 +179,7 @@ impl SharedConnection {
             Err(error) => (error, false),
         };
         // Taking it out stops an upload that is still under way. It is there: otherwise only a response body takes it out, and
-        // there was no response.
+        // there is no response that anybody gets.
         let body = body.body.take().expect("only taken once");
         Err(Failure {
             error: body.failed().map_or(error, ProxyError::from),
@@ -193,20 +199,6 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
             error.is_remote()
                 && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away())
         })
-}
-
-/// Removes fields of the connection, which HTTP/2 does not have and which must not reach an HTTP/1.1 client.
-fn strip(headers: &mut HeaderMap) {
-    for name in [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::TE,
-    ] {
-        headers.remove(name);
-    }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
 }
 
 /// A stream that counts for as long as it lives.
@@ -283,8 +275,8 @@ impl Body for Upload {
             Some(Ok(piece)) => Some(Ok(Frame::data(piece))),
             Some(Err(_)) => Some(Err(UploadFailed)),
             None => body
-                .take_trailers()
-                .map(|trailers| Ok(Frame::trailers(*trailers))),
+                .hand_out_trailers()
+                .map(|trailers| Ok(Frame::trailers(trailers.clone()))),
         })
     }
 
@@ -304,7 +296,8 @@ impl Body for Upload {
 
 /// A response's body. Dropped early, it resets its stream and leaves the connection to the others.
 pub(crate) struct ResponseBody {
-    incoming: Incoming,
+    /// Gone where the answer has no content: what comes all the same is nobody's.
+    incoming: Option<Incoming>,
     upload: Rc<SharedBody>,
     received: u64,
     idle: Duration,
@@ -313,7 +306,12 @@ pub(crate) struct ResponseBody {
 }
 
 impl ResponseBody {
-    fn new(incoming: Incoming, upload: Rc<SharedBody>, stream: Stream, idle: Duration) -> Self {
+    fn new(
+        incoming: Option<Incoming>,
+        upload: Rc<SharedBody>,
+        stream: Stream,
+        idle: Duration,
+    ) -> Self {
         if let Some(body) = upload.body.borrow_mut().as_mut() {
             body.stop_watching_the_clock();
         }
@@ -354,7 +352,10 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(incoming).poll_frame(cx) {
             Poll::Pending => {
                 if !this.deadline.is_set() {
                     this.deadline.set(Instant::now() + this.idle);
@@ -363,8 +364,11 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Err(ProxyError::IdleTimeout)))
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 this.deadline.clear();
+                if let Some(trailers) = frame.trailers_mut() {
+                    check_http2_trailers(trailers);
+                }
                 this.received += frame.data_ref().map_or(0, |data| data.len() as u64);
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -379,11 +383,12 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let incoming = self.incoming.as_ref();
+        incoming.map_or(SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 

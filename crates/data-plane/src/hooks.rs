@@ -45,7 +45,8 @@ pub trait Hook: Send + Sync + fmt::Debug {
         true
     }
 
-    /// Before the head of an answer is written, whoever gave it.
+    /// Before the head of an answer is written, whoever gave it. Where there are hooks, interim answers (1xx) of endpoints are not
+    /// passed on: they would come before this.
     fn on_response(&self, _: &mut Visit<'_>, _: &Answering, _: &mut Fields<'_>) {}
 
     /// After the last byte, or after whatever ended the request before.

@@ -78,6 +78,7 @@
 
 mod access_log;
 mod admission;
+mod answer_fields;
 mod backends;
 mod body;
 mod certificate_chain;

@@ -10,10 +10,11 @@ use crate::filters;
 use crate::forward::forward;
 use crate::forwarded_headers::is_loop;
 use crate::grpc;
+use crate::h1::head::HeadError;
 use crate::hooks::{self, Reply};
 use crate::record::Record;
 use crate::request_body::{ClientBody, Pace, RequestBody};
-use crate::request_head::RequestTarget;
+use crate::request_head::{self, RequestTarget};
 use crate::upgrade::WEBSOCKET_VERSION;
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
@@ -50,6 +51,10 @@ pub(crate) async fn proxy(
         answered.as_mut().await
     };
     let mut answer = match answered.unwrap_or(Err(ProxyError::Panic)) {
+        // To CONNECT any 2xx means that the stream is a tunnel (RFC 9110 section 9.3.6); without 101 there is none.
+        Ok(answer) if is_connect(&record) && answer.status.is_success() => {
+            failed(&mut record, ProxyError::BadResponse(HeadError::Status))
+        }
         Ok(answer) => answer,
         Err(error) => failed(&mut record, error),
     };
@@ -67,7 +72,14 @@ pub(crate) async fn proxy(
 
 fn failed(record: &mut Record, error: ProxyError) -> Answer {
     record.outcome.failed(error);
-    Answer::of(error, grpc::is_call(&record.request.parts))
+    // A call fails with status 200.
+    let is_call = grpc::is_call(&record.request.parts) && !is_connect(record);
+    Answer::of(error, is_call)
+}
+
+/// Whether a WebSocket is asked for on an HTTP/2 stream; without that nothing of a CONNECT is answered with success.
+fn is_connect(record: &Record) -> bool {
+    record.request.parts.method == Method::CONNECT
 }
 
 /// What the client gets.
@@ -83,6 +95,7 @@ async fn answer(record: &mut Record, body: ClientBody) -> Result<Answer, ProxyEr
     let Record { request, outcome } = record;
     if request.parts.method == Method::OPTIONS && request.parts.uri.path() == "*" {
         // RFC 9110 section 9.3.7: about the server as a whole, and that is us.
+        request_head::check(&request.client, &request.parts)?;
         return Ok(Answer::own(StatusCode::OK));
     }
     let mut target = RequestTarget::read(&request.client, &request.parts, !body.is_empty())?;

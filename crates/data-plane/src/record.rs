@@ -84,7 +84,7 @@ impl Outcome {
                 self.complete = ended;
                 if let Some(trailers) = frame.trailers_mut() {
                     if let Some(target) = &self.target {
-                        filters::after_trailers(&target.route, trailers);
+                        filters::after_apart(&target.route, trailers);
                     }
                     hooks::on_response_trailers(&self.notes, trailers);
                 }

@@ -1,8 +1,8 @@
 //! A request's body on its way upstream, whichever protocol it came by: counted, bounded in size and time, and kept just
 //! enough to be sent a second time.
 
+use crate::answer_fields::may_be_trailer;
 use crate::forwarded_headers::may_trail;
-use crate::h1::chunked::may_be_trailer;
 use crate::h1::deadline::Deadline;
 use crate::h1::head::ResponseHead;
 use crate::h1::wire::{BodyPiece, Wire};
@@ -57,6 +57,8 @@ pub(crate) struct RequestBody {
     rewound: bool,
     ended: bool,
     trailers: Option<Box<HeaderMap>>,
+    /// They were handed out, and are kept for another attempt.
+    trailers_out: bool,
     /// What the client may not send in its trailers, besides what nobody may.
     withheld: Box<[HeaderName]>,
     /// `None` where a client may rest in the middle of a body.
@@ -139,6 +141,7 @@ impl RequestBody {
             rewound: false,
             ended: length == Some(0),
             trailers: None,
+            trailers_out: false,
             withheld: Box::default(),
             pace,
             waiting: false,
@@ -177,7 +180,7 @@ impl RequestBody {
 
     /// Whether nothing is left to be sent, trailers included.
     pub(crate) fn has_nothing_left(&self) -> bool {
-        self.ended && !self.rewound && self.trailers.is_none()
+        self.ended && !self.rewound && (self.trailers_out || self.trailers.is_none())
     }
 
     /// Whether the client was waited for when a piece was asked for last.
@@ -190,9 +193,10 @@ impl RequestBody {
         self.failed
     }
 
-    /// The trailer fields, once the body has ended.
-    pub(crate) fn take_trailers(&mut self) -> Option<Box<HeaderMap>> {
-        self.trailers.take()
+    /// The trailer fields, once the body has ended: once for each attempt.
+    pub(crate) fn hand_out_trailers(&mut self) -> Option<&HeaderMap> {
+        let were_out = std::mem::replace(&mut self.trailers_out, true);
+        self.trailers.as_deref().filter(|_| !were_out)
     }
 
     /// Whether the client holds its body back until it gets `100 Continue`.
@@ -244,6 +248,7 @@ impl RequestBody {
     /// its end.
     pub(crate) fn rewind(&mut self) -> bool {
         self.rewound = self.pieces > 0;
+        self.trailers_out = false;
         self.pieces <= 1 && self.failed.is_none()
     }
 

@@ -59,16 +59,7 @@ impl<'a> RequestTarget<'a> {
         {
             return Err(ProxyError::Method);
         }
-        check_fields(&parts.headers)?;
-        // Only a proxy that we trust may have taken TLS off the request (RFC 9113 section 8.3.1).
-        let scheme = parts.uri.scheme_str();
-        if scheme.is_some_and(|scheme| {
-            scheme != client.scheme && !(client.trusted && matches!(scheme, "http" | "https"))
-        }) {
-            return Err(ProxyError::BadTarget);
-        }
-        let http1 = parts.version == Version::HTTP_11;
-        let (authority, host) = authority(&parts.uri, &parts.headers, http1)?;
+        let (authority, host) = check(client, parts)?;
         let path = normal_path(parts.uri.path()).map_err(|_| ProxyError::BadTarget)?;
         Ok(Self {
             authority,
@@ -200,9 +191,14 @@ impl<'a> RequestTarget<'a> {
         let headers = changes
             .and_then(|changes| changes.headers.as_ref())
             .map_or(&request.parts.headers, |changed| &changed.fields);
+        let mut headers = Cow::Borrowed(headers);
+        if self.upgrade == Some(Upgrade::Http2) && headers.contains_key(header::SEC_WEBSOCKET_KEY) {
+            // RFC 8441 section 5: it means nothing there, and the endpoint gets one of ours.
+            headers.to_mut().remove(header::SEC_WEBSOCKET_KEY);
+        }
         forwarded_headers::write_fields(
             out,
-            headers,
+            &headers,
             self.upstream_authority(),
             self.authority,
             client,
@@ -220,6 +216,29 @@ impl<'a> RequestTarget<'a> {
             }
         }
     }
+}
+
+/// What every request is asked for, whatever its target: its fields, its scheme, and its authority, which it gives with its normal form.
+///
+/// # Errors
+/// [`ProxyError::TooManyFields`], [`ProxyError::BadField`], [`ProxyError::BadTarget`], [`ProxyError::BadHost`].
+pub(crate) fn check<'a>(
+    client: &ClientConnection,
+    parts: &'a request::Parts,
+) -> Result<(&'a str, Cow<'a, str>), ProxyError> {
+    check_fields(&parts.headers)?;
+    // Only a proxy that we trust may have taken TLS off the request (RFC 9113 section 8.3.1).
+    let scheme = parts.uri.scheme_str();
+    if scheme.is_some_and(|scheme| {
+        scheme != client.scheme && !(client.trusted && matches!(scheme, "http" | "https"))
+    }) {
+        return Err(ProxyError::BadTarget);
+    }
+    authority(
+        &parts.uri,
+        &parts.headers,
+        parts.version == Version::HTTP_11,
+    )
 }
 
 /// Whether the client takes trailer fields (RFC 9110 section 10.1.4).

@@ -97,8 +97,9 @@ pub trait ApplyFilter {
     /// Changes the fields of an answer. `endpoint` is who gave it; `None` where it is our own.
     fn on_response(&self, _headers: &mut HeaderMap, _endpoint: Option<SocketAddr>) {}
 
-    /// Takes from the trailers of an answer what [`ApplyFilter::on_response`] decides.
-    fn on_response_trailers(&self, _trailers: &mut HeaderMap) {}
+    /// Takes what [`ApplyFilter::on_response`] decides from fields that come apart from those of the answer: from its trailers, and
+    /// from those of an interim answer (1xx) before it.
+    fn on_response_apart(&self, _fields: &mut HeaderMap) {}
 }
 
 impl Filter {

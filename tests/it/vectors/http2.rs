@@ -441,6 +441,9 @@ fn d10() -> Row {
         .vector("without", NO, move |at| {
             headers(at.stream, true, &connect(&[]))
         })
+        .vector("with a length", Expect::Refused(&[]), move |at| {
+            headers(at.stream, false, &connect(&[("content-length", "5")]))
+        })
         .vector(
             "with :path and :scheme",
             Expect::Refused(&[400, 405]),

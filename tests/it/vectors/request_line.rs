@@ -174,6 +174,17 @@ fn b11() -> Row {
         .refused("**", get_target("**"), &[400])
         .refused("*/x", get_target("*/x"), &[400])
         .local("OPTIONS *", options(""), &[200])
+        .refused(
+            "OPTIONS * for two hosts",
+            options("Host: a.test\r\n"),
+            &[400],
+        )
+        .refused("OPTIONS * for nobody", "OPTIONS * HTTP/1.1\r\n\r\n", &[400])
+        .refused(
+            "OPTIONS * for what is no host",
+            "OPTIONS * HTTP/1.1\r\nHost: a,b\r\n\r\n",
+            &[400],
+        )
 }
 
 fn b12() -> Row {

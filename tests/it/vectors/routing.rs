@@ -184,6 +184,9 @@ fn r4() -> Row {
             "/.;x/",
             "/a/..;x=y/admin",
             "/a/%2e%2e;/admin",
+            "/a/..%3b/admin",
+            "/%2e%2e%3Bx/admin",
+            "/a/.%3b",
         ],
     )
 }

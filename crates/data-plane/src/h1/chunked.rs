@@ -4,8 +4,9 @@
 //! before `;` or the line end. Extensions are read, bounded and dropped; trailer fields are kept, but for those that would
 //! change how a message is framed, routed or understood (RFC 9110 section 6.5.1).
 
+use crate::answer_fields::may_be_trailer;
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// Most bytes of one size line with its extension.
 const MAX_LINE: usize = 1024;
@@ -151,43 +152,6 @@ impl Decoder {
         }
         Ok(())
     }
-}
-
-/// Fields about framing, routing, the connection, authentication, the request's meaning or the content's form are not taken
-/// from behind a body, where nobody looked when the decision was made (RFC 9110 section 6.5.1).
-pub(crate) fn may_be_trailer(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        header::CONTENT_LENGTH
-            | header::TRANSFER_ENCODING
-            | header::TRAILER
-            | header::TE
-            | header::HOST
-            | header::CONNECTION
-            | header::UPGRADE
-            | header::EXPECT
-            | header::MAX_FORWARDS
-            | header::AUTHORIZATION
-            | header::PROXY_AUTHORIZATION
-            | header::PROXY_AUTHENTICATE
-            | header::WWW_AUTHENTICATE
-            | header::COOKIE
-            | header::SET_COOKIE
-            | header::CACHE_CONTROL
-            | header::CONTENT_ENCODING
-            | header::CONTENT_TYPE
-            | header::CONTENT_RANGE
-            | header::RANGE
-            | header::LOCATION
-            | header::DATE
-            | header::AGE
-            | header::VARY
-            | header::FORWARDED
-    ) && !name.as_str().starts_with("x-forwarded-")
-        && !matches!(
-            name.as_str(),
-            "keep-alive" | "proxy-connection" | "x-real-ip"
-        )
 }
 
 /// One line without its CRLF, when it is there.

@@ -14,7 +14,7 @@ use crate::forward::Failure;
 use crate::pool::Pool;
 use crate::request_body::{BodyError, RequestBody};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use routing_table::{ClusterId, Timeouts};
 use std::future::poll_fn;
@@ -98,19 +98,25 @@ impl Exchange {
         }
     }
 
-    /// Waits for the response head. After it comes [`ResponseBody::new`] or [`Exchange::into_failure`].
-    pub(crate) async fn response(&mut self) -> Result<ResponseHead, ProxyError> {
+    /// Waits for the response head. After it comes [`ResponseBody::new`] or [`Exchange::into_failure`]. `passes`: whether an interim
+    /// response may be passed on, with what it leaves of its fields.
+    pub(crate) async fn response(
+        &mut self,
+        passes: impl Fn(&mut HeaderMap) -> bool,
+    ) -> Result<ResponseHead, ProxyError> {
         let mut interim = 0;
         loop {
             match poll_fn(|cx| self.poll_head(cx)).await {
-                Ok(head) if head.status.is_informational() && head.framing != Framing::Tunnel => {
+                Ok(mut head)
+                    if head.status.is_informational() && head.framing != Framing::Tunnel =>
+                {
                     interim += 1;
                     if interim > MAX_INTERIM {
                         return Err(ProxyError::BadResponse(head::HeadError::Status));
                     }
                     if head.status == StatusCode::CONTINUE {
                         self.upload.go_on();
-                    } else {
+                    } else if passes(&mut head.headers) {
                         self.upload.body.send_interim(&head);
                     }
                 }
@@ -304,8 +310,7 @@ impl Upload {
             Poll::Ready(Some(Err(BodyError::Timeout))) => Err(ProxyError::ClientBodyTimeout),
             Poll::Ready(Some(Err(BodyError::TooLarge))) => Err(ProxyError::BodyTooLarge),
             Poll::Ready(None) if self.chunked => {
-                let trailers = self.body.take_trailers();
-                self.out.end_chunks(trailers.as_deref());
+                self.out.end_chunks(self.body.hand_out_trailers());
                 self.state = UploadState::Flushing;
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! Reads an upstream's response head and decides how its body is framed (RFC 9112 section 6.3). Pure: bytes in, head out.
 
 use super::{HEAD_END, decimal};
+use crate::answer_fields::{LAST_STATUS, Length, ends_here, is_bodiless, is_lengthless};
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -99,7 +100,7 @@ pub(crate) fn parse(
     };
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Status)?;
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-    if code > 599 || switches && !upgrade {
+    if code > LAST_STATUS || switches && !upgrade {
         return Err(HeadError::Status);
     }
     let version = if minor == 1 {
@@ -118,6 +119,8 @@ pub(crate) fn parse(
         if !fields.websocket {
             return Err(HeadError::Status);
         }
+        // What follows is no content, so nothing may say how long it is (RFC 9110 section 8.6).
+        fields.strip(status);
         (Framing::Tunnel, false)
     } else {
         fields.framing(method, status, version)?
@@ -139,7 +142,7 @@ fn has_bare_line_feed(bytes: &[u8]) -> bool {
 #[derive(Debug, Default)]
 struct Fields {
     headers: HeaderMap,
-    length: Option<u64>,
+    length: Length,
     transfer_encoding: Option<Bytes>,
     close: bool,
     keep_alive: bool,
@@ -155,20 +158,17 @@ impl Fields {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeadError::Malformed)?;
         match name {
             header::CONTENT_LENGTH => {
-                let length = decimal(&bytes).ok_or(HeadError::Framing)?;
-                match self.length.replace(length) {
-                    Some(before) if before != length => return Err(HeadError::Framing),
-                    Some(_) => {}
-                    // Kept for the client: for HEAD and 304 it is the length the body would have.
-                    None => {
-                        let plain = bytes == *itoa::Buffer::new().format(length);
-                        let value = match plain {
-                            true => HeaderValue::from_maybe_shared(bytes)
-                                .map_err(|_| HeadError::Framing)?,
-                            false => length.into(),
-                        };
-                        self.headers.append(name, value);
-                    }
+                let is_first = self.length.value.is_none();
+                self.length.agree(&bytes)?;
+                // Kept for the client: for HEAD and 304 it is the length the body would have.
+                if let Some(length) = self.length.value.filter(|_| is_first) {
+                    let value = match self.length.plain {
+                        true => {
+                            HeaderValue::from_maybe_shared(bytes).map_err(|_| HeadError::Framing)?
+                        }
+                        false => length.into(),
+                    };
+                    self.headers.append(name, value);
                 }
             }
             header::TRANSFER_ENCODING => {
@@ -188,16 +188,13 @@ impl Fields {
                 }
             }
             header::UPGRADE => self.websocket |= bytes.eq_ignore_ascii_case(b"websocket"),
-            header::TE | header::TRAILER => {}
             name if name == "keep-alive" => {
                 let parameter = bytes
                     .split(|b| *b == b',')
                     .find_map(|p| p.trim_ascii().strip_prefix(b"timeout="));
                 self.idle_seconds = parameter.and_then(decimal);
             }
-            // Ours to say: who answers, and where else; and what an upstream asks of a proxy is not for the client.
-            header::SERVER | header::ALT_SVC | header::PROXY_AUTHENTICATE => {}
-            name if name == "proxy-connection" || name == "http2-settings" => {}
+            name if ends_here(&name) => {}
             name => {
                 let value =
                     HeaderValue::from_maybe_shared(bytes).map_err(|_| HeadError::Malformed)?;
@@ -207,12 +204,8 @@ impl Fields {
         Ok(())
     }
 
-    fn framing(
-        &mut self,
-        method: &Method,
-        status: StatusCode,
-        version: Version,
-    ) -> Result<(Framing, bool), HeadError> {
+    /// Removes what `Connection` lists, and a length that the status must not have.
+    fn strip(&mut self, status: StatusCode) {
         // What frames the body is not for `Connection` to take away.
         let listed = std::mem::take(&mut self.listed);
         for name in listed
@@ -221,8 +214,20 @@ impl Fields {
         {
             self.headers.remove(name);
         }
+        if is_lengthless(status) {
+            self.headers.remove(header::CONTENT_LENGTH);
+        }
+    }
+
+    fn framing(
+        &mut self,
+        method: &Method,
+        status: StatusCode,
+        version: Version,
+    ) -> Result<(Framing, bool), HeadError> {
+        self.strip(status);
         if self.transfer_encoding.is_some()
-            && (self.length.is_some() || version == Version::HTTP_10)
+            && (self.length.value.is_some() || version == Version::HTTP_10)
         {
             return Err(HeadError::Framing);
         }
@@ -231,16 +236,10 @@ impl Fields {
         } else {
             self.keep_alive && !self.close
         };
-        let bodiless = status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || *method == Method::HEAD;
-        if status == StatusCode::NO_CONTENT || status.is_informational() {
-            self.headers.remove(header::CONTENT_LENGTH);
-        }
-        if bodiless {
+        if is_bodiless(method, status) {
             return Ok((Framing::Length(0), keep_alive));
         }
-        match (&self.transfer_encoding, self.length) {
+        match (&self.transfer_encoding, self.length.value) {
             (Some(coding), _) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => {
                 Ok((Framing::Chunked, keep_alive))
             }

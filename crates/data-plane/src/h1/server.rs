@@ -272,6 +272,8 @@ struct Sending<'a> {
     /// The body is not sent: an answer to HEAD, or a status without one.
     silent: bool,
     ended: bool,
+    /// The end of the body is that of the connection.
+    until_close: bool,
     /// What the client has sent ends with its request.
     whole: bool,
     /// The connection is ready for another request afterwards.
@@ -302,6 +304,10 @@ impl<'a> Sending<'a> {
             wire.body_has_ended()
         };
         let keep_alive = asked.keep_alive && whole && !until_close && !last;
+        if until_close {
+            // Else an answer that is cut, for whatever reason, would look as if it were whole (RFC 9112 section 8).
+            wire.borrow().reset_when_closed(true);
+        }
         let reuse = match (keep_alive, asked.http10) {
             (true, false) => Reuse::KeepAlive,
             (true, true) => Reuse::KeepAliveAloud,
@@ -330,6 +336,7 @@ impl<'a> Sending<'a> {
             trailers: asked.trailers,
             silent: bodiless,
             ended: false,
+            until_close,
             whole,
             keep_alive,
         }
@@ -340,6 +347,9 @@ impl<'a> Sending<'a> {
         // The record of the request ends with its body; the next request must not find this one still in progress.
         drop(self.body);
         worker.pool.give_head_buffer(self.out.into_buffer());
+        if self.until_close && sent.is_ok() {
+            self.wire.borrow().reset_when_closed(false);
+        }
         match sent {
             Err(()) => After::Gone,
             Ok(()) if self.keep_alive => After::KeepAlive,

@@ -21,6 +21,8 @@ use tokio::io::AsyncWrite;
 
 /// Bytes asked for in one read of a body that is still long.
 const READ_BODY: usize = 32 * 1024;
+/// What of interim responses may wait for a client that does not read; further ones are dropped.
+const MAX_INTERIM: usize = 16 * 1024;
 /// What a client may send ahead of its turn before we stop reading; its next requests wait in the kernel then.
 const MAX_AHEAD: usize = 16 * 1024;
 
@@ -176,10 +178,11 @@ impl Wire {
         }
     }
 
-    /// Sends an interim response with the next write, to a client that knows of them.
+    /// Sends an interim response with the next write, to a client that knows of them and takes them. A client may
+    /// ignore what it does not expect of them (RFC 9110 section 15.2), so one that finds too many waiting is dropped.
     pub(crate) fn send_interim(&mut self, head: &ResponseHead) {
-        if !self.http10 {
-            let out = self.interim.prefix();
+        let out = self.interim.prefix();
+        if !self.http10 && out.len() < MAX_INTERIM {
             write_status_line(out, head.status);
             write_fields(out, &head.headers);
             out.extend_from_slice(b"\r\n");
@@ -313,6 +316,11 @@ impl Wire {
         (self.io, self.buffer)
     }
 
+    /// Says whether a close means that something is missing: the client's side is reset then.
+    pub(crate) fn reset_when_closed(&self, reset: bool) {
+        self.io.reset_when_closed(reset);
+    }
+
     /// Sends our end of the stream.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
@@ -339,5 +347,43 @@ impl Wire {
             _ => {}
         }
         read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::client_io::ClientStream;
+    use crate::h1::head;
+    use http::Method;
+    use routing_table::ListenerId;
+    use std::net::SocketAddr;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn interim_responses_that_nobody_takes_do_not_pile_up() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = TcpListener::bind(any).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap());
+        let stream = ClientStream::Plain(stream.await.unwrap());
+        let client = ClientConnection::new(ListenerId::new("http"), any, None, 80, false, &[]);
+        let io = ClientIo::new(stream, client, crate::ClientTimeouts::default());
+        let mut wire = Wire::new(io, Rc::default());
+        let hint = format!(
+            "HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n",
+            "x".repeat(4000)
+        );
+        let read = || head::parse(&mut BytesMut::from(&*hint), &Method::GET, false);
+        let head = read().unwrap().unwrap();
+        for _ in 0..100 {
+            wire.send_interim(&head);
+        }
+        assert!(wire.interim.prefix().len() < MAX_INTERIM + hint.len());
+        // The word that the client waits for comes all the same.
+        wire.waits_for_continue = true;
+        wire.go_on();
+        let waiting = wire.interim.prefix();
+        assert!(waiting.ends_with(b"HTTP/1.1 100 Continue\r\n\r\n"));
     }
 }

@@ -5,6 +5,8 @@ use super::{host, serve};
 use std::time::Duration;
 use test_support::Backend;
 use test_support::client::{Client, get};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_request_that_has_no_single_reading_is_refused_before_routing() {
@@ -28,6 +30,18 @@ async fn a_request_that_has_no_single_reading_is_refused_before_routing() {
         ("GET /a%2fadmin HTTP/1.1\r\nHost: a.test\r\n\r\n", "400"),
         ("GET /%00 HTTP/1.1\r\nHost: a.test\r\n\r\n", "400"),
         ("GET * HTTP/1.1\r\nHost: a.test\r\n\r\n", "400"),
+        // Nor is what is asked of us.
+        ("OPTIONS * HTTP/1.1\r\n\r\n", "400"),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a.test\r\nHost: a.test\r\n\r\n",
+            "400",
+        ),
+        ("OPTIONS * HTTP/1.1\r\nHost: a,b\r\n\r\n", "400"),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n",
+            "200",
+        ),
+        ("GET /a/..%3b/admin HTTP/1.1\r\nHost: a.test\r\n\r\n", "400"),
         ("TRACE / HTTP/1.1\r\nHost: a.test\r\n\r\n", "405"),
         (
             "CONNECT a.test:80 HTTP/1.1\r\nHost: a.test:80\r\n\r\n",
@@ -185,6 +199,24 @@ async fn a_response_that_is_cut_short_is_never_a_clean_end() {
             1,
             "not tried again once bytes were sent"
         );
+    }
+}
+
+/// To HTTP/1.0 the end of the connection is the end of the answer, so that one is none.
+#[tokio::test]
+async fn a_client_of_http10_sees_that_an_answer_is_cut() {
+    let half = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    for (end, is_whole) in [("0\r\n\r\n", true), ("", false), ("x\r\n", false)] {
+        let reply = format!("{half}{end}").leak();
+        let backend = RawBackend::start(&[Act::ReplyAndClose(reply)]).await;
+        let proxy = serve(&[host("a.test", &[backend.addr])]);
+        let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+        let asked = b"GET / HTTP/1.0\r\nHost: a.test\r\n\r\n";
+        stream.write_all(asked).await.unwrap();
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer).await;
+        assert_eq!(read.is_ok(), is_whole, "{end:?}: {read:?}");
+        assert!(!is_whole || answer.ends_with(b"\r\n\r\nhalf"));
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 type AnyBody = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
 /// A backend of HTTP/2 by prior knowledge that sends a request's body back as it comes, then its fields as trailers: those
-/// whose names begin with `x-` or `te`.
+/// whose names begin with `x-`, and as `got-…` those that are none to be trailers.
 struct EchoBackend {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -62,7 +62,10 @@ async fn echo(request: Request<Incoming>) -> Result<Response<AnyBody>, Infallibl
     let (parts, body) = request.into_parts();
     let mut trailers = HeaderMap::new();
     for (name, value) in &parts.headers {
-        if name.as_str().starts_with("x-") || name == "te" {
+        if name == "te" || name == "x-forwarded-for" {
+            let name: http::HeaderName = format!("got-{name}").parse().unwrap();
+            trailers.append(name, value.clone());
+        } else if name.as_str().starts_with("x-") {
             trailers.append(name.clone(), value.clone());
         }
     }
@@ -118,10 +121,10 @@ async fn many_requests_share_a_connection_and_keep_their_trailers() {
             let trailers = whole.trailers().unwrap().clone();
             assert_eq!(trailers["x-n"], n.to_string());
             assert_eq!(
-                (&trailers["x-method"], &trailers["te"]),
+                (&trailers["x-method"], &trailers["got-te"]),
                 (&"POST".parse().unwrap(), &"trailers".parse().unwrap())
             );
-            assert_eq!(trailers["x-forwarded-for"], "127.0.0.1");
+            assert_eq!(trailers["got-x-forwarded-for"], "127.0.0.1");
             assert_eq!(whole.to_bytes(), format!("body {n}"));
         }
     });
@@ -222,6 +225,164 @@ async fn an_http1_client_may_have_an_http2_endpoint() {
     assert!(answer.contains("3\r\nabc\r\n0\r\n"), "{answer}");
     assert!(answer.contains("\r\nx-method: POST\r\n"), "{answer}");
     assert_eq!(backend.connections(), 1);
+}
+
+/// Answers by HTTP/2 with this.
+async fn answering(answer: fn() -> Response<AnyBody>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(move |_: Request<Incoming>| {
+                let answer = answer();
+                async { Ok::<_, Infallible>(answer) }
+            });
+            let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(serving);
+        }
+    });
+    addr
+}
+
+/// What clients of both versions get of such an answer: of HTTP/1.1 as bytes, of HTTP/2 as status, fields, and trailers.
+async fn got(answer: fn() -> Response<AnyBody>) -> (String, u16, HeaderMap, HeaderMap) {
+    let proxy = serve(&rule(&[answering(answer).await]));
+    let head = b"GET / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nConnection: close, te\r\n\r\n";
+    let by_http1 = exchange(proxy.addr, head).await;
+    let mut client = client(proxy.addr).await;
+    let request = Request::get("http://a.test/").header("te", "trailers");
+    let request = request.body(Full::new(Bytes::new())).unwrap();
+    let (parts, body) = client.send_request(request).await.unwrap().into_parts();
+    let whole = body.collect().await.unwrap();
+    let trailers = whole.trailers().cloned().unwrap_or_default();
+    (by_http1, parts.status.as_u16(), parts.headers, trailers)
+}
+
+fn with_fields(fields: &[(&'static str, &'static str)], body: &'static str) -> Response<AnyBody> {
+    let mut answer = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
+    for (name, value) in fields {
+        let value = HeaderValue::from_static(value);
+        answer.headers_mut().append(*name, value);
+    }
+    answer
+}
+
+/// By HTTP/1.1 it would end with us, too.
+#[tokio::test]
+async fn what_is_not_for_the_client_ends_here_by_http2_too() {
+    let (http1, status, fields, _) = got(|| {
+        with_fields(
+            &[
+                ("server", "engine"),
+                ("alt-svc", "engine"),
+                ("proxy-authenticate", "engine"),
+                ("http2-settings", "engine"),
+                ("trailer", "engine"),
+                ("x-own", "mine"),
+                ("content-length", "002"),
+            ],
+            "ok",
+        )
+    })
+    .await;
+    assert!(http1.starts_with("HTTP/1.1 200 "), "{http1}");
+    assert!(!http1.contains("engine"), "{http1}");
+    assert!(http1.contains("\r\nx-own: mine\r\n"), "{http1}");
+    assert!(http1.contains("\r\ncontent-length: 2\r\n"), "{http1}");
+    assert!(http1.ends_with("\r\n\r\nok"), "{http1}");
+    assert_eq!(
+        (status, &fields["content-length"]),
+        (200, &"2".parse().unwrap())
+    );
+    assert_eq!(fields["server"], "tidegate");
+    assert!(fields.values().all(|value| value != "engine"), "{fields:?}");
+}
+
+#[tokio::test]
+async fn an_answer_without_content_has_no_length_and_none_comes() {
+    let (http1, status, fields, _) = got(|| {
+        let mut answer = with_fields(&[("content-length", "5")], "");
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        answer
+    })
+    .await;
+    assert!(http1.starts_with("HTTP/1.1 204 "), "{http1}");
+    assert!(!http1.contains("content-length"), "{http1}");
+    assert_eq!((status, fields.get("content-length")), (204, None));
+    // Nor does what comes all the same.
+    let (http1, status, fields, _) = got(|| {
+        let mut answer = with_fields(&[("content-length", "5")], "evil!");
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        answer
+    })
+    .await;
+    assert!(
+        http1.starts_with("HTTP/1.1 204 ") && http1.ends_with("\r\n\r\n"),
+        "{http1}"
+    );
+    assert_eq!((status, fields.get("content-length")), (204, None));
+}
+
+#[tokio::test]
+async fn what_is_no_answer_by_http1_is_none_by_http2() {
+    let answers: [fn() -> Response<AnyBody>; 2] = [
+        || {
+            let mut answer = with_fields(&[], "");
+            *answer.status_mut() = StatusCode::from_u16(999).unwrap();
+            answer
+        },
+        || with_fields(&[("a", "b"); 102], ""),
+    ];
+    for answer in answers {
+        let (http1, status, ..) = got(answer).await;
+        assert!(http1.starts_with("HTTP/1.1 502 "), "{http1}");
+        assert_eq!(status, 502);
+    }
+}
+
+#[tokio::test]
+async fn trailers_by_http2_say_only_what_trailers_may() {
+    let (http1, status, _, trailers) = got(|| {
+        let trailers = [
+            ("content-length", "5"),
+            ("host", "b.test"),
+            ("set-cookie", "a=1"),
+            ("server", "engine"),
+            ("grpc-status", "0"),
+            ("grpc-message", "fine"),
+            ("x-own-bin", "AAE"),
+        ];
+        let trailers = trailers.map(|(name, value)| {
+            let name = http::HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value))
+        });
+        let trailers = HeaderMap::from_iter(trailers);
+        let frames = [Frame::data(Bytes::from("ok")), Frame::trailers(trailers)];
+        let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok)));
+        Response::new(body.boxed_unsync())
+    })
+    .await;
+    assert!(http1.starts_with("HTTP/1.1 200 "), "{http1}");
+    let (_, behind) = http1.split_once("\r\n0\r\n").unwrap();
+    let mut lines: Vec<_> = behind.split("\r\n").collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "",
+            "",
+            "grpc-message: fine",
+            "grpc-status: 0",
+            "x-own-bin: AAE"
+        ]
+    );
+    let mut names: Vec<_> = trailers.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        (status, names),
+        (200, vec!["grpc-message", "grpc-status", "x-own-bin"])
+    );
 }
 
 #[tokio::test]

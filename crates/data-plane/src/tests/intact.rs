@@ -98,7 +98,8 @@ async fn statuses_fields_and_bodies_come_back_and_redirects_are_not_followed() {
 
 #[tokio::test]
 async fn trailers_come_back() {
-    let reply = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 42\r\n\r\n";
+    let reply = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\n\
+                 Server: engine\r\nAlt-Svc: engine\r\nx-sum: 42\r\n\r\n";
     let backend = RawBackend::start(&[Act::Reply(reply)]).await;
     let proxy = serve(&[host("a.test", &[backend.addr])]);
     let asked = b"GET / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n";

@@ -8,6 +8,8 @@ use http::Method;
 use std::time::Duration;
 use test_support::Backend;
 use test_support::client::{Client, get, request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 fn refused() -> std::net::SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0")
@@ -157,4 +159,41 @@ async fn the_same_endpoint_may_be_tried_again_before_another_is() {
     assert_eq!(client.send(asked).await.unwrap().status, 502);
     assert!(started.elapsed() >= Duration::from_millis(60));
     assert_eq!(proxy.metric("tidegate_upstream_connect_errors_total"), 8.0);
+}
+
+/// The endpoint closes a connection that was used before, upon a request with trailers. All of it is sent again.
+#[tokio::test]
+async fn trailers_are_sent_again_too() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let read = async |stream: &mut TcpStream, end: &[u8]| {
+        let mut seen = Vec::new();
+        while !seen.ends_with(end) {
+            let count = stream.read_buf(&mut seen).await.unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+        }
+    };
+    let behind = b"2\r\nhi\r\n0\r\nx-checksum: 1\r\n\r\n";
+    let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let endpoint = tokio::spawn(async move {
+        let (mut first, _) = listener.accept().await.unwrap();
+        read(&mut first, b"\r\n\r\n").await;
+        first.write_all(ok).await.unwrap();
+        read(&mut first, behind).await;
+        drop(first);
+        let (mut second, _) = listener.accept().await.unwrap();
+        read(&mut second, behind).await;
+        second.write_all(ok).await.unwrap();
+    });
+    let proxy = serve(&[host("a.test", &[addr])]);
+    let mut client = TcpStream::connect(proxy.addr).await.unwrap();
+    let get = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    client.write_all(get).await.unwrap();
+    read(&mut client, b"ok").await;
+    let put = "PUT / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+               2\r\nhi\r\n0\r\nX-Checksum: 1\r\n\r\n";
+    client.write_all(put.as_bytes()).await.unwrap();
+    let done = tokio::time::timeout(Duration::from_secs(10), endpoint).await;
+    done.expect("in time").unwrap();
+    read(&mut client, b"ok").await;
 }

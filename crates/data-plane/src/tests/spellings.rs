@@ -249,25 +249,57 @@ async fn no_answer_gets_by(rule: impl Fn(Rule) -> Rule, settings: impl Fn() -> S
     }
 }
 
+fn deciding_of_answers(mut rule: Rule) -> Rule {
+    let changes = HeaderChanges {
+        remove: vec![GONE],
+        set: vec![(SET, HeaderValue::from_static("ours"))],
+    };
+    let filter = Filter::ResponseHeaders(ResponseHeaders(changes));
+    rule.filters.push(filter);
+    rule
+}
+
+fn deciding_hook() -> Settings {
+    Settings {
+        hooks: vec![Arc::new(Deciding)],
+        ..Settings::default()
+    }
+}
+
 #[tokio::test]
 async fn what_a_filter_decides_of_an_answer_has_no_trailer() {
-    let deciding = |mut rule: Rule| {
-        let changes = HeaderChanges {
-            remove: vec![GONE],
-            set: vec![(SET, HeaderValue::from_static("ours"))],
-        };
-        let filter = Filter::ResponseHeaders(ResponseHeaders(changes));
-        rule.filters.push(filter);
-        rule
-    };
-    no_answer_gets_by(deciding, Settings::default).await;
+    no_answer_gets_by(deciding_of_answers, Settings::default).await;
 }
 
 #[tokio::test]
 async fn what_a_hook_decides_of_an_answer_has_no_trailer() {
-    let settings = || Settings {
-        hooks: vec![Arc::new(Deciding)],
-        ..Settings::default()
-    };
-    no_answer_gets_by(|rule| rule, settings).await;
+    no_answer_gets_by(|rule| rule, deciding_hook).await;
+}
+
+/// Nor can an endpoint say it in advance. A hook only decides when the answer is there, so there is nothing before that.
+#[tokio::test]
+async fn nothing_that_is_decided_of_an_answer_comes_before_it() {
+    let fields: String = SENT
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .concat();
+    let reply = format!(
+        "HTTP/1.1 103 Early Hints\r\n{fields}\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    );
+    let backend = RawBackend::start(&[Act::Reply(reply.leak())]).await;
+    let rule = || host("a.test", &[backend.addr]);
+    let hints = |fields: &str| format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\nHTTP/1.1 200 ");
+    for (rule, settings, begin) in [
+        (rule(), Settings::default(), hints(&fields)),
+        (
+            deciding_of_answers(rule()),
+            Settings::default(),
+            hints("x_own: theirs\r\n"),
+        ),
+        (rule(), deciding_hook(), "HTTP/1.1 200 ".to_owned()),
+    ] {
+        let proxy = serve_with(&[rule], settings);
+        let asked = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        let answer = exchange(proxy.addr, asked).await;
+        assert!(answer.starts_with(&begin), "{begin}: {answer}");
+    }
 }

@@ -65,8 +65,8 @@ impl ApplyFilter for ResponseHeaders {
         self.0.apply(headers);
     }
 
-    fn on_response_trailers(&self, trailers: &mut HeaderMap) {
-        self.0.clear(trailers);
+    fn on_response_apart(&self, fields: &mut HeaderMap) {
+        self.0.clear(fields);
     }
 }
 

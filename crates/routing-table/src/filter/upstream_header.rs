@@ -18,8 +18,8 @@ impl ApplyFilter for UpstreamHeader {
         }
     }
 
-    fn on_response_trailers(&self, trailers: &mut HeaderMap) {
-        trailers.remove(&self.0);
+    fn on_response_apart(&self, fields: &mut HeaderMap) {
+        fields.remove(&self.0);
     }
 }
 

@@ -136,10 +136,12 @@ pub fn normal_path(path: &str) -> Result<Cow<'_, str>, PathError> {
     Ok(normal)
 }
 
-/// `.`, `..`, and both with a parameter (`..;x`), which some servers drop before they resolve the dots.
+/// `.`, `..`, and both with a parameter (`..;x`), which some servers drop before they resolve the dots, and some after they have
+/// decoded it (`..%3Bx`).
 fn is_dots(element: &str) -> bool {
-    let name = element.split(';').next().unwrap_or(element);
-    name == "." || name == ".."
+    let dots = element.trim_start_matches('.');
+    let ends = dots.is_empty() || dots.starts_with(';') || dots.starts_with("%3B");
+    ends && matches!(element.len() - dots.len(), 1 | 2)
 }
 
 fn decode_unreserved(bytes: &[u8]) -> Result<String, PathError> {
@@ -196,6 +198,9 @@ mod tests {
             "/x[1]|y",
             "/%25",
             "/%252e",
+            "/..%253b/",
+            "/...%3B/",
+            "/..a%3B/",
         ] {
             check(same, Ok(same));
         }
@@ -215,6 +220,10 @@ mod tests {
             "/public/..;/admin",
             "/..;",
             "/.;x/",
+            "/x/..%3b/admin",
+            "/x/..%3B",
+            "/%2e%2e%3bx",
+            "/.%3b;/",
         ] {
             check(bad, Err(PathError::Dots));
         }
