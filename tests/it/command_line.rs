@@ -162,6 +162,22 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         "",
         "cannot read /nonexistent",
     );
+    for (text, said) in [
+        (
+            "",
+            "only.yaml: nothing is in it that could be served: no object of a kind that is read (a configuration is served by `serve --config`)",
+        ),
+        (
+            "routes: [{respond: 204}]\n",
+            "only.yaml:1: not a Kubernetes object: apiVersion and kind are needed; a configuration of Tidegate is served by `serve --config`; nothing else is in the file that could be served",
+        ),
+        ("{", "only.yaml:"),
+    ] {
+        let only = directory.path().join("only.yaml");
+        std::fs::write(&only, text).unwrap();
+        with(serve(&[], &http, &admin), only.to_str().unwrap(), said);
+        std::fs::remove_file(only).unwrap();
+    }
     with(
         serve(&["--access-log=/nonexistent/log"], &http, &admin),
         path,
