@@ -119,6 +119,21 @@ fn bad_flags_exit_with_2() {
         "namespace/name",
     );
     check(
+        &["serve", "--manifests", "x", "--ingress-class="],
+        2,
+        "a value is required for '--ingress-class <NAME>'",
+    );
+    check(
+        &["serve", "--manifests", "x", "--proxy-protocol"],
+        2,
+        "--proxy-protocol needs --proxy-protocol-from",
+    );
+    check(
+        &["serve", "--manifests", "x", "--admin-token-file=/dev/null"],
+        2,
+        "cannot use the token of --admin-token-file: it has 0 characters, 16 are the least",
+    );
+    check(
         &[
             "serve",
             "--manifests",
@@ -184,19 +199,9 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         "cannot open the access log /nonexistent/log",
     );
     with(
-        serve(&["--proxy-protocol"], &http, &admin),
-        path,
-        "--proxy-protocol-from",
-    );
-    with(
         serve(&["--admin-token-file=/nonexistent"], &http, &admin),
         path,
         "cannot use the token of --admin-token-file: cannot read /nonexistent",
-    );
-    with(
-        serve(&["--admin-token-file=/dev/null"], &http, &admin),
-        path,
-        "cannot use the token of --admin-token-file: it has 0 characters, 16 are the least",
     );
     with(
         serve(
