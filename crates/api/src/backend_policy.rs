@@ -122,7 +122,11 @@ fn read<T: serde::de::DeserializeOwned>(place: &str, value: Value) -> Result<T, 
             path if path.starts_with('[') => format!("{place}{path}"),
             path => format!("{place}.{path}"),
         };
-        format!("{field}: {}", error.into_inner())
+        let message = error.into_inner().to_string();
+        match message.strip_suffix("expected i64") {
+            Some(found) => format!("{field}: {found}expected a whole number"),
+            None => format!("{field}: {message}"),
+        }
     })
 }
 

@@ -59,6 +59,10 @@ fn what_is_wrong_is_told_with_its_field() {
         "spec.balanzing: unknown field `balanzing`",
     );
     refuses(
+        json!({"targetRefs": target, "maxInFlight": "x"}),
+        "spec.maxInFlight: invalid type: string \"x\", expected a whole number",
+    );
+    refuses(
         json!({"targetRefs": target, "balancing": "maglev"}),
         "spec.hashBy: ring_hash and maglev need",
     );

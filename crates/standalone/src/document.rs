@@ -74,8 +74,6 @@ pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads a text.
 pub(crate) fn parse(text: &str, format: Format, lookup: Lookup<'_>) -> Result<Node, Wrong> {
-    // Editors on Windows put it in front; it is no part of the text.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut root = match format {
         Format::Yaml => yaml::parse(text)?,
         Format::Json => json::parse(text)?,

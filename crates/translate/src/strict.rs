@@ -196,7 +196,11 @@ fn wrong(place: &str, message: &str) -> ObjectError {
         ""
     };
     let colon = if place.is_empty() { "" } else { ": " };
-    let message = match message.strip_suffix("expected i32") {
+    // What Rust calls the types.
+    let number = ["expected i32", "expected i64"];
+    let found = number.iter().find_map(|end| message.strip_suffix(end));
+    let message = match found {
+        Some(found) if is_type => format!("{found}expected a whole number"),
         Some(found) => format!("{found}expected a whole number of at most {}", i32::MAX),
         None => message.to_owned(),
     };
@@ -339,6 +343,10 @@ mod tests {
         assert_eq!(
             said(&json!(3)),
             "invalid type: integer `3`, expected Ingress"
+        );
+        assert_eq!(
+            said(&json!({"metadata": {"generation": "x"}})),
+            "metadata.generation: invalid type: string \"x\", expected a whole number"
         );
         let port = json!({"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80808080808_i64}}}}});
         assert_eq!(

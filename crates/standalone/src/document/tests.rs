@@ -51,21 +51,6 @@ fn three_formats_are_one_tree() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_the_text() {
-    for format in [Format::Yaml, Format::Json] {
-        let text = "\u{feff}{\"a\":\r\n 1}\r\n";
-        let root = parse(text, format, &lookup).unwrap();
-        let Value::Map(all) = &root.value else {
-            panic!("{root:?}");
-        };
-        assert_eq!(
-            (&*all[0].key, &all[0].node.value),
-            ("a", &Value::Integer(1))
-        );
-    }
-}
-
-#[test]
 fn merge_keys_are_filled_in() {
     let keys = |text: &str| {
         let root = parse(text, Format::Yaml, &lookup).unwrap();
@@ -151,6 +136,11 @@ fn what_is_no_document() {
         "c.yaml:2:1: a second document: a configuration is one (Kubernetes objects are served by `serve --manifests`)",
     );
     fails("c.yaml", "a: !x 1\n", "c.yaml:1:7: tags are not supported");
+    fails(
+        "c.yaml",
+        "a:\n- {port: ${PORT}}\n",
+        "c.yaml:2:11: while parsing a flow mapping, did not find expected ',' or '}': beside `{` or `[`, ${NAME} is written in quotes",
+    );
     fails(
         "c.yaml",
         "? [a]\n: 1\n",

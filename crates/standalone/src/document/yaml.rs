@@ -9,8 +9,17 @@ use std::collections::{HashMap, HashSet};
 pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
-        let (event, span) =
-            event.map_err(|error| Wrong::here(place(error.marker()), error.info()))?;
+        let (event, span) = event.map_err(|error| {
+            let place = place(error.marker());
+            let line = text.lines().nth(place.line.saturating_sub(1));
+            let hint = match line {
+                Some(line) if line.contains("${") => {
+                    ": beside `{` or `[`, ${NAME} is written in quotes"
+                }
+                _ => "",
+            };
+            Wrong::here(place, format!("{}{hint}", error.info()))
+        })?;
         builder.event(event, place(&span.start))?;
     }
     Ok(builder.root.unwrap_or(Node {
