@@ -119,6 +119,21 @@ fn bad_flags_exit_with_2() {
         "namespace/name",
     );
     check(
+        &["serve", "--manifests", "x", "--ingress-class="],
+        2,
+        "a value is required for '--ingress-class <NAME>'",
+    );
+    check(
+        &["serve", "--manifests", "x", "--proxy-protocol"],
+        2,
+        "--proxy-protocol needs --proxy-protocol-from",
+    );
+    check(
+        &["serve", "--manifests", "x", "--admin-token-file=/dev/null"],
+        2,
+        "cannot use the token of --admin-token-file: it has 0 characters, 16 are the least",
+    );
+    check(
         &[
             "serve",
             "--manifests",
@@ -162,25 +177,31 @@ fn what_cannot_be_read_or_opened_exits_with_1() {
         "",
         "cannot read /nonexistent",
     );
+    for (text, said) in [
+        (
+            "",
+            "only.yaml: nothing is in it that could be served: no object of a kind that is read (a configuration is served by `serve --config`)",
+        ),
+        (
+            "routes: [{respond: 204}]\n",
+            "only.yaml:1: not a Kubernetes object: apiVersion and kind are needed; a configuration of Tidegate is served by `serve --config`; nothing else is in the file that could be served",
+        ),
+        ("{", "only.yaml:"),
+    ] {
+        let only = directory.path().join("only.yaml");
+        std::fs::write(&only, text).unwrap();
+        with(serve(&[], &http, &admin), only.to_str().unwrap(), said);
+        std::fs::remove_file(only).unwrap();
+    }
     with(
         serve(&["--access-log=/nonexistent/log"], &http, &admin),
         path,
         "cannot open the access log /nonexistent/log",
     );
     with(
-        serve(&["--proxy-protocol"], &http, &admin),
-        path,
-        "--proxy-protocol-from",
-    );
-    with(
         serve(&["--admin-token-file=/nonexistent"], &http, &admin),
         path,
         "cannot use the token of --admin-token-file: cannot read /nonexistent",
-    );
-    with(
-        serve(&["--admin-token-file=/dev/null"], &http, &admin),
-        path,
-        "cannot use the token of --admin-token-file: it has 0 characters, 16 are the least",
     );
     with(
         serve(

@@ -60,6 +60,10 @@ async fn a_directory_is_served_and_reloaded() {
         "the last good state is kept"
     );
     tidegate.until_logged("web.yaml:2:1: did not find").await;
+    // Who reads this is told what is served now.
+    tidegate
+        .until_logged("no change of this file counts until it is mended: the 3 object(s) it last had are kept")
+        .await;
 
     // As a ConfigMap mount changes: a link is swapped.
     std::fs::create_dir(directory.path().join("..one")).unwrap();

@@ -79,7 +79,14 @@ impl BackendPolicySpec {
             return Err("spec is missing".to_owned());
         };
         let mut rest = all.clone();
-        let targets = rest.remove("targetRefs").unwrap_or_default();
+        let Some(targets) = rest.remove("targetRefs") else {
+            let instead = rest
+                .keys()
+                .find(|key| key.to_lowercase().starts_with("target"));
+            let hint =
+                instead.map_or_else(String::new, |key| format!("; there is no field spec.{key}"));
+            return Err(format!("spec.targetRefs is missing{hint}"));
+        };
         let target_refs: Vec<TargetRef> = read("spec.targetRefs", targets)?;
         if !(1..=MAX_TARGETS).contains(&target_refs.len()) {
             return Err(format!(
@@ -115,7 +122,11 @@ fn read<T: serde::de::DeserializeOwned>(place: &str, value: Value) -> Result<T, 
             path if path.starts_with('[') => format!("{place}{path}"),
             path => format!("{place}.{path}"),
         };
-        format!("{field}: {}", error.into_inner())
+        let message = error.into_inner().to_string();
+        match message.strip_suffix("expected i64") {
+            Some(found) => format!("{field}: {found}expected a whole number"),
+            None => format!("{field}: {message}"),
+        }
     })
 }
 

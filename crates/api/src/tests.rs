@@ -32,7 +32,11 @@ fn a_spec_is_targets_and_a_policy() {
 fn what_is_wrong_is_told_with_its_field() {
     let target = json!([{"name": "web"}]);
     refuses(Value::Null, "spec is missing");
-    refuses(json!({}), "spec.targetRefs: invalid type");
+    refuses(json!({}), "spec.targetRefs is missing");
+    refuses(
+        json!({"targetRef": {"name": "web"}}),
+        "spec.targetRefs is missing; there is no field spec.targetRef",
+    );
     refuses(json!({"targetRefs": []}), "spec.targetRefs: 0 Services");
     refuses(
         json!({"targetRefs": [{"kind": "Deployment", "name": "web"}]}),
@@ -53,6 +57,10 @@ fn what_is_wrong_is_told_with_its_field() {
     refuses(
         json!({"targetRefs": target, "balanzing": "random"}),
         "spec.balanzing: unknown field `balanzing`",
+    );
+    refuses(
+        json!({"targetRefs": target, "maxInFlight": "x"}),
+        "spec.maxInFlight: invalid type: string \"x\", expected a whole number",
     );
     refuses(
         json!({"targetRefs": target, "balancing": "maglev"}),

@@ -97,10 +97,14 @@ impl Field {
     }
 }
 
-fn switch(text: &str) -> Result<bool, String> {
+/// Reads a switch: as Go does (`strconv.ParseBool`), and with it ingress-nginx, or as nginx does.
+///
+/// # Errors
+/// When it is none, as the end of a sentence.
+pub fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
-        "true" | "on" => Ok(true),
-        "false" | "off" => Ok(false),
+        "true" | "t" | "1" | "on" => Ok(true),
+        "false" | "f" | "0" | "off" => Ok(false),
         _ => Err("it is neither true nor false".into()),
     }
 }

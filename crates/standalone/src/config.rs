@@ -141,9 +141,11 @@ pub struct RouteConfig {
     /// else to `backend`, or is answered 404 without one. Default false.
     #[serde(default)]
     pub first_path_segment: bool,
-    /// Where requests go. Needed but for `respond` and `firstPathSegment`.
+    /// Where requests go. Needed but for `respond`, `firstPathSegment` and `redirect` with `url`.
     pub backend: Option<String>,
     /// Answer with this status (200 to 599) instead.
+    #[serde(default, deserialize_with = "given::status")]
+    #[schemars(range(min = 200, max = 599), skip_serializing_if = "Option::is_none")]
     pub respond: Option<u16>,
     /// When to give up waiting.
     pub timeouts: Option<TimeoutsConfig>,

@@ -60,7 +60,7 @@ pub fn is_configuration(file: &Path) -> bool {
     let begins = |words: &[&str]| {
         let mut lines = text
             .lines()
-            .map(|line| line.trim_start_matches(['{', ' ', '"', '-']));
+            .map(|line| line.trim_start_matches(['\u{feff}', '{', ' ', '\t', '"', '-']));
         lines.any(|line| {
             words.iter().any(|word| {
                 let rest = line.strip_prefix(word);
@@ -110,4 +110,27 @@ pub(crate) fn translate(
         .map(|warning| root.problem(file, warning).to_string())
         .collect();
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_told_from_manifests() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.yaml");
+        for (text, expected) in [
+            ("listeners: []\n", true),
+            ("\u{feff}routes: []\n", true),
+            ("{\n\t\"backends\" : {}\n}", true),
+            ("apiVersion: v1\nkind: List\nroutes: []\n", false),
+            ("{\n\t\"apiVersion\": \"v1\",\n\t\"routes\": []\n}", false),
+            ("# listeners: []\n", false),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(is_configuration(&file), expected, "{text}");
+        }
+    }
 }

@@ -45,6 +45,8 @@ const CONNECTION_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct Admin {
     /// Whether traffic should be sent here.
     pub(crate) ready: AtomicBool,
+    /// Whether it was told to stop.
+    pub(crate) stopping: AtomicBool,
     /// What is measured.
     pub(crate) registry: Registry,
     /// Endpoints; set once the data plane runs.
@@ -61,6 +63,7 @@ impl Admin {
     pub(crate) fn new(registry: Registry, args: &AdminArgs, access: Access) -> Self {
         Self {
             ready: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             registry,
             backends: OnceLock::new(),
             writes: args.writes,
@@ -139,6 +142,18 @@ impl Admin {
         Ok(json(backends::change(backends, place, &body)?))
     }
 
+    /// Why traffic should not be sent here, if so.
+    fn unready(&self) -> Option<&'static str> {
+        match (
+            self.stopping.load(Ordering::Relaxed),
+            self.ready.load(Ordering::Relaxed),
+        ) {
+            (true, _) => Some("stopping"),
+            (false, false) => Some("no table published yet"),
+            (false, true) => None,
+        }
+    }
+
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
             let why = "only GET, and POST to an endpoint below /backends/\n";
@@ -146,13 +161,13 @@ impl Admin {
         }
         match path {
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
-            "/readyz" if self.ready.load(Ordering::Relaxed) => {
-                text(StatusCode::OK, "ready\n".into())
-            }
-            "/readyz" => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not ready: no table published yet, or stopping\n".into(),
-            ),
+            "/readyz" => match self.unready() {
+                None => text(StatusCode::OK, "ready\n".into()),
+                Some(why) => text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("not ready: {why}\n"),
+                ),
+            },
             "/metrics" => match TextEncoder::new().encode_to_string(&self.registry.gather()) {
                 Ok(metrics) => text(StatusCode::OK, metrics),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -253,6 +268,7 @@ mod tests {
     fn readiness_is_told_apart_from_health() {
         let admin = Admin {
             ready: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             registry: Registry::new(),
             backends: OnceLock::new(),
             writes: false,
@@ -265,11 +281,15 @@ mod tests {
             (200, 503, 404)
         );
         assert_eq!(status("/backends"), 503);
+        assert_eq!(admin.unready(), Some("no table published yet"));
         admin.ready.store(true, Ordering::Relaxed);
         assert_eq!((status("/readyz"), status("/metrics")), (200, 200));
         assert_eq!(
             admin.answer(&Method::POST, "/healthz").status().as_u16(),
             405
         );
+        admin.stopping.store(true, Ordering::Relaxed);
+        assert_eq!((status("/readyz"), status("/healthz")), (503, 200));
+        assert_eq!(admin.unready(), Some("stopping"));
     }
 }

@@ -5,6 +5,7 @@ mod modes;
 
 pub(crate) use admin::{ADMIN_ADDR, AdminArgs};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use data_plane::{CipherSuites, MinTlsVersion, TicketKeys};
 use ipnet::IpNet;
@@ -156,13 +157,14 @@ pub(crate) struct ControllerArgs {
 #[derive(Debug, Args, Clone)]
 pub(crate) struct RoutingArgs {
     /// Class of the Ingresses to serve, for the deprecated annotation and for manifests without an IngressClass
-    #[arg(long, value_name = "NAME", default_value = "tidegate")]
+    #[arg(long, value_name = "NAME", default_value = "tidegate", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) ingress_class: String,
     /// spec.controller of the IngressClasses to serve
     #[arg(
         long,
         value_name = "NAME",
-        default_value = "tidegate.dev/ingress-controller"
+        default_value = "tidegate.dev/ingress-controller",
+        value_parser = NonEmptyStringValueParser::new()
     )]
     pub(crate) controller_name: String,
     /// Who may use a host name that an older Ingress of another namespace uses
@@ -268,7 +270,7 @@ pub(crate) struct ProxyArgs {
     #[arg(long = "proxy-protocol-from", value_name = "CIDR", value_parser = network)]
     pub(crate) proxy_protocol_from: Vec<IpNet>,
     /// The zone we are in, as endpoints name theirs: those that are near are preferred. Default: not known
-    #[arg(long, env = "TIDEGATE_ZONE", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, env = "TIDEGATE_ZONE", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) zone: Option<String>,
     /// Where access log lines go: "stdout", "off", or a file to append to
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
@@ -491,10 +493,10 @@ impl ProxyArgs {
     /// # Errors
     /// When flags contradict each other.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            !self.proxy_protocol || !self.proxy_header_from().is_empty(),
-            "--proxy-protocol needs --proxy-protocol-from (or --trusted-proxy): nobody's header would be believed"
-        );
+        if self.proxy_protocol && self.proxy_header_from().is_empty() {
+            let message = "--proxy-protocol needs --proxy-protocol-from (or --trusted-proxy): nobody's header would be believed";
+            return Err(crate::UsageError(message.to_owned()).into());
+        }
         Ok(())
     }
 

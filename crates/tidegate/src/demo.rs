@@ -91,7 +91,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             }),
         };
         proxy::run(&serve.proxy, plan, |context| async move {
-            let objects: Vec<_> = manifest::parse(&text)
+            let objects: Vec<_> = manifest::parse(&text, false)
                 .into_iter()
                 .filter_map(|item| match item.ok()?.value {
                     Item::Object(object) => Some(object),

@@ -196,6 +196,7 @@ where
         }
     };
     // Until the data plane has drained, the controller goes on: endpoints still change.
+    admin.stopping.store(true, Ordering::Relaxed);
     admin.ready.store(false, Ordering::Relaxed);
     if outcome.is_ok() {
         tracing::info!(lameduck = ?lameduck, drain = ?args.drain_timeout, "stopping; a second signal stops at once");

@@ -43,11 +43,11 @@ pub(crate) fn demand(
     let Some(demand) = wish.demand else {
         return Demand::Nothing;
     };
-    let field = "metadata.annotations[client-ca-secret]";
     let Some(name) = &wish.secret else {
         if wish.demand_is_set {
+            let field = policy.field("client-certificate");
             let message = "client certificates are demanded, but no Secret says from whom; its hosts answer 503";
-            findings.error(object, field, "SecretNotFound", message.to_owned());
+            findings.error(object, &field, "SecretNotFound", message.to_owned());
             return Demand::Closed(CLIENT_FLAG);
         }
         return Demand::Nothing;
@@ -64,7 +64,8 @@ pub(crate) fn demand(
         Ok(made) => Demand::Certificates(Arc::new(made)),
         Err((reason, message)) => {
             let message = format!("{message}; its hosts answer 503");
-            findings.error(object, field, reason, message);
+            let field = policy.field("client-ca-secret");
+            findings.error(object, &field, reason, message);
             Demand::Closed(CLIENT_FLAG)
         }
     }
@@ -81,11 +82,16 @@ pub(crate) struct UpstreamPlan {
 
 impl UpstreamPlan {
     /// Says once that its endpoints are not verified, where they are not.
-    pub(crate) fn warn_of_trust(&self, object: &ObjectRef, findings: &mut Findings) {
+    pub(crate) fn warn_of_trust(
+        &self,
+        policy: &Policy,
+        object: &ObjectRef,
+        findings: &mut Findings,
+    ) {
         if self.tls.verify.is_none() {
             let message = "endpoints do not prove who they are, so whoever is in between can read along; upstream-tls-verify demands it";
-            let field = "metadata.annotations[backend-protocol]";
-            findings.warning(object, field, "UpstreamNotVerified", message.to_owned());
+            let field = policy.field("backend-protocol");
+            findings.warning(object, &field, "UpstreamNotVerified", message.to_owned());
         }
     }
 
@@ -111,8 +117,8 @@ pub(crate) fn upstream(
     findings: &mut Findings,
 ) -> Result<Option<UpstreamPlan>, &'static str> {
     let wish = &policy.upstream_tls;
-    let mut closed = |field: &str, reason, message: String| {
-        let field = format!("metadata.annotations[{field}]");
+    let mut closed = |annotation: &str, reason, message: String| {
+        let field = policy.field(annotation);
         let message = format!("{message}; its routes answer 503");
         findings.error(object, &field, reason, message);
         Err(UPSTREAM_FLAG)

@@ -53,8 +53,8 @@ struct Table<'a> {
     settings: &'a Settings,
     services: Services<'a>,
     hosts: BTreeMap<HostMatch, Vec<Route>>,
-    /// Who has which host and path.
-    taken: HashMap<(HostMatch, PathMatch), String>,
+    /// Which Ingress has which host and path, and where in it they are.
+    taken: HashMap<(HostMatch, PathMatch), (String, String)>,
     /// What is demanded of the clients of a host, and by which Ingress.
     demands: BTreeMap<HostMatch, (Demand, String)>,
     clusters: ClusterSet,
@@ -103,7 +103,7 @@ pub(crate) fn routes(
         });
         passthrough::decide(&mut policy, &demand, object, findings);
         if let (Some(plan), None) = (&upstream, policy.closed) {
-            plan.warn_of_trust(object, findings);
+            plan.warn_of_trust(&policy, object, findings);
         }
         let owner = Owner {
             object,
@@ -188,7 +188,7 @@ pub(crate) fn routes(
         // A host that has a root path of its own needs no default.
         let root = (host.clone(), PathMatch::prefix("/"));
         if let hash_map::Entry::Vacant(free) = table.taken.entry(root) {
-            free.insert(route.id.to_string());
+            free.insert((route.id.to_string(), String::new()));
             table.hosts.entry(host).or_default().push(route);
         }
     }
@@ -377,15 +377,17 @@ impl Table<'_> {
         }
         match self.taken.entry((host.clone(), matcher.clone())) {
             hash_map::Entry::Occupied(winner) => {
-                let message = format!(
-                    "Ingress {} is older and has {matcher} of host {host}",
-                    winner.get()
-                );
+                let (ingress, its_rule) = winner.get();
+                let message = if *ingress == owner.object.key.to_string() {
+                    format!("{its_rule} has {matcher} of host {host} already")
+                } else {
+                    format!("Ingress {ingress} is older and has {matcher} of host {host}")
+                };
                 findings.error(owner.object, &field, "Conflict", message);
                 return;
             }
             hash_map::Entry::Vacant(free) => {
-                free.insert(owner.object.key.to_string());
+                free.insert((owner.object.key.to_string(), rule.to_owned()));
             }
         }
         let mut route = self.route(
@@ -417,8 +419,11 @@ impl Table<'_> {
         let action = match (&owner.policy.closed, &backend.service) {
             (Some(reason), _) => unavailable(reason),
             (None, None) => {
-                let message =
-                    "only a Service can be a backend; its requests are answered 503".to_owned();
+                let what = match backend.resource {
+                    Some(_) => "only a Service can be a backend",
+                    None => "it names no Service: `service` is missing",
+                };
+                let message = format!("{what}; its requests are answered 503");
                 findings.error(owner.object, field, "UnsupportedBackend", message);
                 unavailable("unsupported_backend")
             }

@@ -1,13 +1,12 @@
 //! Reads manifests: YAML with several documents, JSON, and `List` objects. Pure: text in, objects with their lines out.
 
+mod documents;
+
 use crate::snapshot::{Kind, Object, ObjectKey};
 use crate::strict::{ObjectError, read};
 use k8s_openapi::ByteString;
 use serde_json::Value;
 use std::sync::Arc;
-
-/// Largest document in bytes.
-const MAX_DOCUMENT: usize = 4 * 1024 * 1024;
 
 /// Something with the line it starts on, counted from 1.
 #[derive(Debug, Clone)]
@@ -45,78 +44,27 @@ pub struct ManifestError {
     pub message: String,
 }
 
-/// Reads every document of a text. Objects without a namespace are put into `default`, as `kubectl apply` does.
-pub fn parse(text: &str) -> Vec<Result<Located<Item>, ManifestError>> {
+/// Reads every document of a text. Objects without a namespace are put into `default`, as `kubectl apply` does. `is_json`: its
+/// file is called so.
+pub fn parse(text: &str, is_json: bool) -> Vec<Result<Located<Item>, ManifestError>> {
     let mut out = Vec::new();
-    for (line, document) in documents(text) {
-        let error = |line, column, message: String| ManifestError {
-            line,
-            column,
-            message,
-        };
-        if document.len() > MAX_DOCUMENT {
-            out.push(Err(error(
-                line,
-                0,
-                format!("the document is larger than {MAX_DOCUMENT} bytes"),
-            )));
-            continue;
-        }
-        match read_document(document) {
-            Ok(Value::Null) => {}
-            Ok(value) => read_value(value, line, &mut out),
-            Err((at, column, message)) => {
-                out.push(Err(error(line + at.saturating_sub(1), column, message)))
-            }
+    for document in documents::read(text, is_json) {
+        match document {
+            Ok(Located { value, .. }) if value.is_null() => {}
+            Ok(Located { value, line }) => read_value(value, "", line, &mut out),
+            Err(error) => out.push(Err(error)),
         }
     }
     out
 }
 
-/// Splits at lines that are `---`; gives each part with its first line.
-fn documents(text: &str) -> Vec<(usize, &str)> {
-    let mut out = Vec::new();
-    let (mut start, mut start_line, mut at) = (0, 1, 0);
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line.trim_end();
-        if marker == "---" || marker.starts_with("--- ") {
-            out.push((start_line, &text[start..at]));
-            start = at + line.len();
-            start_line = index + 2;
-        }
-        at += line.len();
-    }
-    out.push((start_line, &text[start..]));
-    out.retain(|(_, document)| {
-        document
-            .lines()
-            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
-    });
-    out
-}
-
-fn read_document(document: &str) -> Result<Value, (usize, usize, String)> {
-    // By way of a YAML value, which refuses keys that stand twice.
-    let value: serde_yaml::Value = serde_yaml::from_str(document).map_err(|error| {
-        let (line, column) = error
-            .location()
-            .map_or((1, 0), |at| (at.line(), at.column()));
-        let text = error.to_string();
-        let mut message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-        let before = document
-            .lines()
-            .nth(line.saturating_sub(1))
-            .unwrap_or_default();
-        let indented = before.trim_start_matches(' ');
-        if indented.starts_with('\t') {
-            message.push_str(": a tab, where YAML is indented with spaces");
-        }
-        (line, column, message)
-    })?;
-    serde_json::to_value(value).map_err(|error| (1, 0, error.to_string()))
-}
-
-fn read_value(value: Value, line: usize, out: &mut Vec<Result<Located<Item>, ManifestError>>) {
+/// Reads an object, or the items of a list. `place` is where it stands in lists.
+fn read_value(
+    mut value: Value,
+    place: &str,
+    line: usize,
+    out: &mut Vec<Result<Located<Item>, ManifestError>>,
+) {
     let text = |name: &str| {
         value
             .get(name)
@@ -125,21 +73,32 @@ fn read_value(value: Value, line: usize, out: &mut Vec<Result<Located<Item>, Man
             .to_owned()
     };
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    if kind.ends_with("List") && value.get("items").is_some_and(Value::is_array) {
-        if let Value::Object(mut map) = value
-            && let Some(Value::Array(items)) = map.remove("items")
-        {
-            items
-                .into_iter()
-                .for_each(|item| read_value(item, line, out));
+    if let Some(of) = kind.strip_suffix("List")
+        && let Some(items @ (Value::Array(_) | Value::Null)) = value.get_mut("items")
+    {
+        let Value::Array(items) = items.take() else {
+            return;
+        };
+        for (index, mut item) in items.into_iter().enumerate() {
+            // The API server leaves out of a typed list what all of it is; `kubectl` reads it so.
+            if let Value::Object(item) = &mut item
+                && !of.is_empty()
+                && item.get("kind").is_none_or(Value::is_null)
+            {
+                item.insert("kind".into(), of.into());
+                item.insert("apiVersion".into(), api_version.as_str().into());
+            }
+            let dot = if place.is_empty() { "" } else { "." };
+            read_value(item, &format!("{place}{dot}items[{index}]"), line, out);
         }
         return;
     }
     let error = |message: String| {
+        let colon = if place.is_empty() { "" } else { ": " };
         Err(ManifestError {
             line,
             column: 0,
-            message,
+            message: format!("{place}{colon}{message}"),
         })
     };
     if kind.is_empty() || api_version.is_empty() {
@@ -199,6 +158,17 @@ pub fn object(kind: Kind, mut value: Value) -> Result<Object, ObjectError> {
     {
         metadata.insert("namespace".into(), "default".into());
     }
+    // What `base64` wraps is one text, as decoders have it.
+    for field in ["data", "binaryData"] {
+        let is_base64 = field == "binaryData" || kind == Kind::Secret;
+        if let Some(Value::Object(all)) = value.get_mut(field).filter(|_| is_base64) {
+            for text in all.values_mut() {
+                if let Value::String(text) = text {
+                    text.retain(|character| !matches!(character, '\r' | '\n'));
+                }
+            }
+        }
+    }
     Ok(match kind {
         Kind::Ingress => Object::Ingress(Arc::new(read(&value)?)),
         Kind::IngressClass => Object::IngressClass(Arc::new(read(&value)?)),
@@ -238,7 +208,7 @@ mod tests {
             }) => format!("{line} skipped {kind} {key}"),
             Err(error) => format!("{}:{} {}", error.line, error.column, error.message),
         };
-        parse(text).into_iter().map(show).collect()
+        parse(text, false).into_iter().map(show).collect()
     }
 
     #[test]
@@ -253,6 +223,109 @@ mod tests {
                 "8 Secret default/s",
                 "8 skipped Deployment d"
             ]
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        for text in [
+            "\u{feff}apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\nkind: Secret\napiVersion: v1\nmetadata: {name: b}\n",
+            "\u{feff}apiVersion: v1\r\nkind: Service\r\nmetadata: {name: a}\r\n---\r\nkind: Secret\r\napiVersion: v1\r\nmetadata: {name: b}\r\n",
+        ] {
+            assert_eq!(shown(text), ["1 Service default/a", "5 Secret default/b"]);
+        }
+        let text = "\u{feff}{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"a\"}}";
+        assert_eq!(shown(text), ["1 Service default/a"]);
+    }
+
+    #[test]
+    fn json_is_read_as_json() {
+        let object = |name: &str| {
+            format!(
+                "{{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Service\",\n\t\"metadata\": {{\"name\": \"{name}\", \
+                 \"annotations\": {{\"a\": \"\\ud83d\\ude00\"}}}}\n}}"
+            )
+        };
+        let two = format!("{}\n{}", object("a"), object("b"));
+        assert_eq!(shown(&two), ["1 Service default/a", "6 Service default/b"]);
+        let joined = format!("\n{}{}", object("a"), object("b"));
+        assert_eq!(
+            shown(&joined),
+            ["2 Service default/a", "6 Service default/b"]
+        );
+        // What is broken is told in terms of JSON, and costs what comes after it only.
+        let broken = two.replace("\"name\": \"b\"", "\"name\" \"b\"");
+        assert_eq!(shown(&broken), ["1 Service default/a", "9:22 expected `:`"]);
+        let twice = two.replace("\"kind\": ", "\"kind\": \"x\", \"kind\": ");
+        assert!(
+            shown(&twice)[0].contains("duplicate entry with key \"kind\""),
+            "{twice}"
+        );
+    }
+
+    #[test]
+    fn flow_style_of_yaml_begins_as_json_does() {
+        let text = "{apiVersion: v1, kind: Service, # why\n metadata: {name: a,},}\n";
+        assert_eq!(shown(text), ["1 Service default/a"]);
+        let quoted = "{\"apiVersion\": v1, \"kind\": Service,\n\t\"metadata\": {name: a}} # why\n";
+        assert_eq!(shown(quoted), ["1 Service default/a"]);
+        let said = |text: &str, is_json: bool| {
+            let all = parse(text, is_json).into_iter();
+            let errors: Vec<_> = all
+                .filter_map(Result::err)
+                .map(|error| error.message)
+                .collect();
+            errors.join("; ")
+        };
+        let broken = "{apiVersion: v1, kind\n\tx: [}\n";
+        assert_eq!(said(broken, true), "key must be a string");
+        assert!(!said(broken, false).contains("key must be a string"));
+        assert!(!said(broken, false).contains("a tab"));
+    }
+
+    #[test]
+    fn items_of_a_typed_list_are_what_it_says() {
+        let text = "apiVersion: networking.k8s.io/v1\nkind: IngressList\nitems:\n- metadata: {name: a}\n\
+            - {apiVersion: v1, kind: Service, metadata: {name: b}}\n- text\n- {metadata: {name: c}, spec: {ruls: []}}\n---\n\
+            apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Secret, metadata: {name: s}}, {apiVersion: v1}]\n---\n\
+            {apiVersion: v1, kind: SecretList, items: null}\n---\n\
+            {apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: List, items: [3]}]}\n";
+        assert_eq!(
+            shown(text),
+            [
+                "1 Ingress default/a",
+                "1 Service default/b",
+                "1:0 items[2]: not a Kubernetes object: apiVersion and kind are needed",
+                "1:0 items[3]: Ingress c: there is no field spec.ruls; did you mean rules?",
+                "9 Secret default/s",
+                "9:0 items[1]: not a Kubernetes object: apiVersion and kind are needed",
+                "15:0 items[0].items[0]: not a Kubernetes object: apiVersion and kind are needed",
+            ]
+        );
+    }
+
+    #[test]
+    fn merge_keys_are_filled_in() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  labels: &one {x: \"1\", y: \"1\"}\n  \
+            annotations: &two {<<: *one, y: \"2\"}\nspec: {selector: {<<: [*two, {x: \"3\", z: \"3\"}], w: \"4\"}}\n";
+        let Ok(Located {
+            value: Item::Object(Object::Service(service)),
+            ..
+        }) = &parse(text, false)[0]
+        else {
+            panic!("{:?}", shown(text));
+        };
+        let entries = |all: &Option<std::collections::BTreeMap<String, String>>| {
+            let all = all.iter().flatten();
+            let shown: Vec<_> = all.map(|(key, value)| format!("{key}={value}")).collect();
+            shown.join(" ")
+        };
+        assert_eq!(entries(&service.metadata.annotations), "x=1 y=2");
+        let selector = service.spec.as_ref().map(|spec| entries(&spec.selector));
+        assert_eq!(selector.as_deref(), Some("w=4 x=1 y=2 z=3"));
+        assert_eq!(
+            shown("a: {<<: 3}"),
+            ["1:0 the merge key `<<` wants a mapping, or a list of them"]
         );
     }
 

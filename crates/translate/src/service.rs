@@ -92,19 +92,23 @@ impl Services<'_> {
                 ..ServicePort::default()
             });
         let Some(port) = found.or(unlisted.as_ref()) else {
-            let wanted = by_name.map_or_else(
-                || by_number.map_or("(none)".to_owned(), |n| n.to_string()),
-                |name| format!("{name:?}"),
-            );
-            let message = format!("Service {key} has no port {wanted}");
+            let message = match (by_name, by_number) {
+                (Some(name), _) => format!("Service {key} has no port {name:?}"),
+                (None, Some(number)) => format!("Service {key} has no port {number}"),
+                (None, None) => {
+                    format!("the port of Service {key} has neither a name nor a number")
+                }
+            };
             return error("PortNotFound", "port_not_found", message);
         };
         if !is_of(port.protocol.as_deref(), transport) {
-            let message = format!(
-                "port {} of Service {key} is not {}",
-                port.port,
-                transport.as_str()
-            );
+            let (number, wanted) = (port.port, transport.as_str());
+            let message = match port.protocol.as_deref() {
+                Some(written) if written.eq_ignore_ascii_case(wanted) => format!(
+                    "port {number} of Service {key} has the protocol {written:?}, which is written {wanted}"
+                ),
+                _ => format!("port {number} of Service {key} is not {wanted}"),
+            };
             return error("UnsupportedProtocol", "unsupported_protocol", message);
         }
         let discovery = match dns::discovery(service, port, transport, settings) {

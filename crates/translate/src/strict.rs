@@ -20,7 +20,7 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ObjectError>
     // Not every type of ours has fields for what was looked at before: which type it is.
     let mut note = |path: Path<'_>| match place(&path) {
         known if matches!(&*known, "apiVersion" | "kind") => {}
-        other => unknown.push(other),
+        other => unknown.push((other, hint(&path))),
     };
     let strict = serde_ignored::Deserializer::new(value, &mut note);
     let object = serde_path_to_error::deserialize(strict).map_err(|error| {
@@ -36,15 +36,155 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ObjectError>
     })?;
     match unknown.as_slice() {
         [] => Ok(object),
-        [one] => Err(ObjectError(format!("there is no field {one}"))),
-        all => Err(ObjectError(format!(
-            "there are no fields {}",
-            all.join(", ")
-        ))),
+        [(one, None)] => Err(ObjectError(format!("there is no field {one}"))),
+        [(one, Some(hint))] => Err(ObjectError(format!("there is no field {one}; {hint}"))),
+        all => {
+            let shown = all.iter().map(|(one, hint)| match hint {
+                None => one.clone(),
+                Some(hint) => format!("{one} ({hint})"),
+            });
+            let shown: Vec<_> = shown.collect();
+            Err(ObjectError(format!(
+                "there are no fields {}",
+                shown.join(", ")
+            )))
+        }
     }
 }
 
+/// The fields that people write, by the field they are in. A guess needs no more: what there is says the type itself.
+const FIELDS: [(&str, &[&str]); 14] = [
+    (
+        "",
+        &[
+            "metadata",
+            "spec",
+            "data",
+            "stringData",
+            "binaryData",
+            "type",
+            "immutable",
+            "addressType",
+            "endpoints",
+            "ports",
+        ],
+    ),
+    ("metadata", &["name", "namespace", "annotations", "labels"]),
+    (
+        "spec",
+        &[
+            "ingressClassName",
+            "defaultBackend",
+            "rules",
+            "tls",
+            "controller",
+            "parameters",
+            "ports",
+            "selector",
+            "type",
+            "clusterIP",
+            "clusterIPs",
+            "externalName",
+            "externalTrafficPolicy",
+            "internalTrafficPolicy",
+            "sessionAffinity",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "loadBalancerClass",
+            "publishNotReadyAddresses",
+        ],
+    ),
+    ("rules", &["host", "http"]),
+    ("http", &["paths"]),
+    ("paths", &["path", "pathType", "backend"]),
+    ("backend", BACKEND),
+    ("defaultBackend", BACKEND),
+    ("service", &["name", "port"]),
+    ("port", &["name", "number"]),
+    ("tls", &["hosts", "secretName"]),
+    (
+        "ports",
+        &[
+            "name",
+            "port",
+            "protocol",
+            "targetPort",
+            "nodePort",
+            "appProtocol",
+        ],
+    ),
+    (
+        "endpoints",
+        &[
+            "addresses",
+            "conditions",
+            "hints",
+            "hostname",
+            "nodeName",
+            "targetRef",
+            "zone",
+        ],
+    ),
+    ("conditions", &["ready", "serving", "terminating"]),
+];
+const BACKEND: &[&str] = &["service", "resource"];
+
+/// What was probably meant by a key that no field has.
+fn hint(path: &Path<'_>) -> Option<String> {
+    let Path::Map { parent, key } = path else {
+        return None;
+    };
+    let mut parent = *parent;
+    let above = loop {
+        match parent {
+            Path::Root => break "",
+            Path::Map { key, .. } => break key.as_str(),
+            Path::Seq { parent: above, .. }
+            | Path::Some { parent: above }
+            | Path::NewtypeStruct { parent: above }
+            | Path::NewtypeVariant { parent: above } => parent = above,
+        }
+    };
+    let of_v1 = match (above, key.as_str()) {
+        ("backend" | "defaultBackend", "serviceName") => Some("service.name"),
+        ("backend" | "defaultBackend", "servicePort") => Some("service.port.number or .name"),
+        ("spec", "backend") => Some("defaultBackend"),
+        _ => None,
+    };
+    if let Some(of_v1) = of_v1 {
+        return Some(format!(
+            "networking.k8s.io/v1beta1 had it, v1 has {of_v1} instead"
+        ));
+    }
+    let (_, known) = FIELDS.iter().find(|(field, _)| *field == above)?;
+    // Nobody mistypes one that is much longer, and to look at it would take long.
+    let word = Some(key.to_lowercase()).filter(|word| word.len() <= 32)?;
+    let close = known
+        .iter()
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(&known.to_lowercase(), &word),
+                known,
+            )
+        })
+        .filter(|(distance, known)| *distance <= 2 && distance * 2 < known.len())
+        .min();
+    close.map(|(_, known)| format!("did you mean {known}?"))
+}
+
 fn wrong(place: &str, message: &str) -> ObjectError {
+    let is_type = message.starts_with("invalid type");
+    // Only these two hold anything but text.
+    let plain_text = match place.split(['.', '[']).next() {
+        Some("data") => Some("stringData"),
+        Some("binaryData") => Some("data"),
+        _ => None,
+    };
+    if let (Some(plain_text), false) = (plain_text, is_type) {
+        return ObjectError(format!(
+            "{place}: it is not base64; plain text belongs in {plain_text}"
+        ));
+    }
     // What YAML takes for a number or a truth value, as in annotations.
     let plain = ["integer", "floating point", "boolean"];
     let plain = plain
@@ -56,6 +196,14 @@ fn wrong(place: &str, message: &str) -> ObjectError {
         ""
     };
     let colon = if place.is_empty() { "" } else { ": " };
+    // What Rust calls the types.
+    let number = ["expected i32", "expected i64"];
+    let found = number.iter().find_map(|end| message.strip_suffix(end));
+    let message = match found {
+        Some(found) if is_type => format!("{found}expected a whole number"),
+        Some(found) => format!("{found}expected a whole number of at most {}", i32::MAX),
+        None => message.to_owned(),
+    };
     ObjectError(format!("{place}{colon}{message}{hint}"))
 }
 
@@ -124,11 +272,11 @@ mod tests {
         };
         assert_eq!(
             said(&with("/spec/rules/0", "hots")),
-            "there is no field spec.rules[0].hots"
+            "there is no field spec.rules[0].hots; did you mean host?"
         );
         assert_eq!(
             said(&with("/metadata", "anotations")),
-            "there is no field metadata.anotations"
+            "there is no field metadata.anotations; did you mean annotations?"
         );
         assert_eq!(
             said(&with(
@@ -139,7 +287,43 @@ mod tests {
         );
         let mut two = with("/spec", "tsl");
         two["extra/x"] = json!(1);
-        assert_eq!(said(&two), "there are no fields [extra/x], spec.tsl");
+        assert_eq!(
+            said(&two),
+            "there are no fields [extra/x], spec.tsl (did you mean tls?)"
+        );
+    }
+
+    #[test]
+    fn what_was_probably_meant_is_said() {
+        for (pointer, key, meant) in [
+            (
+                "/spec",
+                "ingressclassname",
+                "; did you mean ingressClassName?",
+            ),
+            ("/spec", "ruls", "; did you mean rules?"),
+            (
+                "/spec/rules/0/http/paths/0",
+                "pathTyp",
+                "; did you mean pathType?",
+            ),
+            (
+                "/spec/rules/0/http/paths/0/backend/service",
+                "prot",
+                "; did you mean port?",
+            ),
+            ("/spec/rules/0/http", "x", ""),
+            (
+                "/spec/rules/0/http/paths/0/backend",
+                "serviceName",
+                "; networking.k8s.io/v1beta1 had it, v1 has service.name instead",
+            ),
+        ] {
+            let mut value = json!({"spec": {"rules": [{"http": {"paths": [{"pathType": "Exact", "backend": {"service": {"name": "a"}}}]}}]}});
+            value.pointer_mut(pointer).unwrap()[key] = json!("x");
+            let said = said(&value);
+            assert!(said.ends_with(&format!("{key}{meant}")), "{said}");
+        }
     }
 
     #[test]
@@ -160,5 +344,29 @@ mod tests {
             said(&json!(3)),
             "invalid type: integer `3`, expected Ingress"
         );
+        assert_eq!(
+            said(&json!({"metadata": {"generation": "x"}})),
+            "metadata.generation: invalid type: string \"x\", expected a whole number"
+        );
+        let port = json!({"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80808080808_i64}}}}});
+        assert_eq!(
+            said(&port),
+            "spec.defaultBackend.service.port.number: invalid value: integer `80808080808`, expected a whole number of at most 2147483647"
+        );
+    }
+
+    #[test]
+    fn what_is_not_base64_is_told_so() {
+        let secret = |value: Value| {
+            let secret = json!({"metadata": {"name": "a"}, "data": {"tls.crt": value}});
+            let read = crate::manifest::object(crate::Kind::Secret, secret);
+            read.err().map(|error| error.to_string())
+        };
+        let said = "data[tls.crt]: it is not base64; plain text belongs in stringData";
+        for text in ["plain-text", "a", "-----BEGIN CERTIFICATE-----"] {
+            assert_eq!(secret(json!(text)).as_deref(), Some(said), "{text}");
+        }
+        assert_eq!(secret(json!("YWJj\nZGVm\n")), None);
+        assert!(secret(json!(3)).is_some_and(|said| said.contains("invalid type: integer")));
     }
 }

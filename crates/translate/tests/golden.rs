@@ -98,7 +98,7 @@ fn with_certificates(text: &str) -> String {
 }
 
 fn objects(text: &str) -> Vec<Object> {
-    let items = parse(&with_certificates(text)).into_iter();
+    let items = parse(&with_certificates(text), false).into_iter();
     let object = |item: Item| match item {
         Item::Object(object) => object,
         Item::Skipped { kind, .. } => panic!("{kind} is of no kind we read"),

@@ -79,7 +79,7 @@ proptest! {
 
     #[test]
     fn manifests_never_panic(text in any::<String>(), yaml in "[a-z:{}\\[\\]\\n -]{0,200}") {
-        manifest::parse(&text);
-        manifest::parse(&yaml);
+        manifest::parse(&text, false);
+        manifest::parse(&yaml, true);
     }
 }

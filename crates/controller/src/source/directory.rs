@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_secs(10);
 /// `origins` gets where they stand before they are sent.
 ///
 /// # Errors
-/// When the path cannot be read at start. Later it keeps what it had.
+/// When the path cannot be read at start, or is a file with nothing in it that could be served. Later it keeps what it had.
 pub async fn watch(
     path: PathBuf,
     changes: mpsc::Sender<Change>,
@@ -45,6 +45,9 @@ pub async fn watch(
     let (mut memory, loaded) = load_aside(Memory::default(), &path).await;
     let mut said = Said::default();
     let first = loaded?.unwrap_or_default();
+    if first.objects.is_empty() && !path.is_dir() {
+        return Err(ReadError::nothing(&path, &first));
+    }
     origins.send_replace(first.origins());
     said.say(&first);
     send(&first, &changes, &metrics).await;
@@ -119,7 +122,7 @@ async fn load_aside(
     read.await.unwrap_or_else(|error| {
         (
             Memory::default(),
-            Err(ReadError {
+            Err(ReadError::Path {
                 path: name,
                 source: std::io::Error::other(error),
             }),
@@ -151,8 +154,14 @@ impl Said {
     /// Logs what is new.
     fn say(&mut self, loaded: &Loaded) {
         for problem in &loaded.problems {
-            if !self.problems.contains(problem) {
-                tracing::error!("{problem}");
+            if self.problems.contains(problem) {
+                continue;
+            }
+            match loaded.kept.get(&problem.origin.file) {
+                None | Some(0) => tracing::error!("{problem}"),
+                Some(count) => tracing::error!(
+                    "{problem}; no change of this file counts until it is mended: the {count} object(s) it last had are kept"
+                ),
             }
         }
         for skipped in &loaded.skipped {

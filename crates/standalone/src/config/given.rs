@@ -5,7 +5,7 @@
 use super::PathConfig;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -61,6 +61,33 @@ pub(super) fn value<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
+}
+
+/// Reads a status to answer with. Whether it is one of those is for `build` to say, but who wrote no number is told them too.
+pub(super) fn status<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    struct Status(u16);
+
+    impl<'de> Deserialize<'de> for Status {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            from.deserialize_u16(StatusReader).map(Self)
+        }
+    }
+
+    Option::<Status>::deserialize(from).map(|status| status.map(|Status(number)| number))
+}
+
+struct StatusReader;
+
+impl Visitor<'_> for StatusReader {
+    type Value = u16;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a status from 200 to 599, as a number")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u16, E> {
+        u16::try_from(number).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
 }
 
 /// Reads the path of a route, which may not be left without its kind.

@@ -51,7 +51,13 @@ impl de::Error for Error {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let expected = words(expected);
+        let mut expected = words(expected);
+        // In text, that is: a number beside this would contradict it.
+        if !matches!(found, Unexpected::Str(_))
+            && let Some(with_units) = expected.strip_suffix(", or seconds)")
+        {
+            expected = format!("{with_units})");
+        }
         let hint = match found {
             Unexpected::Signed(_)
             | Unexpected::Unsigned(_)

@@ -51,6 +51,37 @@ fn three_formats_are_one_tree() {
 }
 
 #[test]
+fn merge_keys_are_filled_in() {
+    let keys = |text: &str| {
+        let root = parse(text, Format::Yaml, &lookup).unwrap();
+        let Value::Map(all) = &root.value else {
+            panic!("{root:?}");
+        };
+        let Value::Map(all) = &all[all.len() - 1].node.value else {
+            panic!("{root:?}");
+        };
+        let shown = all
+            .iter()
+            .map(|one| format!("{}={:?}", one.key, one.node.value));
+        shown.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        keys("a: &a {x: 1, y: 1}\nb: {<<: *a, y: 2}\n"),
+        "y=Integer(2) x=Integer(1)"
+    );
+    assert_eq!(
+        keys("a: &a {x: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: [*b, {y: 3, z: 3}]}\n"),
+        "y=Integer(2) x=Integer(1) z=Integer(3)"
+    );
+    let fails = |text: &str| parse(text, Format::Yaml, &lookup).unwrap_err().message;
+    assert!(fails("a: {<<: {x: 1}, <<: {y: 1}}\n").ends_with("line 1 already"));
+    assert_eq!(
+        fails("a: {<<: 1}\n"),
+        "the merge key \"<<\" wants keys and values, or a list of them"
+    );
+}
+
+#[test]
 fn places_are_lines_and_columns() {
     for (name, text) in [
         ("c.yaml", GOOD.replace("backend: a", "bakend: a")),
@@ -105,6 +136,11 @@ fn what_is_no_document() {
         "c.yaml:2:1: a second document: a configuration is one (Kubernetes objects are served by `serve --manifests`)",
     );
     fails("c.yaml", "a: !x 1\n", "c.yaml:1:7: tags are not supported");
+    fails(
+        "c.yaml",
+        "a:\n- {port: ${PORT}}\n",
+        "c.yaml:2:11: while parsing a flow mapping, did not find expected ',' or '}': beside `{` or `[`, ${NAME} is written in quotes",
+    );
     fails(
         "c.yaml",
         "? [a]\n: 1\n",

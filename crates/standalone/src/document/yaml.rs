@@ -1,16 +1,25 @@
-//! YAML: one document, plain tags only. Anchors and aliases work; what they expand to is bounded.
+//! YAML: one document, plain tags only. Anchors, aliases and merge keys work; what they expand to is bounded.
 
 use super::{Entry, MAX_DEPTH, MAX_NODES, Node, Value, mapping, plain};
 use crate::problem::{Place, Step, Wrong};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(super) fn parse(text: &str) -> Result<Node, Wrong> {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
-        let (event, span) =
-            event.map_err(|error| Wrong::here(place(error.marker()), error.info()))?;
+        let (event, span) = event.map_err(|error| {
+            let place = place(error.marker());
+            let line = text.lines().nth(place.line.saturating_sub(1));
+            let hint = match line {
+                Some(line) if line.contains("${") => {
+                    ": beside `{` or `[`, ${NAME} is written in quotes"
+                }
+                _ => "",
+            };
+            Wrong::here(place, format!("{}{hint}", error.info()))
+        })?;
         builder.event(event, place(&span.start))?;
     }
     Ok(builder.root.unwrap_or(Node {
@@ -86,7 +95,7 @@ impl Builder {
                     return Ok(());
                 };
                 let value = match open.map {
-                    Some(map) => mapping(map, self.path())?,
+                    Some(map) => mapping(merged(map)?, self.path())?,
                     None => Value::List(open.list),
                 };
                 let node = Node {
@@ -189,6 +198,30 @@ impl Builder {
         });
         steps.collect()
     }
+}
+
+/// A mapping with what stands below its merge key (`<<: *shared`): a mapping or a list of them, whose keys count where it has
+/// none of that name itself.
+fn merged(mut map: Vec<Entry>) -> Result<Vec<Entry>, Wrong> {
+    let mut found = (0..map.len()).filter(|at| map[*at].key == "<<");
+    // Two of them are refused like any key that repeats.
+    let (Some(at), None) = (found.next(), found.next()) else {
+        return Ok(map);
+    };
+    let node = map.remove(at).node;
+    let all = match node.value {
+        Value::List(all) => all,
+        _ => vec![node],
+    };
+    for one in all {
+        let Value::Map(entries) = one.value else {
+            let message = "the merge key \"<<\" wants keys and values, or a list of them";
+            return Err(Wrong::here(one.place, message));
+        };
+        let known: HashSet<String> = map.iter().map(|entry| entry.key.clone()).collect();
+        map.extend(entries.into_iter().filter(|one| !known.contains(&one.key)));
+    }
+    Ok(map)
 }
 
 /// Whether a tag says that a scalar is text; others than those of the core schema are refused.

@@ -34,6 +34,14 @@ impl Access {
     /// # Errors
     /// When one cannot be used; the error names its flag.
     pub(crate) fn new(args: &AdminArgs, shutdown: &CancellationToken) -> anyhow::Result<Self> {
+        // A token that is none is a mistake of whoever wrote it; a file that cannot be read may only be missing yet.
+        if let Some(file) = &args.token_file
+            && let Ok(read) = std::fs::read(file)
+            && let Err(why) = token(&[read])
+        {
+            let message = format!("cannot use the token of --admin-token-file: {why}");
+            return Err(crate::UsageError(message).into());
+        }
         let token = args.token_file.clone().map(|file| {
             let make = |read: &[Vec<u8>]| token(read);
             let what = "the token of --admin-token-file";

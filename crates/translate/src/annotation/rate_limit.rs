@@ -4,7 +4,7 @@ use super::access_list::NETWORKS;
 use super::value::{EMPTY, networks};
 use super::{Annotation, Closes};
 
-const NUMBER: &str = "a number";
+const NUMBER: &str = "a whole number from 0 to 1000000";
 
 pub(super) const LIMIT_RPS: Annotation = Annotation {
     name: "limit-rps",
@@ -49,7 +49,7 @@ pub(super) const LIMIT_BURST_MULTIPLIER: Annotation = Annotation {
 pub(super) const LIMIT_BURST: Annotation = Annotation {
     name: "limit-burst",
     nginx: &[],
-    value: "a number from 1",
+    value: "a whole number from 1 to 1000000",
     doc: "Exactly so many requests at once instead. Default: what `limit-burst-multiplier` says.",
     example: "10",
     closes: Closes::Routes,
@@ -87,8 +87,11 @@ fn limit(text: &str) -> Result<u32, String> {
 }
 
 fn number(text: &str) -> Result<u32, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("nothing but digits may be in it".into());
+    }
     match text.parse() {
         Ok(number @ 0..=1_000_000) => Ok(number),
-        _ => Err("it must be from 0 to 1000000".into()),
+        _ => Err("it is too large".into()),
     }
 }

@@ -172,7 +172,7 @@ pub(super) fn apply(
     let harmless = |name: &str| match set(name) {
         // Switched off in so many words.
         Some("false" | "FALSE" | "False" | "f" | "F" | "off" | "") => true,
-        Some("0") => name.starts_with("limit-"),
+        Some("0") => name.starts_with("limit-") || name.starts_with("enable-"),
         _ => false,
     };
     if is_true("canary") {

@@ -11,11 +11,7 @@ pub(super) const EMPTY: &str =
 
 /// Reads a switch.
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "on" => Ok(true),
-        "false" | "off" => Ok(false),
-        _ => Err("it is neither".into()),
-    }
+    policy::annotations::switch(text).map_err(|_| "it is neither".into())
 }
 
 /// How a duration is written.
@@ -50,6 +46,21 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn switches_are_read_as_go_reads_them() {
+        for (texts, value) in [
+            (["1", "t", "T", "TRUE", "true", "True", "on"], true),
+            (["0", "f", "F", "FALSE", "false", "False", "off"], false),
+        ] {
+            for text in texts {
+                assert_eq!(boolean(text), Ok(value), "{text}");
+            }
+        }
+        for bad in ["", "yes", "2", "onn", "tru"] {
+            assert_eq!(boolean(bad), Err("it is neither".to_owned()), "{bad}");
+        }
+    }
 
     #[test]
     fn lists_of_networks() {

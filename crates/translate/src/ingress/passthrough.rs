@@ -103,7 +103,8 @@ impl Table<'_> {
             }
             let taken = self.taken.get(&(host.clone(), matcher));
             // Another Ingress that is older may have it; then its owner was told so already.
-            if root.is_none() && taken == Some(&owner.object.key.to_string()) {
+            let is_own = |taken: &(String, String)| taken.0 == owner.object.key.to_string();
+            if root.is_none() && taken.is_some_and(is_own) {
                 root = Some((name, &path.backend));
             }
         }

@@ -65,6 +65,8 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// Objects that are not read: of other kinds, or of other versions of ours.
     pub skipped: Vec<Skipped>,
+    /// Files of which something cannot be read, and how many objects they had before, which are those of now.
+    pub kept: BTreeMap<PathBuf, usize>,
 }
 
 impl Loaded {
@@ -77,12 +79,36 @@ impl Loaded {
     }
 }
 
-/// A path that cannot be read at all.
+/// A path of which nothing can be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {path}: {source}", path = .path.display())]
-pub struct ReadError {
-    pub(super) path: PathBuf,
-    pub(super) source: std::io::Error,
+pub enum ReadError {
+    /// It cannot be read at all.
+    #[error("cannot read {path}: {source}", path = .path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is a file, and no object that could be served is in it.
+    #[error("{0}")]
+    Nothing(String),
+}
+
+impl ReadError {
+    /// Of a file that holds what was loaded: its first problem, or that there is nothing.
+    pub(super) fn nothing(file: &Path, loaded: &Loaded) -> Self {
+        Self::Nothing(match loaded.problems.first() {
+            Some(problem) => {
+                format!("{problem}; nothing else is in the file that could be served")
+            }
+            None => format!(
+                "{}: nothing is in it that could be served: no object of a kind that is read (a configuration is served by \
+                 `serve --config`)",
+                file.display()
+            ),
+        })
+    }
 }
 
 /// Reads every manifest of a file or directory (`.yaml`, `.yml`, `.json`, subdirectories too, no dotfiles).
@@ -115,7 +141,7 @@ impl Memory {
     /// Reads a path, and remembers what it read.
     pub(super) fn load(&mut self, path: &Path) -> Result<Loaded, ReadError> {
         let mut out = Loaded::default();
-        let files = files(path, &mut out.problems).map_err(|source| ReadError {
+        let files = files(path, &mut out.problems).map_err(|source| ReadError::Path {
             path: path.to_owned(),
             source,
         })?;
@@ -162,6 +188,18 @@ impl Memory {
     }
 
     fn load_file(&mut self, file: &Path, out: &mut Loaded) -> Vec<(Object, usize)> {
+        if is_kustomization(file) {
+            out.skipped.push(Skipped {
+                origin: Origin {
+                    file: file.to_owned(),
+                    line: 0,
+                },
+                api_version: "kustomize.config.k8s.io/v1beta1".to_owned(),
+                kind: "Kustomization".to_owned(),
+                key: ObjectKey::new("", ""),
+            });
+            return Vec::new();
+        }
         let mut problem = |line, column, message| {
             out.problems.push(Problem {
                 origin: Origin {
@@ -180,7 +218,8 @@ impl Memory {
                 problem(0, 0, error.to_string());
             }
             Ok(text) => {
-                for item in parse(&text) {
+                let is_json = file.extension().is_some_and(|end| end == "json");
+                for item in parse(&text, is_json) {
                     match item {
                         Ok(Located {
                             value: Item::Object(object),
@@ -219,6 +258,7 @@ impl Memory {
             }
         }
         if broken && let Some(before) = self.files.get(file) {
+            out.kept.insert(file.to_owned(), before.len());
             return before.clone();
         }
         self.files.insert(file.to_owned(), objects.clone());
@@ -302,6 +342,12 @@ fn files(path: &Path, problems: &mut Vec<Problem>) -> std::io::Result<BTreeSet<P
     Ok(out)
 }
 
+/// Whether a file tells `kustomize` what to build, which it may without saying its kind.
+fn is_kustomization(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str());
+    matches!(name, Some("kustomization.yaml" | "kustomization.yml"))
+}
+
 fn entries_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     std::fs::read_dir(directory)?
         .map(|entry| Ok(entry?.path()))
@@ -360,6 +406,7 @@ mod tests {
         std::fs::write(&file, format!("{}---\nkind: [\n", service("changed"))).unwrap();
         let loaded = memory.load(dir.path()).unwrap();
         assert_eq!(names(&loaded), ["a", "b"]);
+        assert_eq!(loaded.kept, BTreeMap::from([(file.clone(), 1)]));
         assert!(
             loaded.problems[0]
                 .to_string()
@@ -369,6 +416,32 @@ mod tests {
         );
         std::fs::remove_file(&file).unwrap();
         assert_eq!(names(&memory.load(dir.path()).unwrap()), ["b"]);
+    }
+
+    #[test]
+    fn errors_of_json_files_are_told_in_terms_of_json() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.json");
+        std::fs::write(&file, "{\n\tapiVersion: [\n}").unwrap();
+        let loaded = load(dir.path()).unwrap();
+        let said = format!("{}:2:2: key must be a string", file.display());
+        assert_eq!(loaded.problems[0].to_string(), said);
+        assert!(loaded.kept.is_empty());
+    }
+
+    #[test]
+    fn a_kustomization_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kustomization.yaml");
+        std::fs::write(&file, "resources: [a.yaml]\n").unwrap();
+        std::fs::write(dir.path().join("a.yaml"), service("a")).unwrap();
+        let loaded = load(dir.path()).unwrap();
+        assert_eq!(
+            (names(&loaded), loaded.problems.len()),
+            (vec!["a".to_owned()], 0)
+        );
+        let said = "Kustomization (kustomize.config.k8s.io/v1beta1) is not of a kind that is read";
+        assert_eq!(loaded.skipped[0].to_string(), said);
     }
 
     #[test]

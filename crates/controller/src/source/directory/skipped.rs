@@ -36,7 +36,10 @@ impl Skipped {
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, key, version) = (&self.kind, &self.key, &self.api_version);
-        write!(f, "{kind} {key} ")?;
+        write!(f, "{kind} ")?;
+        if !key.name.is_empty() {
+            write!(f, "{key} ")?;
+        }
         match self.meant() {
             Some(meant) if meant.as_str() != self.kind => write!(
                 f,
