@@ -118,15 +118,11 @@ fn missing(findings: &[Finding]) -> Vec<&'static str> {
 /// One whole run, with files of its own in this folder.
 fn ask(program: &Path, directory: &Path, listener: SocketAddr) -> anyhow::Result<Vec<Finding>> {
     let (found, log) = (directory.join("found.json"), directory.join("testssl.log"));
+    // It refuses to write over what it wrote before.
+    let _ = fs::remove_file(&found);
     let mut command = Command::new(program);
     command
-        .args([
-            "--quiet",
-            "--overwrite",
-            "--color=0",
-            "--warnings=batch",
-            "--nodns=none",
-        ])
+        .args(["--quiet", "--color=0", "--warnings=batch", "--nodns=none"])
         .arg(format!("--ip={}", listener.ip()))
         .arg(format!(
             "--add-ca={}",
