@@ -28,7 +28,7 @@ const PARTS: [&str; 8] = [
 ];
 /// Runs at most, while one leaves a question open. One does at times: its OpenSSL ends a session as soon as the handshake is over, and
 /// where the ticket comes a moment later there is nothing to resume.
-const RUNS: usize = 4;
+const RUNS: usize = 8;
 /// Of the OpenSSL that testssl.sh runs with, not of the listener.
 const OF_THE_TOOL: &str = "engine_problem";
 
