@@ -80,9 +80,12 @@ impl Length {
 
 /// Whether an answer has no content, whatever its fields say (RFC 9110 section 6.4.1).
 pub(crate) fn is_bodiless(method: &Method, status: StatusCode) -> bool {
-    status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || *method == Method::HEAD
+    *method == Method::HEAD || has_no_content(status)
+}
+
+/// As [`is_bodiless`], whatever was asked for.
+pub(crate) fn has_no_content(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Whether an answer has no `Content-Length` either (RFC 9110 section 8.6).
@@ -117,10 +120,15 @@ pub(crate) fn check_http2(status: StatusCode, headers: &mut HeaderMap) -> Result
 
 /// Takes from the trailers of an answer by HTTP/2 what none by HTTP/1.1 has.
 pub(crate) fn check_http2_trailers(trailers: &mut HeaderMap) {
-    let names = trailers.keys().filter(|name| !may_be_trailer(name));
-    let refused: Vec<_> = names.cloned().collect();
-    for name in refused {
-        trailers.remove(name);
+    remove_where(trailers, |name| !may_be_trailer(name));
+}
+
+/// Removes the fields of these names. Allocates only where there are any.
+pub(crate) fn remove_where(fields: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names = fields.keys().filter(|name| unwanted(name));
+    let names: Vec<_> = names.cloned().collect();
+    for name in names {
+        fields.remove(name);
     }
 }
 

@@ -200,6 +200,7 @@ pub(crate) async fn forward(
             }
             Err(failure) => failure,
         };
+        outcome.request_bytes = failure.body.received();
         if failure.error == ProxyError::Overloaded {
             // It is us who have no room for a connection: no endpoint is to blame, and none would do.
             return Err(failure.error);
@@ -207,7 +208,6 @@ pub(crate) async fn forward(
         if let Some(entered) = &mut entered {
             entered.failed(failure.error, failure.stale);
         }
-        outcome.request_bytes = failure.body.received();
         body = failure.body;
         let safe = failure.nothing_sent
             || (failure.error == ProxyError::UpstreamClosed
@@ -412,10 +412,10 @@ impl Forwarding<'_> {
 
     /// Connects, with TLS and a PROXY header where the cluster has them.
     async fn connect(&self, addr: SocketAddr) -> Result<UpstreamIo, ProxyError> {
-        let stats = &self.request.worker.stats;
-        let request = self.request;
-        let slot = request.worker.endpoint_slot(&request.client);
+        let worker = &self.request.worker;
+        let slot = worker.endpoint_slot(&self.request.client);
         let slot = slot.ok_or(ProxyError::Overloaded)?;
+        let stats = &worker.stats;
         let mut greeting = Vec::new();
         if let Some(version) = self.proxy_header {
             proxy_header::write(&mut greeting, version, self.request.client.ends());

@@ -3,6 +3,7 @@
 //! Read the target, find the route with one load of the table, apply its filters and policy, forward, answer. Errors become answers
 //! here and nowhere else, but for heads that are no requests (`h1/server`).
 
+use crate::answer_fields::has_no_content;
 use crate::body::{AnswerBody, Source};
 use crate::client::ClientConnection;
 use crate::error::ProxyError;
@@ -200,10 +201,7 @@ impl Answer {
     /// Takes what we wrote ourselves away where an answer has no content: those to HEAD, and those with 204, 205 and 304
     /// (RFC 9110 sections 9.3.2, 15.3.5, 15.3.6 and 15.4.5). On HTTP/2 it would be an error of the stream.
     fn without_unwanted_content(mut self, method: &Method) -> Self {
-        let by_status = matches!(
-            self.status,
-            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
-        );
+        let by_status = has_no_content(self.status) || self.status == StatusCode::RESET_CONTENT;
         if let Source::Own(bytes) = &mut self.source
             && (by_status || method == Method::HEAD)
         {

@@ -1,7 +1,7 @@
 //! A request's body on its way upstream, whichever protocol it came by: counted, bounded in size and time, and kept just
 //! enough to be sent a second time.
 
-use crate::answer_fields::may_be_trailer;
+use crate::answer_fields::{may_be_trailer, remove_where};
 use crate::forwarded_headers::may_trail;
 use crate::h1::deadline::Deadline;
 use crate::h1::head::ResponseHead;
@@ -320,13 +320,7 @@ impl RequestBody {
             let mut names = self.withheld.iter();
             names.any(|withheld| is_same_field(withheld, name))
         };
-        let dropped = trailers
-            .keys()
-            .filter(|name| !may_trail(name) || withheld(name));
-        let dropped: Vec<_> = dropped.cloned().collect();
-        for name in dropped {
-            trailers.remove(name);
-        }
+        remove_where(&mut trailers, |name| !may_trail(name) || withheld(name));
         self.trailers = (!trailers.is_empty()).then_some(trailers);
     }
 

@@ -6,6 +6,7 @@
 use super::outgoing::{Outgoing, write_fields, write_status_line};
 use super::request::{RequestError, RequestHead};
 use super::wire::{Next, NextError, Wire};
+use crate::answer_fields::has_no_content;
 use crate::body::{AnswerBody, Tunnel};
 use crate::client::ClientConnection;
 use crate::client_io::ClientIo;
@@ -291,8 +292,7 @@ impl<'a> Sending<'a> {
         let (parts, body) = answer.into_parts();
         let (status, mut headers) = (parts.status, parts.headers);
         let last = headers.remove(header::CONNECTION).is_some();
-        let bodiless =
-            asked.head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = asked.head || has_no_content(status);
         let length = body.size_hint().exact();
         let chunked = !bodiless && length.is_none() && !asked.http10;
         let until_close = !bodiless && length.is_none() && asked.http10;
